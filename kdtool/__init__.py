@@ -1,0 +1,34 @@
+"""kdtool: knowledge distillation from the command line and from Python.
+
+The names below are what users and plugin authors import. They load on first use, so that importing kdtool, and
+``kdtool --help``, do not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+API = 1
+"""Version of the contract between methods and the engine (``Method.api``)."""
+
+_HOME = {
+    "kdtool.method": ("Batch", "Layer", "Method", "Out", "Setup", "Stage", "Taps"),
+    "kdtool.options": ("option",),
+    "kdtool.api": ("Result", "run"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+if TYPE_CHECKING:
+    from kdtool.api import Result, run
+    from kdtool.method import Batch, Layer, Method, Out, Setup, Stage, Taps
+    from kdtool.options import option
+
+__all__ = ["API", "Batch", "Layer", "Method", "Out", "Result", "Setup", "Stage", "Taps", "option", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'kdtool' has no attribute {name!r}")
+    return getattr(import_module(_MODULE_OF[name]), name)

@@ -1,0 +1,177 @@
+"""The contract between a distillation method and the engine.
+
+A method is a plugin: a class registered under the entry-point group ``kdtool.methods``. This is the whole engine
+as a method's author sees it::
+
+    for stage in method.stages():
+        freeze all but stage.trains      # what gets no gradient is frozen too, batch-norm statistics included
+        for epoch, batch:
+            teachers' outputs: live without gradient, replayed from a cache, or peers with gradient
+            terms = stage.loss(batch)
+            total = sum(terms) + stage.task_weight * task_loss(student logits)
+            backward, clip, optimizer, schedule, EMA
+            method.after_step(batch)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+Layer = int | float | str
+"""Where to tap a network. ``int``: feature stage, -1 the deepest; ``float`` in [0, 1]: relative depth, 0.5 the middle
+stage; ``str``: ``"embedding"`` (pooled, before the classifier) or a dotted module name, with ``:in`` for its input."""
+
+TapSpec = Mapping[str, "Layer | Sequence[Layer]"]
+Shape = tuple[int, ...]
+"""A tap's shape without the batch: (C, H, W) for maps, (D,) for embeddings, (N, D) for token sequences."""
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Which layers a method reads, by role: ``{role: Layer}`` or ``{role: [Layer, ...]}`` on either side."""
+
+    student: TapSpec = field(default_factory=dict)
+    teacher: TapSpec = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a method may know when it is built, measured by a dry forward at the real input size.
+
+    Attributes:
+        student: shape of each student role (a list of shapes where the role taps a list of layers).
+        teachers: the same for each teacher (or peer), in order.
+        num_classes: K.
+        num_samples: training samples; ``Batch.index`` lies in [0, num_samples).
+        batch_size: samples in one global batch.
+        labels: (num_samples,) int64 class of every training sample, -1 where it has none; None if unknown.
+    """
+
+    student: Mapping[str, Any]
+    teachers: Sequence[Mapping[str, Any]]
+    num_classes: int
+    num_samples: int
+    batch_size: int
+    labels: Tensor | None = None
+
+
+@dataclass
+class Out:
+    """What a network gave for a batch.
+
+    Attributes:
+        logits: (B, K), at least fp32.
+        taps: per role a tensor (B, *shape), or a list of them where the role taps a list of layers.
+    """
+
+    logits: Tensor
+    taps: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Batch:
+    """One step's outputs, as the loss sees them.
+
+    Attributes:
+        labels: (B,) int64, -1 for samples without a label; or (B, K) when samples are mixed (a row of zeros: none).
+        index: (B,) int64 position of each sample in the training set.
+        student: the student's outputs, with gradient.
+        teachers: the teachers' outputs, detached; for online methods the peers', with gradient.
+        task_loss: the task's own loss of (B, K) logits against this batch's labels, a scalar; for exits and peers.
+        epoch: epoch within the stage, from 0.
+        progress: share of the stage done, in [0, 1).
+    """
+
+    labels: Tensor
+    index: Tensor
+    student: Out
+    teachers: list[Out]
+    task_loss: Callable[[Tensor], Tensor]
+    epoch: int = 0
+    progress: float = 0.0
+
+
+Terms = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the run with its own loss and trainable parts.
+
+    Attributes:
+        name: shown in the live view and in the logs.
+        loss: batch -> weighted scalar terms by name.
+        epochs: int: that many; float in (0, 1): that share of ``train.epochs``; None: what the others leave.
+            Stages that train the student count against ``train.epochs``; others come on top.
+        trains: any of "student" and "method" (the method's own parameters, and the peers of an online method).
+        task_weight: weight of the hard-label loss that the engine adds; 0 leaves the classifier untouched.
+    """
+
+    name: str
+    loss: Callable[[Batch], Terms]
+    epochs: int | float | None = None
+    trains: tuple[str, ...] = ("student", "method")
+    task_weight: float = 1.0
+
+
+class Method(nn.Module):
+    """Base of every distillation method. Trainable extras are simply submodules.
+
+    Class attributes that a method declares:
+        api: the contract version it was written for; the registry refuses another.
+        paper, year, url, equation: shown by ``kdtool show`` and ``kdtool list-methods``.
+        knowledge: "response", "feature" or "relation".
+        teachers: smallest and largest number of teachers; (0, 0) self-distillation, (1, None) any number.
+        online: True when the "teachers" are peers that train too.
+        batch: "global" when its terms couple samples (relations, memory banks), else "sample".
+        hard_labels: True when it needs one class a sample, so that mixing is refused.
+    """
+
+    api: ClassVar[int]
+    paper: ClassVar[str] = ""
+    year: ClassVar[int] = 0
+    url: ClassVar[str] = ""
+    equation: ClassVar[str] = ""
+    knowledge: ClassVar[str] = "response"
+    teachers: ClassVar[tuple[int, int | None]] = (1, 1)
+    online: ClassVar[bool] = False
+    batch: ClassVar[str] = "sample"
+    hard_labels: ClassVar[bool] = False
+
+    @dataclass
+    class Config:
+        """Options, each declared with ``kdtool.option(default, help, ...)``."""
+
+    def __init__(self, cfg: Any, setup: Setup):
+        super().__init__()
+        self.cfg = cfg
+        self.setup = setup
+
+    @classmethod
+    def scheme(cls) -> str:
+        """Return "online", "self" or "offline", from what the class declares."""
+        if cls.online:
+            return "online"
+        return "self" if cls.teachers[1] == 0 else "offline"
+
+    @classmethod
+    def taps(cls, cfg: Any) -> Taps:
+        """Return the layers to read, before any network exists. Default: logits only."""
+        return Taps()
+
+    def loss(self, batch: Batch) -> Terms:
+        """Return the weighted distillation terms of one batch by name, never the hard-label loss itself."""
+        raise NotImplementedError
+
+    def stages(self) -> list[Stage]:
+        """Return the stages in order. Default: one, "distill"."""
+        return [Stage("distill", self.loss)]
+
+    @torch.no_grad()
+    def after_step(self, batch: Batch) -> None:
+        """Update state that gradients do not train, such as memory banks. Default: nothing."""
