@@ -1,0 +1,95 @@
+"""Blocks that make a student's feature comparable with a teacher's: channels, space and tokens.
+
+Features come as maps (B, C, H, W), token sequences (B, N, D) or vectors (B, D); shapes leave the batch out.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdtool.method import Shape
+
+
+def resize_map(feat_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bring a map to ``size`` (H, W): average-pooled where it is larger, bilinear where it is smaller."""
+    if tuple(feat_BCHW.shape[2:]) == tuple(size):
+        return feat_BCHW
+    pooled = (min(feat_BCHW.shape[2], size[0]), min(feat_BCHW.shape[3], size[1]))
+    feat_BCHW = F.adaptive_avg_pool2d(feat_BCHW, pooled)
+    if pooled == tuple(size):
+        return feat_BCHW
+    return F.interpolate(feat_BCHW, size, mode="bilinear", align_corners=False)
+
+
+def as_map(feat: Tensor) -> Tensor:
+    """Return any feature as (B, C, H, W): tokens become (B, D, N, 1), vectors (B, D, 1, 1)."""
+    if feat.ndim == 4:
+        return feat
+    if feat.ndim == 3:
+        return feat.transpose(1, 2).unsqueeze(3)
+    return feat[:, :, None, None]
+
+
+def as_vector(feat: Tensor) -> Tensor:
+    """Return any feature as (B, C): maps and tokens are averaged over space."""
+    if feat.ndim == 4:
+        return feat.mean((2, 3))
+    return feat.mean(1) if feat.ndim == 3 else feat
+
+
+def map_shape(shape: Shape) -> tuple[int, int, int]:
+    """Return the (C, H, W) that ``as_map`` gives for a feature of this shape."""
+    if len(shape) == 3:
+        return shape[0], shape[1], shape[2]
+    if len(shape) == 2:
+        return shape[1], shape[0], 1
+    return shape[0], 1, 1
+
+
+def width(shape: Shape) -> int:
+    """Return the number of channels of a feature: C of (C, H, W), D of (N, D) or (D,)."""
+    return map_shape(shape)[0]
+
+
+class Regressor(nn.Module):
+    """Maps a student's feature to the shape of a teacher's: a learned convolution, or a linear layer for tokens.
+
+    A convolution takes maps; its stride brings a larger student map to the teacher's size (kernel 2·stride - 1, so
+    that it sees every position), and what remains is resized. Two token sequences, or two vectors, meet through a
+    linear layer, tokens also resampled to the teacher's count. Any other pair is compared as maps.
+
+    Args:
+        student: shape of the student's feature, without the batch.
+        teacher: shape of the teacher's feature.
+    """
+
+    def __init__(self, student: Shape, teacher: Shape):
+        super().__init__()
+        self.teacher = tuple(teacher)
+        self.plain = len(student) == len(teacher) < 3
+        if self.plain:
+            self.project: nn.Module = nn.Linear(width(student), width(teacher))
+            return
+        (c_in, h_in, w_in), (c_out, h_out, w_out) = map_shape(student), map_shape(teacher)
+        stride = max(1, h_in // h_out), max(1, w_in // w_out)
+        self.project = nn.Conv2d(
+            c_in,
+            c_out,
+            kernel_size=(2 * stride[0] - 1, 2 * stride[1] - 1),
+            stride=stride,
+            padding=(stride[0] - 1, stride[1] - 1),
+        )
+
+    def forward(self, feat: Tensor) -> Tensor:
+        """Return the feature as (B, *teacher shape)."""
+        if self.plain:
+            out: Tensor = self.project(feat)
+            if out.ndim == 3 and out.shape[1] != self.teacher[0]:
+                out = F.interpolate(out.transpose(1, 2), self.teacher[0], mode="linear").transpose(1, 2)
+            return out
+        _, height, width_ = map_shape(self.teacher)
+        out = resize_map(self.project(as_map(feat)), (height, width_))
+        if len(self.teacher) == 2:
+            return out.flatten(2).transpose(1, 2)
+        return out.flatten(1) if len(self.teacher) == 1 else out

@@ -1,0 +1,95 @@
+"""FitNets: Hints for Thin Deep Nets. Romero et al., ICLR 2015. https://arxiv.org/abs/1412.6550"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from torch import Tensor, nn
+
+from kdtool import Batch, Method, Setup, Stage, Taps, option
+from kdtool.layers import Regressor
+from kdtool.losses import at_least_fp32, ensemble_logits, softened_kl
+
+HINT_SHARE = 0.3  # of the student's epochs, where fitnets.hint_epochs is not given
+
+
+def hint_loss(student_feat: Tensor, teacher_feat: Tensor, reduction: str = "mean") -> Tensor:
+    """Return half the squared error between a regressed student feature and the teacher's hint (Eq. 3).
+
+    Args:
+        student_feat: the regressor's output, any shape (B, ...).
+        teacher_feat: the hint, the same shape.
+        reduction: "sum" over all entries as in Eq. 3; "mean" over all entries, which does not grow with the map.
+
+    Raises:
+        ValueError: unequal shapes, or an unknown reduction.
+    """
+    if student_feat.shape != teacher_feat.shape:
+        raise ValueError(f"shapes differ: student {tuple(student_feat.shape)}, teacher {tuple(teacher_feat.shape)}")
+    squared = (at_least_fp32(student_feat) - at_least_fp32(teacher_feat)).square()
+    if reduction == "sum":
+        return 0.5 * squared.sum()
+    if reduction == "mean":
+        return 0.5 * squared.mean()
+    raise ValueError(f"reduction must be 'mean' or 'sum', not {reduction!r}")
+
+
+class FitNets(Method):
+    """Two stages: the lower student learns the teacher's middle feature, then the whole student learns by KD."""
+
+    api = 1
+    paper = "Romero et al., FitNets: Hints for Thin Deep Nets, ICLR 2015"
+    year = 2015
+    url = "https://arxiv.org/abs/1412.6550"
+    equation = (
+        "stage hint: 1/2 · ||hint layer - regressor(guided layer)||^2, training nothing above the guided layer; "
+        "stage distill: cross-entropy + weight · T^2 · KL(softmax(teacher / T) || softmax(student / T)), "
+        "weight falling linearly"
+    )
+    knowledge = "feature"
+    teachers = (1, None)
+
+    @dataclass
+    class Config:
+        hint: float = option(0.5, "relative depth of the teacher's hint layer; 0 first stage, 1 last", min=0.0, max=1.0)
+        guided: float = option(0.5, "relative depth of the student's guided layer", min=0.0, max=1.0)
+        hint_layer: Optional[str] = option(None, "dotted name of the hint layer, instead of its depth")
+        guided_layer: Optional[str] = option(None, "dotted name of the guided layer, instead of its depth")
+        hint_epochs: Optional[int] = option(None, "epochs of stage hint, out of train.epochs; default: 30% of them", min=1)
+        reduction: str = option("mean", "of the hint loss; sum: as in Eq. 3", choices=("mean", "sum"))
+        temperature: float = option(3.0, "T of stage distill", min=0.01)
+        soft_weight: float = option(4.0, "weight of the soft term when stage distill starts", min=0.0)
+        soft_weight_end: float = option(1.0, "weight of the soft term when it ends; equal to soft_weight: constant", min=0.0)
+
+    @classmethod
+    def taps(cls, cfg: Any) -> Taps:
+        guided, hint = cfg.guided_layer or cfg.guided, cfg.hint_layer or cfg.hint
+        return Taps(student={"guided": guided}, teacher={"hint": hint})
+
+    def __init__(self, cfg: Any, setup: Setup):
+        super().__init__(cfg, setup)
+        self.regressors = nn.ModuleList(Regressor(setup.student["guided"], shapes["hint"]) for shapes in setup.teachers)
+
+    def hint(self, batch: Batch) -> dict[str, Tensor]:
+        """Stage 1: the guided layer learns the hint, summed over teachers."""
+        guided = batch.student.taps["guided"]
+        losses = [
+            hint_loss(regressor(guided), teacher.taps["hint"], self.cfg.reduction)
+            for regressor, teacher in zip(self.regressors, batch.teachers, strict=True)
+        ]
+        return {"hint": sum(losses[1:], losses[0])}
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Stage 2: KD with a falling weight (section 2.2)."""
+        temperature = self.cfg.temperature
+        weight = self.cfg.soft_weight + (self.cfg.soft_weight_end - self.cfg.soft_weight) * batch.progress
+        teacher = ensemble_logits([out.logits for out in batch.teachers], temperature=temperature)
+        return {"kl": weight * softened_kl(batch.student.logits, teacher, temperature)}
+
+    def stages(self) -> list[Stage]:
+        hint_epochs = self.cfg.hint_epochs or HINT_SHARE
+        return [
+            Stage("hint", self.hint, epochs=hint_epochs, task_weight=0.0),
+            Stage("distill", self.loss, trains=("student",)),
+        ]
