@@ -31,7 +31,11 @@ def softened_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
 
 
 def ensemble_logits(
-    logits: Sequence[Tensor], weights: Sequence[float] | None = None, *, temperature: float = 1.0, of: str = "probabilities"
+    logits: Sequence[Tensor],
+    weights: Sequence[float] | None = None,
+    *,
+    temperature: float = 1.0,
+    of: str = "probabilities",
 ) -> Tensor:
     """Return one teacher's logits (B, K) that stand for several.
 

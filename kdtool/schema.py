@@ -26,7 +26,9 @@ class Optim:
 
 @dataclass
 class Schedule:
-    name: str = option("cosine", "learning-rate schedule", choices=("cosine", "multistep", "step", "linear", "constant"))
+    name: str = option(
+        "cosine", "learning-rate schedule", choices=("cosine", "multistep", "step", "linear", "constant")
+    )
     warmup_epochs: float = option(1.0, "epochs of linear warm-up from warmup_lr; at most a third of a stage", min=0.0)
     warmup_lr: float = option(1e-6, "learning rate at the start of the warm-up", min=0.0)
     min_lr: float = option(1e-6, "learning rate at the end (cosine, linear)", min=0.0)
@@ -54,7 +56,9 @@ class TeacherTrain:
 class Teacher:
     model: str = option("resnet50", "timm name or family, hf-hub:, local-dir:, or path/to/file.py:function")
     weights: str = option("auto", "auto, pretrained, scratch, or a .safetensors/.pth/.th/.pt file")
-    image_size: Optional[int] = option(None, "its input size in pixels; default: the data's, or what it was trained at", min=1)
+    image_size: Optional[int] = option(
+        None, "its input size in pixels; default: the data's, or what it was trained at", min=1
+    )
     model_args: dict[str, Any] = option(dict, "further arguments of the model's constructor")
     check: str = option("error", "what to do with a teacher at chance level", choices=("error", "warn", "off"))
     train: TeacherTrain = option(TeacherTrain, "its training on the data, where that is needed")
@@ -75,7 +79,9 @@ class Data:
     train_split: str = option("train", "name of the training split")
     test_split: str = option("auto", "name of the test split; auto: test, else val or validation")
     test_fraction: float = option(0.2, "share of a data set without a test split that becomes one", min=0.01, max=0.9)
-    image_size: Optional[int] = option(None, "pixels a side; default: 32 for images up to 32 pixels, native up to 64, else 224", min=1)
+    image_size: Optional[int] = option(
+        None, "pixels a side; default: 32 for images up to 32 pixels, native up to 64, else 224", min=1
+    )
     val_fraction: float = option(
         0.1, "share of train held out to pick the best epoch; 0: the last epoch is the result", min=0.0, max=0.9
     )
@@ -89,17 +95,25 @@ class Data:
                        choices=("auto", "pad", "resized", "none"))  # fmt: skip
     crop_padding: Optional[int] = option(None, "pixels of padding for crop=pad; default: an eighth of the size", min=0)
     crop_scale: list[float] = option([0.25, 1.0], "range of area of crop=resized", min=0.01, max=1.0)
-    flip: Optional[float] = option(None, "probability of a horizontal flip; default: 0.5 for colour, 0 for grey", min=0.0, max=1.0)
+    flip: Optional[float] = option(
+        None, "probability of a horizontal flip; default: 0.5 for colour, 0 for grey", min=0.0, max=1.0
+    )
     color_jitter: float = option(0.0, "strength of brightness, contrast and saturation changes", min=0.0, max=1.0)
     auto_augment: Optional[str] = option(None, "timm's augmentation policy, such as rand-m9-mstd0.5")
     erase: float = option(0.0, "probability of erasing a random box", min=0.0, max=1.0)
     mixup: float = option(0.0, "alpha of mixup's Beta distribution; 0: off", min=0.0)
     cutmix: float = option(0.0, "alpha of cutmix's Beta distribution; 0: off", min=0.0)
     eval_crop: float = option(1.0, "share of the resized image that evaluation's centre crop keeps", min=0.1, max=1.0)
-    mean: Optional[list[float]] = option(None, "channel means for normalising; default: the student model's", min=0.0, max=1.0)
-    std: Optional[list[float]] = option(None, "channel deviations for normalising; default: the student model's", min=0.001, max=1.0)
+    mean: Optional[list[float]] = option(
+        None, "channel means for normalising; default: the student model's", min=0.0, max=1.0
+    )
+    std: Optional[list[float]] = option(
+        None, "channel deviations for normalising; default: the student model's", min=0.001, max=1.0
+    )
     workers: int = option(0, "processes that decode images (in-memory data needs none)", min=0, max=256)
-    memory_budget_gb: float = option(4.0, "small data sets up to this size are decoded once and kept in memory", min=0.0)
+    memory_budget_gb: float = option(
+        4.0, "small data sets up to this size are decoded once and kept in memory", min=0.0
+    )
 
 
 @dataclass
@@ -110,7 +124,9 @@ class Train:
     device: str = option("auto", "auto (CUDA, then MPS, then CPU), cpu, mps, cuda or cuda:N")
     precision: str = option("fp32", "arithmetic of forward and backward", choices=("fp32", "bf16", "fp16", "fp64"))
     channels_last: bool = option(True, "keep images and convolutions in channels-last layout")
-    task_weight: Optional[float] = option(None, "weight of the hard-label loss in the last stage; default: the method's", min=0.0)
+    task_weight: Optional[float] = option(
+        None, "weight of the hard-label loss in the last stage; default: the method's", min=0.0
+    )
     label_smoothing: float = option(0.0, "label smoothing of the hard-label loss", min=0.0, max=0.99)
     clip_grad: Optional[float] = option(None, "largest gradient norm; none: no clipping", min=0.0)
     accumulate: int = option(1, "micro-batches that a global batch is split into", min=1)

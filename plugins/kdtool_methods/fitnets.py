@@ -56,11 +56,15 @@ class FitNets(Method):
         guided: float = option(0.5, "relative depth of the student's guided layer", min=0.0, max=1.0)
         hint_layer: Optional[str] = option(None, "dotted name of the hint layer, instead of its depth")
         guided_layer: Optional[str] = option(None, "dotted name of the guided layer, instead of its depth")
-        hint_epochs: Optional[int] = option(None, "epochs of stage hint, out of train.epochs; default: 30% of them", min=1)
+        hint_epochs: Optional[int] = option(
+            None, "epochs of stage hint, out of train.epochs; default: 30% of them", min=1
+        )
         reduction: str = option("mean", "of the hint loss; sum: as in Eq. 3", choices=("mean", "sum"))
         temperature: float = option(3.0, "T of stage distill", min=0.01)
         soft_weight: float = option(4.0, "weight of the soft term when stage distill starts", min=0.0)
-        soft_weight_end: float = option(1.0, "weight of the soft term when it ends; equal to soft_weight: constant", min=0.0)
+        soft_weight_end: float = option(
+            1.0, "weight of the soft term when it ends; equal to soft_weight: constant", min=0.0
+        )
 
     @classmethod
     def taps(cls, cfg: Any) -> Taps:
