@@ -1,0 +1,100 @@
+"""What one training needs, and what comes out. The engine never looks inside the inputs: a task owns them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from kdtool.method import Method
+from kdtool.schema import Checkpoint, Optim, Schedule, Train
+
+
+class Loaded(Protocol):
+    """A batch on the device: inputs, labels as in ``Batch``, and (B,) positions in the training set."""
+
+    inputs: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+class Batches(Protocol):
+    """A split in batches; which samples form a batch is a function of the epoch."""
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        ...
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        """Yield the batches of an epoch from batch ``start`` on."""
+        ...
+
+
+class Task(Protocol):
+    """What is learnt: the hard-label loss and the metrics."""
+
+    num_classes: int
+
+    def hard_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss over labelled samples, a scalar; zero where none is labelled."""
+        ...
+
+    def metrics(self, logits: Tensor, labels: Tensor) -> dict[str, Any]:
+        """Return the metrics of a whole split by name; "top1" is what epochs are selected by."""
+        ...
+
+
+@dataclass
+class Job:
+    """One training: of a teacher, a baseline or a student.
+
+    Attributes:
+        phase: shown to people ("teacher resnet50", "baseline", "student").
+        student: the tapped network that trains.
+        teachers: frozen tapped networks that take the same inputs.
+        peers: tapped networks that train too (online methods).
+        method: None trains on hard labels only.
+        folder: where checkpoints and metrics.jsonl go.
+        resume_command: printed when a signal stops the run.
+        key: digest of all that decides the result; a checkpoint with another one is refused.
+    """
+
+    phase: str
+    student: nn.Module
+    task: Task
+    train_batches: Batches
+    val_batches: Batches | None
+    train: Train
+    optim: Optim
+    schedule: Schedule
+    checkpoint: Checkpoint
+    folder: Path
+    device: torch.device
+    key: str
+    resume_command: str
+    method: Method | None = None
+    teachers: Sequence[nn.Module] = field(default_factory=list)
+    peers: Sequence[nn.Module] = field(default_factory=list)
+
+
+@dataclass
+class Fitted:
+    """A finished training.
+
+    Attributes:
+        state: the selected weights of the plain network (the averaged ones when EMA is on), on the CPU.
+        best, last: {"epoch": from 1 over all stages, "val": metrics or None}.
+        seconds: time spent training in this process.
+        steps: optimizer steps of the student, all stages.
+    """
+
+    state: dict[str, Tensor]
+    best: dict[str, Any]
+    last: dict[str, Any]
+    seconds: float
+    steps: int

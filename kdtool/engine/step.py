@@ -1,0 +1,72 @@
+"""One training step's forward: student, teachers or peers, and the terms of the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdtool.engine.precision import Precision
+from kdtool.losses import at_least_fp32
+from kdtool.method import Batch, Method, Out, Stage
+
+TASK = "task"
+"""Name of the hard-label term among a step's terms."""
+
+
+def run_network(network: nn.Module, inputs: Tensor, precision: Precision) -> Out:
+    """Run a tapped network; logits and taps come back in at least fp32."""
+    with precision.forward():
+        logits, taps = network(inputs)
+    return Out(at_least_fp32(logits), {role: _widen(tap) for role, tap in taps.items()})
+
+
+def _widen(tap: Any) -> Any:
+    return [at_least_fp32(t) for t in tap] if isinstance(tap, list) else at_least_fp32(tap)
+
+
+@torch.no_grad()
+def teach(teachers: Sequence[nn.Module], inputs: Tensor, precision: Precision) -> list[Out]:
+    """Return the frozen teachers' outputs, without gradient."""
+    return [run_network(teacher, inputs, precision) for teacher in teachers]
+
+
+class Step(nn.Module):
+    """All that trains, as one module: the student, the method's own parts and an online method's peers."""
+
+    def __init__(
+        self,
+        student: nn.Module,
+        method: Method | None,
+        peers: Sequence[nn.Module],
+        task_loss: Callable[[Tensor, Tensor], Tensor],
+        precision: Precision,
+    ):
+        super().__init__()
+        self.student = student
+        self.method = method
+        self.peers = nn.ModuleList(peers)
+        self.task_loss = task_loss
+        self.precision = precision
+        self.stage: Stage | None = None
+
+    def forward(
+        self, inputs: Tensor, labels: Tensor, index: Tensor, teachers: list[Out], epoch: int, progress: float
+    ) -> tuple[dict[str, Tensor], Batch]:
+        """Return the weighted terms by name (their sum is the loss) and the batch as the method saw it."""
+        stage = self.stage
+        assert stage is not None, "set a stage before the first step"
+        with torch.set_grad_enabled(torch.is_grad_enabled() and "student" in stage.trains):
+            student = run_network(self.student, inputs, self.precision)
+        if self.peers:
+            teachers = [run_network(peer, inputs, self.precision) for peer in self.peers]
+        with self.precision.loss():
+            batch = Batch(
+                labels, index, student, teachers, lambda logits: self.task_loss(logits, labels), epoch, progress
+            )
+            terms = dict(stage.loss(batch))
+            if stage.task_weight:
+                terms[TASK] = stage.task_weight * self.task_loss(student.logits, labels)
+        return terms, batch
