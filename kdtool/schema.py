@@ -144,9 +144,9 @@ class Checkpoint:
 
 @dataclass
 class Recipe:
-    """A whole run. ``options`` holds the sections named after methods (``kd.temperature``), each of its own type."""
+    """A whole run. ``options`` holds the sections named after methods, each of its method's ``Config`` type."""
 
-    method: str = option("kd", "a method's name, names joined by +, or none (hard labels only)")
+    method: str = option("", "a method's name, names joined by +, or none (hard labels only); empty: the default one")
     baseline: bool = option(False, "also train the student alone, on the same budget and seed")
     out: Optional[str] = option(None, "the run's folder; default: runs/<teacher>-<student>-<method>-<n>")
     teacher: list[Teacher] = option([], "one section, or a list of them")
