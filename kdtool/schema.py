@@ -44,7 +44,6 @@ class TeacherTrain:
     epochs: int = option(10, "epochs of teacher training", min=1)
     batch_size: int = option(64, "samples in a batch", min=1)
     seed: int = option(0, "seed of its first weights, order and dropout", min=0)
-    val_fraction: float = option(0.0, "share of the training set held out to pick its best epoch", min=0.0, max=0.9)
     label_smoothing: float = option(0.0, "label smoothing", min=0.0, max=0.99)
     clip_grad: Optional[float] = option(None, "largest gradient norm; none: no clipping", min=0.0)
     ema: float = option(0.0, "decay of the weight average; 0 turns it off", min=0.0, max=0.99999)

@@ -1,0 +1,88 @@
+"""The public Python interface: what the commands do, as functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdtool import recipe as recipes
+from kdtool.engine.signals import StopRequest
+from kdtool.report.events import Reporter
+from kdtool.runfolder import choose_folder, claimed, open_for_resume
+from kdtool.runner import Run
+from kdtool.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        folder: the run's folder; None for a dry run.
+        values: the content of ``result.json``, or of the dry run's report.
+    """
+
+    folder: Path | None
+    values: dict[str, Any]
+
+    @property
+    def test(self) -> dict[str, Any]:
+        """Test metrics of "student", "teacher" and "baseline"; each with top1, top5, macro_recall and macro_f1."""
+        found: dict[str, Any] = self.values["test"]
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain data."""
+        return self.values
+
+
+def run(
+    recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
+    *,
+    reporter: Reporter | None = None,
+    resume: str | Path | None = None,
+    dry_run: bool = False,
+) -> Result:
+    """Distil a student as a recipe says.
+
+    Args:
+        recipe: a ``Recipe``, nested plain data, or the path or name of a recipe file; None: all defaults.
+        reporter: who is told what happens; default: nobody.
+        resume: folder of an earlier run to go on with, instead of a recipe. A finished one returns its result.
+        dry_run: build and measure everything, train and write nothing.
+
+    Raises:
+        InputError: something the recipe names is wrong.
+        RunError: the run cannot go on (a loss that is not finite).
+        Interrupted: SIGINT or SIGTERM; a checkpoint was written.
+    """
+    reporter = reporter or Reporter()
+    if resume is not None:
+        folder = Path(resume)
+        checked, finished = open_for_resume(folder)
+        if finished is not None:
+            reporter.done(finished)
+            return Result(folder, finished)
+        return _execute(checked, reporter, folder)
+    checked = _read(recipe, reporter)
+    if dry_run:
+        return Result(None, Run(checked, reporter).describe())
+    return _execute(checked, reporter, choose_folder(checked))
+
+
+def _read(recipe: Recipe | Mapping[str, Any] | str | Path | None, reporter: Reporter) -> Recipe:
+    if isinstance(recipe, Recipe):
+        return recipes.validate(recipe)
+    if isinstance(recipe, Mapping):
+        return recipes.from_dict(recipe, note=reporter.note)
+    return recipes.load(recipe, note=reporter.note)
+
+
+def _execute(recipe: Recipe, reporter: Reporter, folder: Path) -> Result:
+    with StopRequest() as stop:
+        built = Run(recipe, reporter, folder)
+        stop.check("the same command")
+        with claimed(folder, recipe):
+            return Result(folder, built.execute(stop))

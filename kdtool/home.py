@@ -1,0 +1,63 @@
+"""Where kdtool keeps what outlives a run, and the locks around it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from kdtool.errors import InputError
+
+
+def home() -> Path:
+    """Return the cache folder: ``KDTOOL_HOME``, else ``$XDG_CACHE_HOME/kdtool``, else ``~/.cache/kdtool``."""
+    named = os.environ.get("KDTOOL_HOME")
+    if named:
+        return Path(named).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser().absolute() / "kdtool"
+
+
+def _lock(path: Path) -> FileLock:
+    # An operating-system lock: it dies with its process, so a crash leaves nothing to clean up.
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to {path.parent}: {error.strerror}. Set KDTOOL_HOME or --out.") from error
+    return FileLock(path)
+
+
+@contextmanager
+def waiting_lock(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock file ``path``; ``on_wait`` is called once if another process holds it."""
+    lock = _lock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        on_wait()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def sole_lock(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file ``path``, or refuse.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    lock = _lock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(f"{what} is being written by another process: wait for it, or use another --out.") from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()

@@ -1,0 +1,294 @@
+"""One run from recipe to result: data, networks, teachers, baseline, student, test."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kdtool import __version__, registry
+from kdtool import recipe as recipes
+from kdtool.data.loader import Loader
+from kdtool.data.sources import DataSet, Split, default_image_size, open_data, thin
+from kdtool.data.views import Views
+from kdtool.engine.evaluate import predict
+from kdtool.engine.job import Fitted, Job
+from kdtool.engine.plan import plan_stages
+from kdtool.engine.precision import Precision, pick_device
+from kdtool.engine.signals import StopRequest
+from kdtool.engine.trainer import fit
+from kdtool.method import Method
+from kdtool.models.backbone import Backbone
+from kdtool.models.build import Built
+from kdtool.models.measure import macs, parameters
+from kdtool.models.save import save_student
+from kdtool.networks import Networks, build_student, build_teachers, make_method, tap_networks
+from kdtool.report.events import Reporter
+from kdtool.runfolder import RESULT, write_whole
+from kdtool.schema import Recipe
+from kdtool.tasks.image_classification import ImageClassification
+from kdtool.teachers import Preparation, accuracy, check_teacher, make_loader, prepare
+
+CHECK_SAMPLES = 2000
+"""How many training images a teacher is checked on where no validation split is held out."""
+
+
+@dataclass
+class Run:
+    """A run that is built and measured, and not started.
+
+    Args:
+        recipe: checked.
+        reporter: who is told.
+        folder: where the run goes; None for a dry run.
+    """
+
+    recipe: Recipe
+    reporter: Reporter
+    folder: Path | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        recipe, say = self.recipe, self.reporter.note
+        self.device = pick_device(recipe.train.device)
+        self.methods: dict[str, type[Method]] = {name: registry.get(name) for name in recipes.parts(recipe)}
+        self.online = any(method.online for method in self.methods.values())
+        self.data: DataSet = open_data(recipe.data)
+        self.image_size = recipe.data.image_size or default_image_size(self.data.native_size)
+        classes = len(self.data.class_names)
+        self.task = ImageClassification(classes, recipe.train.label_smoothing)
+        student = build_student(recipe, classes, self.image_size)
+        teachers = build_teachers(recipe, classes, self.image_size, self.online)
+        for note in dict.fromkeys(note for built in [student, *teachers] for note in built.notes):
+            say(note)
+        self.networks: Networks = tap_networks(recipe, self.methods, student, teachers)
+        self.train_split: Split = thin(self.data.train, recipe.data, self.data.class_names)
+        self.train_loader = self._loader(self.train_split, train=True)
+        say(f"data {self.data.name}: {len(self.train_split.labels)} training images, {self.train_loader.placement}")
+        self.method = make_method(
+            recipe,
+            self.methods,
+            self.networks,
+            classes,
+            torch.from_numpy(self.train_split.labels),
+            min(recipe.train.batch_size, len(self.train_split.labels)),
+        )
+        self.stages = plan_stages(self.method, recipe.train.epochs, recipe.train.task_weight)
+
+    def _loader(self, split: Split, train: bool) -> Loader:
+        recipe, networks = self.recipe, self.networks
+        views = Views(
+            recipe.data,
+            self.image_size,
+            networks.mean,
+            networks.std,
+            self.data.grey,
+            self.task.num_classes,
+            train=train,
+        )
+        cfg = recipe.train
+        return make_loader(split, views, recipe.data, cfg.batch_size, cfg.seed, self.device, cfg.channels_last, train)
+
+    # --- what a dry run shows -------------------------------------------------------------------------------------
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a dry run shows: the resolved recipe, tap shapes, stages, parameters and MACs."""
+        networks = self.networks
+        return {
+            "dry_run": True,
+            "recipe": recipes.to_dict(self.recipe),
+            "image_size": self.image_size,
+            "classes": self.task.num_classes,
+            "taps": {"student": networks.shapes[0], "teachers": networks.shapes[1]},
+            "stages": [
+                {
+                    "name": planned.stage.name,
+                    "epochs": planned.epochs,
+                    "steps": planned.epochs * self.train_loader.steps,
+                    "trains": list(planned.stage.trains),
+                    "task_weight": planned.stage.task_weight,
+                }
+                for planned in self.stages
+            ],
+            "models": [
+                *(_about("teacher", built) for built in networks.teachers),
+                _about("student", networks.student),
+                *([{"role": "method", "name": self.recipe.method, "params": parameters(self.method), "macs": None}]
+                  if self.method is not None else []),
+            ],
+        }  # fmt: skip
+
+    # --- the run --------------------------------------------------------------------------------------------------
+
+    def execute(self, stop: StopRequest) -> dict[str, Any]:
+        """Prepare teachers, train the baseline and the student, test, write ``student/`` and ``result.json``."""
+        assert self.folder is not None
+        began = time.monotonic()
+        if not self.online:
+            self._ready_teachers(stop)
+        self.seconds["teachers"] = time.monotonic() - began
+        teacher_val = self._check_teachers()
+        baseline = self._train_baseline(stop) if self.recipe.baseline and self.method is not None else None
+        if baseline is not None and baseline.best["val"] is not None:
+            self._compare_with_baseline(teacher_val, baseline.best["val"]["top1"])
+        fitted = self._train_student(stop)
+        result = self._result(fitted, baseline)
+        result["seconds"]["total"] = round(time.monotonic() - began, 1)
+        write_whole(self.folder / RESULT, json.dumps(result, indent=2) + "\n")
+        self.reporter.done(result)
+        return result
+
+    @property
+    def resume_command(self) -> str:
+        return f"kdtool run --resume {self.folder}"
+
+    def _ready_teachers(self, stop: StopRequest) -> None:
+        prep = Preparation(self.recipe, self.data, self.device, self.reporter, stop, self.resume_command)
+        for section, built in zip(self.recipe.teacher, self.networks.teachers, strict=True):
+            prepare(section, built, prep)
+            stop.check(self.resume_command)
+
+    def _check_teachers(self) -> list[float]:
+        if self.online or not self.networks.teachers:
+            return []
+        val = self.data.val
+        if val is None:
+            some = np.sort(
+                np.random.Generator(np.random.Philox(0)).permutation(len(self.data.train.labels))[:CHECK_SAMPLES]
+            )
+            val = dataclasses.replace(
+                self.data.train, labels=self.data.train.labels[some], rows=self.data.train.rows[some]
+            )
+        batches, found = self._loader(val, train=False), []
+        for section, built, net in zip(
+            self.recipe.teacher, self.networks.teachers, self.networks.teacher_nets, strict=True
+        ):
+            top1 = accuracy(net, batches, self.task, self.device)
+            self.reporter.note(f"teacher {built.name}: top-1 {top1:.1%} on {len(val.labels)} held-out images")
+            check_teacher(section, built.name, top1, self.task.num_classes, len(val.labels), self.reporter.warn)
+            found.append(top1)
+        return found
+
+    def _compare_with_baseline(self, teacher_val: list[float], baseline_val: float) -> None:
+        for built, top1 in zip(self.networks.teachers, teacher_val, strict=True):
+            if top1 < baseline_val:
+                self.reporter.warn(
+                    f"teacher {built.name} (top-1 {top1:.1%}) is below the student trained alone ({baseline_val:.1%}): "
+                    "it has little to teach. Train it longer (teacher.train.epochs) or choose another."
+                )
+
+    def _train_baseline(self, stop: StopRequest) -> Fitted:
+        assert self.folder is not None
+        alone = build_student(self.recipe, self.task.num_classes, self.image_size)
+        job = self._job("baseline", Backbone(alone.module, {}), self.folder / "baseline")
+        began = time.monotonic()
+        fitted = fit(job, self.reporter, stop)
+        self.seconds["baseline"] = time.monotonic() - began
+        return fitted
+
+    def _train_student(self, stop: StopRequest) -> Fitted:
+        assert self.folder is not None
+        job = self._job("student", self.networks.student_net, self.folder)
+        nets = self.networks.teacher_nets
+        job = dataclasses.replace(
+            job, method=self.method, teachers=[] if self.online else nets, peers=nets if self.online else []
+        )
+        began = time.monotonic()
+        fitted = fit(job, self.reporter, stop)
+        self.seconds["student"] = time.monotonic() - began
+        return fitted
+
+    def _job(self, phase: str, student: Backbone, folder: Path) -> Job:
+        recipe = self.recipe
+        plain = {key: value for key, value in recipes.to_dict(recipe).items() if key not in ("out", "checkpoint")}
+        decides = json.dumps([phase, plain, self.data.fingerprint], sort_keys=True, default=str)
+        return Job(
+            phase=phase,
+            student=student,
+            task=self.task,
+            train_batches=self.train_loader,
+            val_batches=self._val_loader,
+            train=recipe.train,
+            optim=recipe.optim,
+            schedule=recipe.schedule,
+            checkpoint=recipe.checkpoint,
+            folder=folder,
+            device=self.device,
+            key=hashlib.sha256(decides.encode()).hexdigest(),
+            resume_command=self.resume_command,
+        )
+
+    @cached_property
+    def _val_loader(self) -> Loader | None:
+        return self._loader(self.data.val, train=False) if self.data.val is not None else None
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    def _result(self, fitted: Fitted, baseline: Fitted | None) -> dict[str, Any]:
+        """Save the student, look at the test split for the only time, and return what ``result.json`` holds."""
+        assert self.folder is not None
+        recipe, networks = self.recipe, self.networks
+        shipped = dataclasses.replace(networks.student, mean=networks.mean, std=networks.std)
+        file = save_student(self.folder / "student", shipped, fitted.state, self.data.class_names)
+        test = self._loader(self.data.test, train=False)
+        student = self._test(networks.student_net, fitted.state, test)
+        alone = self._test(networks.student_net, baseline.state, test) if baseline is not None else None
+        teachers = [self._test(net, None, test) for net in networks.teacher_nets]
+        about = [_about("teacher", built) for built in networks.teachers]
+        return {
+            "kdtool": __version__,
+            "method": recipe.method,
+            "folder": str(self.folder),
+            "data": {"name": self.data.name, "classes": self.task.num_classes, "train": len(self.train_split.labels),
+                     "val": len(self.data.val.labels) if self.data.val is not None else 0,
+                     "test": len(self.data.test.labels), "image_size": self.image_size},
+            "student": {**_about("student", networks.student), "bytes": file.stat().st_size},
+            "teacher": _one_or_list([{**each, "bytes": _bytes(built.module)}
+                                     for each, built in zip(about, networks.teachers, strict=True)]),
+            "test": {"student": student, "teacher": _one_or_list(teachers), "baseline": alone},
+            "gain_points": round(100 * (student["top1"] - alone["top1"]), 4) if alone is not None else None,
+            "epochs": {"best": fitted.best, "last": fitted.last, "selected": "best" if fitted.best["val"] else "last"},
+            "steps": fitted.steps,
+            "seed": recipe.train.seed,
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
+        }  # fmt: skip
+
+    def _test(self, network: nn.Module, state: dict[str, Tensor] | None, test: Loader) -> dict[str, Any]:
+        # fp32 whatever the training's precision: what is reported is what a plain timm user gets.
+        plain = network.to(self.device, torch.float32)
+        if state is not None:
+            module: Any = plain.module
+            module.load_state_dict(state)
+        logits, labels = predict(plain, test, Precision("fp32", self.device))
+        return self.task.metrics(logits, labels)
+
+
+def _about(role: str, built: Built) -> dict[str, Any]:
+    return {
+        "role": role,
+        "name": built.name,
+        "weights": built.origin,
+        "params": parameters(built.module),
+        "macs": macs(built.module, built.image_size),
+        "image_size": built.image_size,
+    }
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(t.numel() * t.element_size() for t in module.state_dict().values())
+
+
+def _one_or_list(items: list[Any]) -> Any:
+    """A single teacher is shown as itself, several as a list, none as None."""
+    return (items[0] if len(items) == 1 else items) if items else None

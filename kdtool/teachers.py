@@ -1,0 +1,203 @@
+"""Teachers made ready: trained on the data where their head does not fit, kept for the next run, and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdtool.data.loader import Loader
+from kdtool.data.sources import DataSet, Split
+from kdtool.data.views import Views
+from kdtool.engine.job import Job
+from kdtool.engine.precision import Precision
+from kdtool.engine.signals import StopRequest
+from kdtool.engine.trainer import fit
+from kdtool.errors import InputError
+from kdtool.home import home, waiting_lock
+from kdtool.models.backbone import Backbone
+from kdtool.models.build import Built
+from kdtool.models.save import save_student
+from kdtool.models.weights import load_state
+from kdtool.report.events import Reporter
+from kdtool.schema import Checkpoint, Data, Recipe, Teacher, Train
+from kdtool.tasks.image_classification import ImageClassification
+
+FORMAT = 1
+"""Raised when the engine changes what a teacher's training gives."""
+
+# What does not decide a teacher's weights: where and how fast its data is read, and what thins the student's.
+_DATA_KEYS_ASIDE = (
+    *("name", "root", "download", "workers", "memory_budget_gb", "views"),
+    *("unlabelled", "labels_per_class", "exclude_classes", "image_size", "mean", "std"),
+)
+
+
+@dataclass
+class Preparation:
+    """What preparing a teacher needs beyond the teacher itself."""
+
+    recipe: Recipe
+    data: DataSet
+    device: torch.device
+    reporter: Reporter
+    stop: StopRequest
+    resume_command: str
+
+
+def prepare(section: Teacher, built: Built, prep: Preparation) -> None:
+    """Give a teacher the weights it teaches with: kept from an earlier run, or trained now and kept.
+
+    A teacher whose weights already fit the data is left as it is. Of two runs that need the same one at once, the
+    second waits for the first.
+    """
+    if not built.needs_training:
+        return
+    key = _key(section, built, prep)
+    folder = home() / "teachers" / f"{_file_name(built.name)}-{key[:16]}"
+    say = prep.reporter.note
+    with waiting_lock(
+        folder.with_suffix(".lock"), lambda: say(f"waiting for another run that is training teacher {built.name}")
+    ):
+        about = folder / "teacher.json"
+        if about.is_file():
+            say(f"teacher {built.name}: reusing the one trained before ({folder})")
+        else:
+            say(f"teacher {built.name}: training it on {prep.data.name} first; it is kept for later runs")
+            _train(section, built, prep, folder, key)
+    built.module.load_state_dict(load_state(folder / "model.safetensors"))
+
+
+def _train(section: Teacher, built: Built, prep: Preparation, folder: Path, key: str) -> None:
+    how, recipe = section.train, prep.recipe
+    cfg = dataclasses.replace(recipe.data, views=None)
+
+    def loader(split: Split, train: bool) -> Loader:
+        views = Views(cfg, built.image_size, built.mean, built.std, prep.data.grey, built.num_classes, train=train)
+        return make_loader(split, views, cfg, how.batch_size, how.seed, prep.device, recipe.train.channels_last, train)
+
+    working = folder.with_suffix(".partial")
+    job = Job(
+        phase=f"teacher {built.name}",
+        student=Backbone(built.module, {}),
+        task=ImageClassification(built.num_classes, how.label_smoothing),
+        train_batches=loader(prep.data.train, True),
+        val_batches=loader(prep.data.val, False) if prep.data.val is not None else None,
+        train=Train(
+            epochs=how.epochs,
+            batch_size=how.batch_size,
+            seed=how.seed,
+            precision=recipe.train.precision,
+            channels_last=recipe.train.channels_last,
+            clip_grad=how.clip_grad,
+            ema=how.ema,
+            log_every=recipe.train.log_every,
+        ),
+        optim=how.optim,
+        schedule=how.schedule,
+        checkpoint=Checkpoint(),
+        folder=working,
+        device=prep.device,
+        key=key,
+        resume_command=prep.resume_command,
+    )
+    fitted = fit(job, prep.reporter, prep.stop)
+    save_student(working, built, fitted.state, prep.data.class_names)
+    (working / "teacher.json").write_text(json.dumps({"key": key, "best": fitted.best, "last": fitted.last}))
+    shutil.rmtree(working / "checkpoints", ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    working.rename(folder)
+
+
+def make_loader(
+    split: Split,
+    views: Views,
+    cfg: Data,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+    channels_last: bool,
+    train: bool,
+) -> Loader:
+    """Return a split's batches: shuffled and without a short last batch to train on, in order to evaluate on."""
+    return Loader(
+        split,
+        views,
+        batch_size,
+        seed,
+        workers=cfg.workers,
+        device=device,
+        memory_budget_gb=cfg.memory_budget_gb,
+        shuffle=train,
+        drop_last=train,
+        channels_last=channels_last,
+    )
+
+
+def _key(section: Teacher, built: Built, prep: Preparation) -> str:
+    """Return the digest of everything that decides a prepared teacher's weights."""
+    import timm
+
+    data = {k: v for k, v in dataclasses.asdict(prep.recipe.data).items() if k not in _DATA_KEYS_ASIDE}
+    decides: dict[str, Any] = {
+        "format": FORMAT,
+        "model": [built.name, built.model_args, built.source_hash, built.weights_id],
+        "head": built.num_classes,
+        "input": [built.image_size, built.mean, built.std],
+        "train": dataclasses.asdict(section.train),
+        "precision": [prep.recipe.train.precision, prep.recipe.train.channels_last],
+        "data": [prep.data.fingerprint, data],
+        "versions": [torch.__version__, timm.__version__],
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _file_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name)[-60:]
+
+
+def check_teacher(
+    section: Teacher, name: str, top1: float, num_classes: int, samples: int, warn: Callable[[str], None]
+) -> None:
+    """Refuse, or warn of, a teacher that is no better than guessing.
+
+    Args:
+        section: its part of the recipe; ``check`` says what to do.
+        name: for the message.
+        top1: its accuracy, in [0, 1].
+        num_classes: K; guessing gives 1/K.
+        samples: on how many it was measured; within three standard errors of guessing counts as guessing.
+        warn: takes the message where ``check`` is "warn".
+
+    Raises:
+        InputError: it is at chance level and ``check`` is "error".
+    """
+    chance = 1 / num_classes
+    if section.check == "off" or top1 > chance + 3 * math.sqrt(chance * (1 - chance) / max(1, samples)):
+        return
+    message = (
+        f"teacher {name} is at chance level: top-1 {top1:.1%} with {num_classes} classes. Its classes may be in "
+        f"another order than the data's, or it was trained too little (teacher.train.epochs={section.train.epochs}). "
+        "Check its weights; teacher.check=warn goes on all the same."
+    )
+    if section.check == "warn":
+        warn(message)
+        return
+    raise InputError(message)
+
+
+@torch.no_grad()
+def accuracy(network: torch.nn.Module, batches: Loader, task: ImageClassification, device: torch.device) -> float:
+    """Return a network's top-1 accuracy on a split, computed in fp32."""
+    from kdtool.engine.evaluate import predict
+
+    logits, labels = predict(network.to(device), batches, Precision("fp32", device))
+    return float(task.metrics(logits, labels)["top1"])
