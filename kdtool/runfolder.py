@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,23 +51,19 @@ def choose_folder(recipe: Recipe) -> Path:
 @contextlib.contextmanager
 def claimed(folder: Path, recipe: Recipe) -> Iterator[None]:
     """Create a new run's folder and hold it; a run that ends in bad input before training leaves nothing behind."""
-    made = _missing_parents(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    fresh = not (folder / RECIPE).exists()
     try:
         with sole_lock(folder / LOCK, f"the run folder {folder}"):
             write_whole(folder / RECIPE, recipes.to_yaml(recipe, header=f"kdtool run --resume {folder}"))
             yield
     except InputError:
-        if not list(folder.glob("**/checkpoints")):
-            shutil.rmtree(folder, ignore_errors=True)
-            for parent in made:
+        if fresh and not list(folder.glob("**/checkpoints")):
+            (folder / RECIPE).unlink(missing_ok=True)
+            for path in made:
                 with contextlib.suppress(OSError):
-                    parent.rmdir()
+                    path.rmdir()
         raise
-
-
-def _missing_parents(folder: Path) -> list[Path]:
-    """Return the folders above that do not exist yet, deepest first."""
-    return [parent for parent in folder.parents if not parent.exists()]
 
 
 def write_whole(path: Path, text: str) -> None:
