@@ -5,10 +5,13 @@ Features come as maps (B, C, H, W), token sequences (B, N, D) or vectors (B, D);
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdtool.method import Shape
+from kdtool.errors import InputError
+from kdtool.method import Batch, Layer, Shape, Taps
 
 
 def resize_map(feat_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
@@ -50,6 +53,39 @@ def map_shape(shape: Shape) -> tuple[int, int, int]:
 def width(shape: Shape) -> int:
     """Return the number of channels of a feature: C of (C, H, W), D of (N, D) or (D,)."""
     return map_shape(shape)[0]
+
+
+def layer_pairs(
+    method: str, depths: Sequence[float], student_layers: Sequence[str] | None, teacher_layers: Sequence[str] | None
+) -> Taps:
+    """Tap pairs of layers as the role "stages" of both sides: the relative depths, or layers named by the user.
+
+    Args:
+        method: name of the method, for the error message.
+        depths: relative depths in [0, 1], used on each side that names no layers.
+        student_layers: dotted module names of the student; the option ``student_layers`` of the method.
+        teacher_layers: those of the teacher; the option ``teacher_layers``.
+
+    Raises:
+        InputError: no layers, or unequal numbers of them.
+    """
+    student: list[Layer] = list(student_layers or depths)
+    teacher: list[Layer] = list(teacher_layers or depths)
+    if not student or len(student) != len(teacher):
+        raise InputError(
+            f"{method}: {len(student)} student layer(s) {student} do not pair with {len(teacher)} teacher layer(s) "
+            f"{teacher}: give {method}.student_layers and {method}.teacher_layers as many names, in the same order."
+        )
+    return Taps(student={"stages": student}, teacher={"stages": teacher})
+
+
+def paired_stages(batch: Batch) -> list[tuple[Tensor, Tensor]]:
+    """Return (student's feature, teacher's feature) for every pair of ``layer_pairs``, teacher after teacher."""
+    return [
+        pair
+        for teacher in batch.teachers
+        for pair in zip(batch.student.taps["stages"], teacher.taps["stages"], strict=True)
+    ]
 
 
 class Regressor(nn.Module):
