@@ -87,7 +87,7 @@ def _value(
     section = section_of(hint)
     if section is not None:
         return None if value is None and _optional(hint) else build(section, value, path, keys)
-    item = section_of(_item(hint))
+    item = section_of(list_item(hint))
     if item is not None:
         if not isinstance(value, (list, tuple)):
             raise InputError(f"{path} is a list of sections; got {_given(value)}.")
@@ -125,7 +125,7 @@ def _parsed_inside(value: Any) -> Any:
 
 def _hides_bool(value: Any, hint: Any) -> bool:
     """Tell whether true or false would silently become the text "True": likelier a mistake, or a name to quote."""
-    texts = [value] if str in _members(hint) else value if _item(hint) is str else []
+    texts = [value] if str in _members(hint) else value if list_item(hint) is str else []
     return isinstance(texts, (list, tuple)) and bool not in _members(hint) and any(isinstance(x, bool) for x in texts)
 
 
@@ -172,7 +172,7 @@ def key_names(cls: type, path: str = "") -> Iterator[str]:
     for field in dataclasses.fields(cls):
         name = _join(path, field.name)
         yield name
-        nested = section_of(hints[field.name]) or section_of(_item(hints[field.name]))
+        nested = section_of(hints[field.name]) or section_of(list_item(hints[field.name]))
         if nested is not None:
             yield from key_names(nested, name)
 
@@ -198,7 +198,7 @@ def describe(hint: Any, plural: bool = False) -> str:
     for member in members:
         origin = get_origin(member) or member
         if origin in (list, tuple):
-            words.append(f"{'lists' if plural else 'a list'} of {describe(_item(member), plural=True)}")
+            words.append(f"{'lists' if plural else 'a list'} of {describe(list_item(member), plural=True)}")
         elif origin is dict:
             words.append("mappings" if plural else "a mapping of names to values")
         elif isinstance(member, type) and issubclass(member, enum.Enum):
@@ -255,7 +255,7 @@ def _optional(hint: Any) -> bool:
     return type(None) in _members(hint)
 
 
-def _item(hint: Any) -> Any:
+def list_item(hint: Any) -> Any:
     """Return the hint of a list's entries (also of an optional list's), or None where ``hint`` is no list."""
     for member in _members(hint):
         if get_origin(member) in (list, tuple) and get_args(member):

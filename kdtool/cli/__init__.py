@@ -1,0 +1,90 @@
+"""The ``kdtool`` command: a thin skin over the Python API, one file a command, each imported when it is called."""
+
+from __future__ import annotations
+
+import io
+import sys
+from importlib import import_module
+
+import click
+
+from kdtool import __version__
+from kdtool.errors import KdtoolError
+
+_COMMANDS = {
+    "run": ("kdtool.cli.run", "Distil a student from a teacher."),
+    "list-methods": ("kdtool.cli.list_methods", "List the installed distillation methods."),
+    "show": ("kdtool.cli.show", "Show a method's paper, equation and options."),
+}
+
+_EPILOG = """\b
+Exit codes:
+  0    success
+  1    a bug in kdtool or in a plugin
+  2    bad input: the message says what is valid
+  3    a run that could not go on, such as a loss that is not finite
+  130  stopped by Ctrl-C, with a checkpoint written while training
+  143  stopped by SIGTERM, likewise
+"""
+
+
+class _Commands(click.Group):
+    """Imports a command when it is called, and turns errors into one message and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(_COMMANDS[name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_) for name, (_, help_) in _COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
+            ctx.exit(130)
+        except KdtoolError as error:
+            self._show_traceback_if_wanted(ctx)
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except Exception as error:
+            self._show_traceback_if_wanted(ctx)
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            click.echo(f"internal error: {text} (run with --debug for the traceback)", err=True)
+            ctx.exit(1)
+
+    @staticmethod
+    def _show_traceback_if_wanted(ctx: click.Context) -> None:
+        if ctx.meta.get("kdtool.debug"):
+            import traceback
+
+            click.echo(traceback.format_exc(), err=True)
+
+
+@click.group(cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="kdtool", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Knowledge distillation: train a small network from a large one.
+
+    \b
+    Examples:
+      kdtool run --teacher resnet50 --student mobilenetv3
+      kdtool list-methods
+    """
+
+
+def main() -> None:
+    """Run the command line; what ``kdtool`` and ``python -m kdtool`` call."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of classes and files must not fail on an ASCII terminal
+            stream.reconfigure(errors="backslashreplace")
+    cli(prog_name="kdtool")

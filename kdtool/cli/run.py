@@ -1,0 +1,118 @@
+"""``kdtool run``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kdtool.cli import options
+from kdtool.errors import InputError
+
+_FLAGS = {
+    "method": "method",
+    "teacher": "teacher.model",
+    "teacher_weights": "teacher.weights",
+    "student": "student.model",
+    "student_weights": "student.weights",
+    "data": "data.name",
+    "image_size": "data.image_size",
+    "workers": "data.workers",
+    "epochs": "train.epochs",
+    "batch_size": "train.batch_size",
+    "seed": "train.seed",
+    "device": "train.device",
+    "precision": "train.precision",
+    "lr": "optim.lr",
+    "out": "out",
+    "baseline": "baseline",
+}
+"""The recipe key behind each flag."""
+
+
+@click.command("run", short_help="Distil a student from a teacher.")
+@click.argument("arguments", nargs=-1, metavar="[RECIPE.yaml] [KEY=VALUE]...")
+@click.option("--method", metavar="NAME", help="Distillation method, several joined by +, or none.")
+@click.option("--teacher", multiple=True, metavar="MODEL", help="Teacher; repeat for several.  [default: resnet50]")
+@click.option("--student", metavar="MODEL", help="Student.  [default: mobilenetv3]")
+@click.option("--data", metavar="NAME|FOLDER", help="Data set: digits, a folder, or a name that timm knows.")
+@click.option("--teacher-weights", multiple=True, metavar="W", help="Once for each --teacher, in the same order.")
+@click.option("--student-weights", metavar="W", help="auto, pretrained, scratch, or a file of weights.")
+@click.option("--epochs", type=int, metavar="N", help="Epochs of the student.")
+@click.option("--batch-size", type=int, metavar="N", help="Samples in a batch.")
+@click.option("--lr", type=float, metavar="X", help="Peak learning rate.")
+@click.option("--image-size", type=int, metavar="N", help="Pixels a side.")
+@click.option("--seed", type=int, metavar="N", help="Seed of first weights, order and dropout.")
+@click.option("--device", metavar="NAME", help="auto, cpu, mps, cuda or cuda:N.")
+@click.option("--precision", metavar="NAME", help="fp32, bf16, fp16 or fp64.")
+@click.option("--workers", type=int, metavar="N", help="Processes that decode images.")
+@click.option("--out", metavar="FOLDER", help="The run's folder.")
+@click.option("--resume", metavar="FOLDER", help="Go on with the run in FOLDER, by its own recipe.")
+@click.option("--baseline", is_flag=True, default=None, help="Also train the student alone, on the same budget.")
+@click.option("--dry-run", is_flag=True, help="Print recipe, tap shapes and parameter counts; train nothing.")
+@options.json
+@click.option("--quiet", is_flag=True, help="Only warnings and the final table.")
+@options.debug
+def command(
+    arguments: tuple[str, ...], resume: str | None, dry_run: bool, as_json: bool, quiet: bool, **given: Any
+) -> None:
+    """Distil a student from a teacher.
+
+    Everything about a run can stand in a recipe, a YAML file: by path, or by the name of one that kdtool ships.
+    Flags overrule the recipe, and KEY=VALUE overrules both. A method's options live under its own name;
+    `kdtool show METHOD` lists them.
+
+    \b
+    Examples:
+      kdtool run --teacher resnet50 --student mobilenetv3 --data photos/ --baseline
+      kdtool run recipe.yaml --epochs 10 optim.weight_decay=0.01 teacher.train.epochs=5
+    """
+    flags = {_FLAGS[name]: value for name, value in given.items() if value not in (None, ())}
+    paths, overrides = _sort(arguments)
+    if resume is not None:
+        _refuse_beside_resume([*paths, *overrides, *(f"--{n.replace('_', '-')}" for n in _used(given))], dry_run)
+    from kdtool import recipe, report
+
+    with report.choose(json=as_json, quiet=quiet) as reporter, _guarded_stdout(as_json):
+        if resume is not None:
+            wanted: Any = Path(resume) / "recipe.yaml"
+            if not wanted.is_file():
+                raise InputError(f"--resume {resume}: there is no recipe.yaml; name the folder of a run.")
+        else:
+            wanted = recipe.load(paths[0] if paths else None, overrides, flags, reporter.note)
+        from kdtool import api
+
+        result = api.run(wanted, reporter=reporter, resume=Path(resume) if resume else None, dry_run=dry_run)
+    if as_json:
+        click.echo(json.dumps(result.to_dict(), indent=2))
+
+
+def _sort(arguments: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Tell recipe files from overrides: a key holds no slash, so a path with = in a folder's name stays a path."""
+    overrides = [text for text in arguments if "=" in text and not set("/\\") & set(text.split("=", 1)[0])]
+    paths = [text for text in arguments if text not in overrides]
+    if len(paths) > 1:
+        raise InputError(f"one recipe at a time; got {' and '.join(paths)}. An override has the form key=value.")
+    return paths, overrides
+
+
+def _used(given: dict[str, Any]) -> list[str]:
+    return [name for name, value in given.items() if value not in (None, ())]
+
+
+def _refuse_beside_resume(others: list[str], dry_run: bool) -> None:
+    others = others + ["--dry-run"] * dry_run
+    if others:
+        raise InputError(
+            f"--resume goes on with a run as it was begun, so {', '.join(others)} cannot change it. "
+            "Leave it out, or start a new run."
+        )
+
+
+def _guarded_stdout(as_json: bool) -> contextlib.AbstractContextManager[Any]:
+    """With --json, keep standard output for the document: what plugins or libraries print goes to standard error."""
+    return contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()

@@ -1,0 +1,30 @@
+"""``kdtool show``."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from kdtool.cli import options
+
+
+@click.command("show", short_help="Show a method's paper, equation and options.")
+@click.argument("method")
+@options.json
+@options.debug
+def command(method: str, as_json: bool) -> None:
+    """Show a method: paper, equation, what it taps, and every option with its default.
+
+    \b
+    Examples:
+      kdtool show METHOD
+      kdtool show METHOD --json | jq .options
+    """
+    from kdtool.report import methods
+
+    if as_json:
+        click.echo(json.dumps(methods.details(method), indent=2, ensure_ascii=False))
+    else:
+        methods.show_method(method, sys.stdout)

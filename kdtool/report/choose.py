@@ -1,0 +1,29 @@
+"""Which reporter fits where the output goes."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from kdtool.report.events import Reporter
+
+
+def choose(*, json: bool = False, quiet: bool = False) -> Reporter:
+    """Return a live view for terminals and plain lines for everything else.
+
+    Args:
+        json: standard output belongs to a JSON document, so all else goes to standard error.
+        quiet: only warnings, on standard error, and without ``json`` the final table.
+    """
+    stream = sys.stderr if json else sys.stdout
+    if quiet:
+        from kdtool.report.plain import QuietReporter
+
+        return QuietReporter(None if json else stream)
+    if stream.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown"):
+        from kdtool.report.live import RichReporter
+
+        return RichReporter(stream, table=not json)
+    from kdtool.report.plain import PlainReporter
+
+    return PlainReporter(stream, table=not json)
