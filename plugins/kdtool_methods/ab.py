@@ -29,7 +29,7 @@ DEEPEST_SCALE = 100.0  # the authors' 1/1000 on a teacher's map of 2048 x 7 x 7 
 
 
 def boundary_loss(student_pre: Tensor, teacher_pre: Tensor, margin: float = 1.0) -> Tensor:
-    """Return the alternative loss of activation transfer (Eq. 3), summed over entries, over B.
+    """Return the alternative loss of the activation transfer loss, summed over entries, over B.
 
     Where the teacher's neuron is active: max(0, margin - s)^2, else max(0, margin + s)^2.
 

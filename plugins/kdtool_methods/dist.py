@@ -21,7 +21,7 @@ from kdtool.losses import at_least_fp32, ensemble_logits
 def relation_loss(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float, beta: float, gamma: float, eps: float = 0.0
 ) -> Tensor:
-    """Return T^2 · (beta · inter-class + gamma · intra-class) (Eq. 10), each part 1 - mean Pearson correlation.
+    """Return T^2 · (beta · inter-class + gamma · intra-class), each part 1 - mean Pearson correlation.
 
     Args:
         student_logits: (B, K).
@@ -38,7 +38,7 @@ def relation_loss(
 def relation_parts(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float, eps: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Return T^2 times the inter-class (Eq. 8) and the intra-class (Eq. 9) distance, in [0, 2 T^2].
+    """Return T^2 times the inter-class and the intra-class distance, in [0, 2 T^2].
 
     A row or column that is constant correlates with nothing: its correlation is 0 and has no gradient.
     """

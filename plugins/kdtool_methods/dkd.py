@@ -23,7 +23,7 @@ PAPER_EPOCHS, PAPER_WARMUP = 240, 20  # of the CIFAR-100 experiments
 def decoupled_loss(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, alpha: float, beta: float, temperature: float
 ) -> Tensor:
-    """Return alpha · TCKD + beta · NCKD (Eq. 7), mean over the labelled samples; zero where there is none.
+    """Return alpha · TCKD + beta · NCKD, mean over the labelled samples; zero where there is none.
 
     Args:
         student_logits: (B, K), K >= 2.
@@ -43,7 +43,7 @@ def decoupled_loss(
 def decoupled_parts(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Return TCKD and NCKD, each T^2 · KL(teacher || student), mean over the labelled samples (Eq. 5 and 6).
+    """Return TCKD and NCKD, each T^2 · KL(teacher || student), mean over the labelled samples.
 
     TCKD compares the two probabilities (target, not target), NCKD the distributions over the other classes.
     Arguments and errors are those of ``decoupled_loss``.
@@ -94,7 +94,9 @@ class DKD(Method):
     class Config:
         alpha: float = option(1.0, "weight of the target-class part", min=0.0)
         beta: float = option(
-            8.0, "weight of the other classes' part; the paper: 1 to 10 on CIFAR-100, 0.5 on ImageNet", min=0.0
+            8.0,
+            "weight of the other classes' part; the paper chooses it by pair on CIFAR-100, 0.5 on ImageNet",
+            min=0.0,
         )
         temperature: float = option(4.0, "T, softens all distributions; the paper: 1 on ImageNet", min=0.01)
         warmup: Optional[int] = option(

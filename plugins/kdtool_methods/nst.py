@@ -24,7 +24,7 @@ ENOUGH_POSITIONS = 16
 
 
 def selectivity_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    """Return the squared maximum mean discrepancy of the channels' spatial patterns (Eq. 5, polynomial kernel).
+    """Return the squared maximum mean discrepancy of the channels' spatial patterns, with the polynomial kernel.
 
     Every channel's map, flattened and L2-normalised, is one sample; the kernel is (x · y)^2, that is d=2, c=0. Each of
     the three kernel terms is the mean over the batch and over both channels.

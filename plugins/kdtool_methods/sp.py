@@ -14,7 +14,7 @@ from kdtool.losses import at_least_fp32
 
 
 def similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the squared difference of the row-normalised Gram matrices over B^2 (Eq. 1 to 4).
+    """Return the squared difference of the row-normalised Gram matrices of student and teacher, over B^2.
 
     Args:
         student: features of any shape (B, ...), flattened per sample.

@@ -17,7 +17,7 @@ from kdtool.method import Shape
 
 
 def gaussian_nll(mean: Tensor, target: Tensor, variance: Tensor) -> Tensor:
-    """Return -log q(target) of a Gaussian without its constant, mean over all entries (Eq. 5).
+    """Return -log q(target) of a Gaussian without its constant, mean over all entries.
 
     That is the mean of 0.5 · (log variance + (target - mean)^2 / variance).
 
@@ -63,7 +63,7 @@ class Gaussian(nn.Module):
         self.raw_variance = nn.Parameter(torch.full((c_out,), start + math.log(-math.expm1(-start))))  # softplus^-1
 
     def variance(self) -> Tensor:
-        """Return the variance (C,) = softplus(parameter) + eps (Eq. 6)."""
+        """Return the variance (C,) = softplus(parameter) + eps."""
         return F.softplus(self.raw_variance) + self.eps
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def test_two_classes_leave_only_the_target_part():
 
 
 def test_kd_is_the_sum_that_the_paper_derives():
-    """Eq. 4: KD = TCKD + (1 - teacher's target probability) · NCKD, here for one sample."""
+    """KD = TCKD + (1 - teacher's target probability) · NCKD, here for one sample."""
     student, teacher, labels = random(1, 6), random(1, 6, seed=1), torch.tensor([2])
     target, others = decoupled_parts(student, teacher, labels, T)
     share = 1 - (teacher / T).softmax(1)[0, 2]
