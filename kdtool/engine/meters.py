@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdtool.engine.balance import shares
 from kdtool.errors import RunError
 from kdtool.method import Terms
 
@@ -23,6 +24,8 @@ class Meters:
         self.stage = stage
         self.count = 0
         self.sums: dict[str, float] = {}
+        self.norms: Terms = {}  # of the terms' gradients, at the epoch's first step
+        self._shares: dict[str, float] = {}
         self._pending: list[tuple[int, Terms]] = []
 
     def add(self, step: int, terms: Terms) -> None:
@@ -60,13 +63,17 @@ class Meters:
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
 
+    def shares(self) -> dict[str, float]:
+        """Return each term's share of the student's gradient, at the epoch's first step."""
+        return self._shares or shares(self.norms)
+
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps; call ``read`` first."""
-        return {"count": self.count, "sums": self.sums}
+        return {"count": self.count, "sums": self.sums, "shares": self.shares()}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from ``state``."""
-        self.count, self.sums = state["count"], dict(state["sums"])
+        self.count, self.sums, self._shares = state["count"], dict(state["sums"]), dict(state["shares"])
 
 
 def total(terms: Mapping[str, Tensor]) -> Tensor:

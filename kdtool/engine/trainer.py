@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdtool.engine.balance import gradient_norms, imbalance
 from kdtool.engine.checkpoint import load_newest, save_checkpoint
 from kdtool.engine.evaluate import predict
 from kdtool.engine.freeze import Frozen
@@ -95,7 +96,7 @@ class _Trainer:
         if self.optimizer_state is not None:
             _load_optimizer(self.optimizer, self.optimizer_state)
             self.optimizer_state = None
-        self.reporter.stage(stage.name, planned.epochs, job.train_batches.steps)
+        self.reporter.stage(stage.name, planned.epochs, job.train_batches.steps, self.at["epoch"])
         for epoch in range(self.at["epoch"], planned.epochs):
             self._run_epoch(planned, epoch)
             self.at = {"stage": self.at["stage"], "epoch": epoch + 1, "step": 0}
@@ -112,7 +113,9 @@ class _Trainer:
         seen = 0
         for step, batch in enumerate(job.train_batches.epoch(planned.first_epoch + epoch, start), start):
             at = epoch * job.train_batches.steps + step
-            meters.add(at, self._train_step(batch, planned, epoch, at))
+            # Once an epoch: it costs a backward a term.
+            balance = meters.norms if step == 0 and "student" in planned.stage.trains else None
+            meters.add(at, self._train_step(batch, planned, epoch, at, balance))
             seen += len(batch.index)
             done = step + 1
             if done % job.train.log_every == 0 or done == job.train_batches.steps:
@@ -122,10 +125,16 @@ class _Trainer:
                 meters.read()
                 self.at = {"stage": self.at["stage"], "epoch": epoch, "step": done}
                 self._interrupt(meters)
-        self._finish_epoch(planned, epoch, meters.read(), time.monotonic() - began, seen)
+        self._finish_epoch(planned, epoch, meters, time.monotonic() - began, seen)
 
-    def _train_step(self, loaded: Loaded, planned: Planned, epoch: int, step: int) -> Terms:
-        """One update of the weights; returns the terms, summed over micro-batches."""
+    def _train_step(
+        self, loaded: Loaded, planned: Planned, epoch: int, step: int, balance: Terms | None = None
+    ) -> Terms:
+        """One update of the weights; returns the terms, summed over micro-batches.
+
+        Args:
+            balance: takes the norm of each term's gradient, of the first micro-batch.
+        """
         job, scaler = self.job, self.precision.scaler
         self.schedule.step_update(step)
         progress = step / (planned.epochs * job.train_batches.steps)
@@ -139,6 +148,8 @@ class _Trainer:
             seed_torch("step", job.train.seed, planned.stage.name, step, micro, 0)
             share = len(index) / len(loaded.index)
             parts, batch = self._forward(inputs, labels, index, epoch, progress)
+            if balance is not None and micro == 0:
+                balance.update(gradient_norms(parts, self.step.student.parameters()))
             parts = {name: share * term for name, term in parts.items()}
             scaler.scale(total(parts)).backward()
             terms = {name: terms[name] + term.detach() if terms else term.detach() for name, term in parts.items()}
@@ -181,8 +192,12 @@ class _Trainer:
 
     # --- after an epoch ---------------------------------------------------------------------------------------
 
-    def _finish_epoch(self, planned: Planned, epoch: int, means: dict[str, float], seconds: float, seen: int) -> None:
+    def _finish_epoch(self, planned: Planned, epoch: int, meters: Meters, seconds: float, seen: int) -> None:
         job = self.job
+        means, balance = meters.read(), meters.shares()
+        lopsided = imbalance(planned.stage.name, balance)
+        if lopsided and epoch == 0:
+            self.reporter.warn(lopsided)
         metrics = self._validate() if planned.stage.task_weight or planned.selects else None
         number = planned.first_epoch + epoch + 1
         record = {
@@ -192,6 +207,7 @@ class _Trainer:
             "epochs": planned.epochs,
             "lr": self.optimizer.param_groups[0]["lr"],
             "train": means,
+            "gradient_share": {name: round(share, 5) for name, share in balance.items()},
             "val": metrics,
             "seconds": round(seconds, 3),
             "images_per_s": round(seen / seconds, 1),
