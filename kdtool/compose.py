@@ -60,6 +60,8 @@ class Combined(Method):
     def __init__(self, parts: Mapping[str, Method], setup: Setup):
         super().__init__(None, setup)
         self.parts = nn.ModuleDict(parts)
+        # One part that couples samples makes the whole batch global; the others take no harm.
+        self.batch = "global" if any(part.batch == "global" for part in parts.values()) else "sample"  # type: ignore[misc]
         self._stages = {name: part.stages() for name, part in parts.items()}
         self._current: list[str] = list(parts)
 

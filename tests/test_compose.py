@@ -23,7 +23,7 @@ OPTIONS = {"fitnets": FitNets.Config(), "kd": KD.Config(alpha=0.4)}
 
 
 def _setup(taps: Taps) -> Setup:
-    shapes = [{role: (4, 8, 8) for role in side} for side in (taps.student, taps.teacher)]
+    shapes = [dict.fromkeys(side, (4, 8, 8)) for side in (taps.student, taps.teacher)]
     return Setup(student=shapes[0], teachers=[shapes[1]], num_classes=3, num_samples=48, batch_size=8)
 
 
@@ -60,8 +60,8 @@ def test_the_joint_stage_sums_the_parts() -> None:
     labels = torch.zeros(8, dtype=torch.int64)
     batch = Batch(labels, labels, Out(student), [Out(teacher)], lambda x: x.mean(), progress=0.5)
     terms = method.stages()[-1].loss(batch)
-    alone = {name: CLASSES[name](OPTIONS[name], part_setup).stages()[-1].loss(batch)["kl"]
-             for name, part_setup in {"fitnets": _setup(FitNets.taps(OPTIONS["fitnets"])), "kd": _setup(Taps())}.items()}  # fmt: skip
+    setups = {"fitnets": _setup(FitNets.taps(OPTIONS["fitnets"])), "kd": _setup(Taps())}
+    alone = {name: CLASSES[name](OPTIONS[name], setup).stages()[-1].loss(batch)["kl"] for name, setup in setups.items()}
     assert {name: term.item() for name, term in terms.items()} == {
         f"{name}.kl": value.item() for name, value in alone.items()
     }

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.engine.precision import Precision
+from kdtool.engine.processes import gather, gather_out, world_size
 from kdtool.losses import at_least_fp32
 from kdtool.method import Batch, Method, Out, Stage
 
@@ -62,6 +63,10 @@ class Step(nn.Module):
             student = run_network(self.student, inputs, self.precision)
         if self.peers:
             teachers = [run_network(peer, inputs, self.precision) for peer in self.peers]
+        # Terms that couple samples need all of the global batch, on every process.
+        if self.method is not None and self.method.batch == "global" and world_size() > 1:
+            student, teachers = gather_out(student), [gather_out(out) for out in teachers]
+            labels, index = gather(labels), gather(index)
         with self.precision.loss():
             batch = Batch(
                 labels, index, student, teachers, lambda logits: self.task_loss(logits, labels), epoch, progress

@@ -92,5 +92,5 @@ def test_the_hard_labels_get_what_the_soft_term_leaves() -> None:
 
 @pytest.mark.parametrize("weights", [[1.0], [0.0, 0.0]])
 def test_weights_that_do_not_fit_the_teachers_are_refused(weights: list[float]) -> None:
-    with pytest.raises(InputError, match="kd.teacher_weights"):
+    with pytest.raises(InputError, match=r"kd\.teacher_weights"):
         KD(KD.Config(teacher_weights=weights), _setup(2))
