@@ -56,7 +56,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """Return the newest sound checkpoint's state, or None where there is none, and what was passed over and why."""
-    passed_over = []
+    passed_over: list[str] = []
     for path in checkpoints(folder):
         try:
             return load_checkpoint(path), passed_over

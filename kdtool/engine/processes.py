@@ -1,4 +1,4 @@
-"""Several processes as one: outputs gathered with gradient, so that losses which couple samples see the global batch."""
+"""Several processes as one: outputs gathered with gradient, so that losses which couple samples see all of them."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class _Trainer:
         layout = torch.channels_last if job.train.channels_last else torch.contiguous_format
         step = Step(job.student, job.method, job.peers, job.task.hard_loss, self.precision)
         self.step = step.to(job.device, self.precision.dtype)
-        self.step.to(memory_format=layout)  # type: ignore[call-overload]
+        self.step.to(memory_format=layout)
         self.teachers = [t.to(job.device, self.precision.dtype).eval().requires_grad_(False) for t in job.teachers]
         self.plan = plan_stages(job.method, job.train.epochs, job.train.task_weight)
         self.ema = self._average() if job.train.ema else None
