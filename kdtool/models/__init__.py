@@ -1,0 +1,1 @@
+"""Networks: names and aliases, construction and weights, taps, measuring and saving."""
