@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from kdtool import recipe as recipes
+from kdtool.chain import links
 from kdtool.engine.signals import StopRequest
 from kdtool.report.events import Reporter
-from kdtool.runfolder import choose_folder, claimed, open_for_resume
+from kdtool.runfolder import RECIPE, RESULT, choose_folder, claimed, open_for_resume, write_whole
 from kdtool.runner import Run
 from kdtool.schema import Recipe
 
@@ -81,8 +82,25 @@ def _read(recipe: Recipe | Mapping[str, Any] | str | Path | None, reporter: Repo
 
 
 def _execute(recipe: Recipe, reporter: Reporter, folder: Path) -> Result:
+    *early, last = links(recipe, folder)
     with StopRequest() as stop:
-        built = Run(recipe, reporter, folder)
+        # The first link is built before the folder is, so that bad input leaves nothing behind.
+        run = Run((early or [last])[0], reporter, Path((early or [last])[0].out or folder))
         stop.check("the same command")
         with claimed(folder, recipe):
-            return Result(folder, built.execute(stop))
+            for number, link in enumerate(early):
+                _finish(link, run if number == 0 else None, reporter, stop)
+            if early:
+                run = Run(last, reporter, folder, chain=[str(link.out) for link in early])
+            return Result(folder, run.execute(stop))
+
+
+def _finish(link: Recipe, run: Run | None, reporter: Reporter, stop: StopRequest) -> None:
+    """Run one early link of a chain, unless an earlier process finished it."""
+    folder = Path(link.out or "")
+    if (folder / RESULT).is_file():
+        reporter.note(f"{link.student.model}: done before ({folder})")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / RECIPE, recipes.to_yaml(link))
+    (run or Run(link, reporter, folder)).execute(stop)

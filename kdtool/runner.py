@@ -50,11 +50,13 @@ class Run:
         recipe: checked.
         reporter: who is told.
         folder: where the run goes; None for a dry run.
+        chain: folders of the runs that made this one's teacher.
     """
 
     recipe: Recipe
     reporter: Reporter
     folder: Path | None = None
+    chain: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -258,6 +260,7 @@ class Run:
             "gain_points": round(100 * (student["top1"] - alone["top1"]), 4) if alone is not None else None,
             "epochs": {"best": fitted.best, "last": fitted.last, "selected": "best" if fitted.best["val"] else "last"},
             "steps": fitted.steps,
+            "chain": self.chain,
             "seed": recipe.train.seed,
             "device": str(self.device),
             "threads": torch.get_num_threads(),

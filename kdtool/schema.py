@@ -149,6 +149,8 @@ class Recipe:
     baseline: bool = option(False, "also train the student alone, on the same budget and seed")
     out: Optional[str] = option(None, "the run's folder; default: runs/<teacher>-<student>-<method>-<n>")
     teacher: list[Teacher] = option([], "one section, or a list of them")
+    assistants: list[str] = option([], "models between teacher and student, each distilled from the one before")
+    generations: int = option(1, "how many students in a row, each but the first taught by the one before", min=1)
     student: Student = option(Student, "the network that is trained and shipped")
     data: Data = option(Data, "images, labels, splits and augmentation")
     train: Train = option(Train, "the run itself")
@@ -158,5 +160,5 @@ class Recipe:
     options: dict[str, Any] = option(dict, "each method's options, under the method's name")
 
 
-RESERVED = ("assistants", "generations", "cache", "parallel", "eval", "export", "compare", "track")
+RESERVED = ("cache", "parallel", "eval", "export", "compare", "track")
 """Section names kept for later; like the sections above, no method may be called so."""
