@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -28,6 +27,8 @@ _FLAGS = {
     "device": "train.device",
     "precision": "train.precision",
     "lr": "optim.lr",
+    "assistant": "assistants",
+    "generations": "generations",
     "out": "out",
     "baseline": "baseline",
 }
@@ -42,6 +43,8 @@ _FLAGS = {
 @click.option("--data", metavar="NAME|FOLDER", help="Data set: digits, a folder, or a name that timm knows.")
 @click.option("--teacher-weights", multiple=True, metavar="W", help="Once for each --teacher, in the same order.")
 @click.option("--student-weights", metavar="W", help="auto, pretrained, scratch, or a file of weights.")
+@click.option("--assistant", multiple=True, metavar="MODEL", help="Model between teacher and student; repeatable.")
+@click.option("--generations", type=int, metavar="N", help="Students in a row, each taught by the one before.")
 @click.option("--epochs", type=int, metavar="N", help="Epochs of the student.")
 @click.option("--batch-size", type=int, metavar="N", help="Samples in a batch.")
 @click.option("--lr", type=float, metavar="X", help="Peak learning rate.")
@@ -78,15 +81,13 @@ def command(
     from kdtool import recipe, report
 
     with report.choose(json=as_json, quiet=quiet) as reporter, _guarded_stdout(as_json):
-        if resume is not None:
-            wanted: Any = Path(resume) / "recipe.yaml"
-            if not wanted.is_file():
-                raise InputError(f"--resume {resume}: there is no recipe.yaml; name the folder of a run.")
-        else:
-            wanted = recipe.load(paths[0] if paths else None, overrides, flags, reporter.note)
+        # The recipe is read before the engine is imported, so that a slip is answered at once.
+        wanted = None if resume else recipe.load(paths[0] if paths else None, overrides, flags, reporter.note)
         from kdtool import api
 
-        result = api.run(wanted, reporter=reporter, resume=Path(resume) if resume else None, dry_run=dry_run)
+        result = api.run(wanted, reporter=reporter, resume=resume, dry_run=dry_run)
+        if dry_run:
+            reporter.done(result.to_dict())
     if as_json:
         click.echo(json.dumps(result.to_dict(), indent=2))
 
