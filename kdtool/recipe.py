@@ -184,7 +184,7 @@ def _as_section(key: str, value: Any) -> Any:
     if isinstance(value, Typed):
         value = value.parsed()
     if value is None and (key in _SECTIONS or key not in _KEYS):
-        return {}
+        return [] if key == "teacher" else {}
     if key not in _MODELS:
         return value
     several = list(value) if key == "teacher" and isinstance(value, (list, tuple)) else [value]

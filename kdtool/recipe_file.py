@@ -40,6 +40,14 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        # Other styles lose some line breaks and control characters; double quotes escape them all.
+        style = None if data.isprintable() else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
 
 for _class in (_Loader, _Dumper):
     _class.yaml_implicit_resolvers = {}
@@ -158,8 +166,15 @@ def refuse_unsafe(data: Any, source: str) -> None:
             stack += [(each, depth + 1) for pair in value.items() for each in pair]
         elif isinstance(value, (list, tuple)):
             stack += [(each, depth + 1) for each in value]
-        elif isinstance(value, str) and ("${" in value or value == "???"):
-            raise InputError(f"{source}: {value!r} asks for a value from elsewhere; recipes hold plain values only.")
+        elif isinstance(value, str):
+            _refuse_text(value, source)
+
+
+def _refuse_text(text: str, source: str) -> None:
+    if "${" in text or text == "???":
+        raise InputError(f"{source}: {text!r} asks for a value from elsewhere; recipes hold plain values only.")
+    if any("\ud800" <= char <= "\udfff" for char in text):  # a file name in another encoding than UTF-8
+        raise InputError(f"{source}: {text!r} is no text in UTF-8, and a recipe could not hold it; rename it.")
 
 
 def dump(data: dict[str, Any], header: str = "") -> str:

@@ -1,0 +1,1 @@
+"""A distillation method as a stranger would ship it."""

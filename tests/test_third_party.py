@@ -1,0 +1,50 @@
+"""A stranger's pip package with a method: installed, listed, shown and run like a built-in one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).with_name("example_plugin")
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """pip-install the example package into a folder of its own and return the environment that sees it."""
+    source, site = tmp_path_factory.mktemp("source") / "package", tmp_path_factory.mktemp("site")
+    shutil.copytree(PACKAGE, source)
+    flags = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-index", "--no-build-isolation"]
+    subprocess.run([sys.executable, "-m", "pip", "install", *flags, "--target", str(site), str(source)], check=True)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
+
+
+def kdtool(environment: dict[str, str], *arguments: str, cwd: Path | None = None) -> str:
+    command = [sys.executable, "-m", "kdtool", *arguments]
+    done = subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_it_is_listed_with_its_distribution(environment: dict[str, str]) -> None:
+    methods = {each["name"]: each for each in json.loads(kdtool(environment, "list-methods", "--json"))}
+    ours = methods["example_mimic"]
+    assert (ours["distribution"], ours["version"], ours["error"]) == ("kdtool-example", "1.2.3", None)
+    assert (ours["year"], ours["knowledge"], ours["scheme"]) == (2014, "response", "offline")
+
+
+def test_it_runs_with_its_option(environment: dict[str, str], tmp_path: Path) -> None:
+    flags = {"--method": "example_mimic", "--teacher": "test_resnet", "--student": "test_efficientnet"}
+    flags |= {"--epochs": "1", "--device": "cpu", "--out": "out"}
+    overrides = ["example_mimic.weight=0.5", "teacher.train.epochs=1", "teacher.check=off"]
+    arguments = [text for pair in flags.items() for text in pair] + overrides
+    result = json.loads(kdtool(environment, "run", "--json", *arguments, cwd=tmp_path))
+    assert result["method"] == "example_mimic"
+    assert 0 <= result["test"]["student"]["top1"] <= 1
+    terms = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])["train"]
+    assert "mimic" in terms
