@@ -145,14 +145,14 @@ def _member(name: str) -> str | None:
             return member
     same = [model for model in known if _plain(model) == plain]
     if same:
-        return same[0]
+        return str(same[0])
     # A family's name ends where a word or a number begins: "resnet" is a family, "resnet5" a typing error.
     family = re.compile(re.escape(name.lower().replace("-", "_")) + (r"_" if name[-1].isdigit() else r"(_|\d)"))
     members = [model for model in known if family.match(model)]
     pretrained = set(timm.list_models(pretrained=True))
     trained = {model.partition(".")[0] for model in pretrained}
     members.sort(key=lambda model: (model not in trained, len(model), model))
-    return members[0] if members else None
+    return str(members[0]) if members else None
 
 
 def _check_tag(base: str, dot: str, tag: str) -> None:
@@ -177,7 +177,7 @@ def _unknown(name: str) -> str:
             "and your own architecture as path/to/file.py:function."
         )
     if "/" in name:
-        return f"unknown model {name!r}. A model of the Hugging Face hub is written hf-hub:{name}, a folder local-dir:{name}"
+        return f"unknown model {name!r}. A model of the Hugging Face hub is hf-hub:{name}, a folder local-dir:{name}"
     hint = did_you_mean(name.lower(), [*timm.list_models(), *USUAL_MEMBER])
     return (
         f"unknown model {name!r}. {hint} Models are named as in timm (timm.list_models()), or hf-hub:OWNER/NAME, "

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.errors import InputError, did_you_mean
-from kdtool.models.trace import classifier_of, stages_of, watch
+from kdtool.models.trace import classifier_of, classifiers, stages_of, watch
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _timm_stages(module: Any, images: Tensor) -> int:
     """Return the number of stages of timm's interface, 0 where it is absent or does not reproduce the forward."""
     if not (hasattr(module, "forward_intermediates") and hasattr(module, "forward_head")):
         return 0
-    heads = [module.get_submodule(name) for name, _ in _classifiers(module)]
+    heads = [module.get_submodule(name) for name in classifiers(module)]
     inputs: list[Tensor] = []
     handles = [head.register_forward_pre_hook(lambda _, args: inputs.append(args[0].clone())) for head in heads]
     try:
@@ -128,9 +128,9 @@ def embedding_points(module: nn.Module, _: str, images: Tensor) -> list[tuple[st
     """
     calls, logits = watch(module, images)
     ran = {call.name for call in calls}
-    heads = _classifiers(module)
-    if heads and all(name in ran for name, _ in heads):
-        return heads
+    heads = classifiers(module)
+    if heads and all(name in ran for name in heads):
+        return [(name, True) for name in heads]
     name = classifier_of(module, calls, logits.shape[1])
     if name is None:
         raise InputError(
@@ -138,20 +138,6 @@ def embedding_points(module: nn.Module, _: str, images: Tensor) -> list[tuple[st
             f"values as there are classes ({logits.shape[1]}). Tap a module by name: {_top_level(module)}."
         )
     return [(name, True)]
-
-
-def _classifiers(module: Any) -> list[tuple[str, bool]]:
-    """Return the final layers that timm's ``get_classifier`` gives; where one pools first, the layer inside it."""
-    found = module.get_classifier() if hasattr(module, "get_classifier") else None
-    heads = list(found) if isinstance(found, (tuple, list, nn.ModuleList)) else [found]
-    names = {id(child): name for name, child in module.named_modules()}
-    points = []
-    for head in heads:
-        while isinstance(getattr(head, "fc", None), nn.Module) and not isinstance(head.fc, nn.Identity):
-            head = head.fc
-        if isinstance(head, nn.Module) and not isinstance(head, nn.Identity) and id(head) in names:
-            points.append((names[id(head)], True))
-    return points
 
 
 def _top_level(module: nn.Module) -> str:

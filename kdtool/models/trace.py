@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -95,3 +96,20 @@ def classifier_of(module: nn.Module, calls: list[Seen], num_classes: int) -> str
         if linear and num_classes in (call.shape[1], call.shape[-1]):
             found = call.name
     return found
+
+
+def classifiers(module: Any) -> list[str]:
+    """Return the names of the final layers that timm's ``get_classifier`` gives, none where it gives none.
+
+    A head that pools first is left for the layer inside it.
+    """
+    found = module.get_classifier() if hasattr(module, "get_classifier") else None
+    heads: list[Any] = list(found) if isinstance(found, (tuple, list, nn.ModuleList)) else [found]
+    names = {id(child): name for name, child in module.named_modules()}
+    points = []
+    for head in heads:
+        while isinstance(getattr(head, "fc", None), nn.Module) and not isinstance(head.fc, nn.Identity):
+            head = head.fc
+        if isinstance(head, nn.Module) and not isinstance(head, nn.Identity) and id(head) in names:
+            points.append(names[id(head)])
+    return points

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.errors import InputError, did_you_mean
+from kdtool.models.trace import classifiers
 
 NESTED = ("state_dict", "model", "model_state_dict", "net")
 """Keys under which training scripts keep the weights, in the order in which they are looked for."""
@@ -42,9 +43,7 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
     state = _unwrap(content)
     if not state:
         keys = f" It holds: {', '.join(map(str, list(content)[:8]))}." if isinstance(content, Mapping) else ""
-        raise InputError(
-            f"{str(path)!r} holds no state dict (tensors by name, also under {' or '.join(map(repr, NESTED[:2]))}).{keys}"
-        )
+        raise InputError(f"{str(path)!r} holds no state dict: tensors by name, or these under 'state_dict'.{keys}")
     return state
 
 
@@ -96,16 +95,10 @@ def digest(state: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def classifier_names(module: nn.Module) -> tuple[str, ...]:
-    """Return the dotted names of a network's final layers: timm's classifiers, or the last linear or 1x1 layer."""
-    found: Any = module.get_classifier() if hasattr(module, "get_classifier") else None
-    heads = list(found) if isinstance(found, (tuple, list, nn.ModuleList)) else [found]
-    names = {id(child): name for name, child in module.named_modules()}
-    known = tuple(names[id(head)] for head in heads if isinstance(head, nn.Module) and id(head) in names)
-    if known and any(True for name in known for _ in module.get_submodule(name).parameters()):
-        return known
+def _heads(module: nn.Module) -> tuple[str, ...]:
+    """Return what the names of the final layers' parameters start with: timm's, or the last linear or 1x1 layer's."""
     last = [name for name, child in module.named_modules() if _is_head(child)]
-    return (last[-1],) if last else ()
+    return tuple(name + "." for name in classifiers(module) or last[-1:])
 
 
 def _is_head(module: nn.Module) -> bool:
@@ -131,9 +124,8 @@ def fit(module: nn.Module, state: Mapping[str, Tensor], origin: str, num_classes
     unexpected = [name for name in state if name not in own]
     shapes = [(n, tuple(state[n].shape), tuple(own[n].shape)) for n in own if n in state]
     mismatched = [entry for entry in shapes if entry[1] != entry[2]]
-    heads = classifier_names(module)
-    wrong_heads = [e for e in mismatched if e[0].startswith(tuple(h + "." for h in heads)) and e[1][1:] == e[2][1:]]
-    if mismatched and len(wrong_heads) == len(mismatched) and not missing and not unexpected:
+    wrong_heads = [e for e in mismatched if e[0].startswith(_heads(module)) and e[1][1:] == e[2][1:]]
+    if wrong_heads and not missing and not unexpected:
         raise InputError(class_count_message(origin, wrong_heads[0][1][0], num_classes))
     if missing or unexpected or mismatched:
         raise InputError(
