@@ -126,10 +126,9 @@ def tap_networks(recipe: Recipe, methods: dict[str, type[Method]], student: Buil
     taps = combined_taps(methods, recipe.options) if methods else Taps()
     mean = tuple(recipe.data.mean or student.mean)
     std = tuple(recipe.data.std or student.std)
-    student_net = Backbone(student.module, taps.student)
+    student_net = student.tapped(taps.student)
     teacher_nets = [
-        Adapted(Backbone(t.module, taps.teacher), t.image_size, (mean, std), (tuple(t.mean), tuple(t.std)))
-        for t in teachers
+        Adapted(t.tapped(taps.teacher), t.image_size, (mean, std), (tuple(t.mean), tuple(t.std))) for t in teachers
     ]
     shapes = (
         student_net.shapes(student.image_size),

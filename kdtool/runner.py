@@ -191,7 +191,7 @@ class Run:
     def _train_baseline(self, stop: StopRequest) -> Fitted:
         assert self.folder is not None
         alone = build_student(self.recipe, self.task.num_classes, self.image_size)
-        job = self._job("baseline", Backbone(alone.module, {}), self.folder / "baseline")
+        job = self._job("baseline", alone.tapped(), self.folder / "baseline")
         began = time.monotonic()
         fitted = fit(job, self.reporter, stop)
         self.seconds["baseline"] = time.monotonic() - began
@@ -240,7 +240,9 @@ class Run:
         assert self.folder is not None
         recipe, networks = self.recipe, self.networks
         shipped = dataclasses.replace(networks.student, mean=networks.mean, std=networks.std)
-        file = save_student(self.folder / "student", shipped, fitted.state, self.data.class_names)
+        file = save_student(
+            self.folder / "student", shipped, fitted.state, self.data.class_names, recipe.data.eval_crop
+        )
         test = self._loader(self.data.test, train=False)
         student = self._test(networks.student_net, fitted.state, test)
         alone = self._test(networks.student_net, baseline.state, test) if baseline is not None else None

@@ -23,7 +23,6 @@ from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
 from kdtool.errors import InputError
 from kdtool.home import home, waiting_lock
-from kdtool.models.backbone import Backbone
 from kdtool.models.build import Built
 from kdtool.models.save import save_student
 from kdtool.models.weights import load_state
@@ -87,7 +86,7 @@ def _train(section: Teacher, built: Built, prep: Preparation, folder: Path, key:
     working = folder.with_suffix(".partial")
     job = Job(
         phase=f"teacher {built.name}",
-        student=Backbone(built.module, {}),
+        student=built.tapped(),
         task=ImageClassification(built.num_classes, how.label_smoothing),
         train_batches=loader(prep.data.train, True),
         val_batches=loader(prep.data.val, False) if prep.data.val is not None else None,
@@ -110,7 +109,7 @@ def _train(section: Teacher, built: Built, prep: Preparation, folder: Path, key:
         resume_command=prep.resume_command,
     )
     fitted = fit(job, prep.reporter, prep.stop)
-    save_student(working, built, fitted.state, prep.data.class_names)
+    save_student(working, built, fitted.state, prep.data.class_names, recipe.data.eval_crop)
     (working / "teacher.json").write_text(json.dumps({"key": key, "best": fitted.best, "last": fitted.last}))
     shutil.rmtree(working / "checkpoints", ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
