@@ -47,6 +47,9 @@ def load(
     Raises:
         InputError: whatever is wrong, naming the key, what was given and what is valid.
     """
+    for key, value in (flags or {}).items():
+        if value == "":  # likelier an unset shell variable than a wish for the default
+            raise InputError(f"{key} is empty; leave it out for the default.")
     raw = recipe_file.read(recipe_file.find(path)) if path is not None else {}
     return _resolve(raw, dict(flags or {}), [split_override(text) for text in overrides], note)
 

@@ -46,7 +46,7 @@ class PlainReporter(Reporter):
     def stage(self, name: str, epochs: int, steps_per_epoch: int, epochs_done: int = 0) -> None:
         self.epochs, self.done_epochs = epochs, epochs_done
         self.position = f"{self.where}: stage {words.clean(name)}"
-        self._say(f"{self.position}, {epochs} epochs of {steps_per_epoch} steps")
+        self._say(f"{self.position}, {epochs} epoch{'s' * (epochs != 1)} of {steps_per_epoch} steps")
 
     def step(self, terms: Mapping[str, float], step: int, steps: int, images_per_s: float) -> None:
         if step < steps and time.monotonic() - self.spoke >= _PATIENCE:
