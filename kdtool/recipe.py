@@ -50,7 +50,7 @@ def load(
     for key, value in (flags or {}).items():
         if value == "":  # likelier an unset shell variable than a wish for the default
             raise InputError(f"{key} is empty; leave it out for the default.")
-    raw = recipe_file.read(recipe_file.find(path)) if path is not None else {}
+    raw = to_plain(recipe_file.read(recipe_file.find(path))) if path is not None else {}  # aliases become copies
     return _resolve(raw, dict(flags or {}), [split_override(text) for text in overrides], note)
 
 

@@ -125,6 +125,12 @@ def test_teacher_overrides_go_to_all_or_to_one() -> None:
     assert [(t.model, t.train.epochs) for t in recipe.teacher] == [("a", 4), ("b", 5)]
 
 
+def test_an_alias_stands_for_a_copy(tmp_path: Path) -> None:
+    path = written(tmp_path, "method: m_free\nteacher:\n- &one {model: a, train: {epochs: 3}}\n- *one\n")
+    recipe = load("teacher.1.model=b", "teacher.0.train.epochs=4", path=path)
+    assert [(t.model, t.train.epochs) for t in recipe.teacher] == [("a", 4), ("b", 3)]
+
+
 def test_repeated_teacher_flags_pair_up_and_keep_what_the_file_says(tmp_path: Path) -> None:
     path = written(tmp_path, "method: m_free\nteacher: {model: a, train: {epochs: 3}}\n")
     recipe = load(path=path, teacher__model=["b", "c"], teacher__weights=["scratch", "w.pth"])
