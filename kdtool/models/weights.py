@@ -35,8 +35,11 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path).expanduser()
     if not path.exists():
-        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.*")]) if path.parent.is_dir() else ""
-        raise InputError(f"no weights file {str(path)!r}. {near}".rstrip())
+        beside = [p.name for p in path.parent.glob("*.*")] if path.parent.is_dir() else []
+        near = did_you_mean(path.name, [*beside, "auto", "pretrained", "scratch"])
+        raise InputError(
+            f"no weights file {str(path)!r}; weights are auto, pretrained, scratch or a file. {near}".rstrip()
+        )
     if path.is_dir():
         raise InputError(f"{str(path)!r} is a folder; name the weights file in it, or the model as local-dir:{path}")
     content = _read(path)
