@@ -127,7 +127,8 @@ class Adversarial(Method):
     def __init__(self, cfg: Any, setup: Setup):
         super().__init__(cfg, setup)
         self.of_embedding = cfg.of == "embedding"
-        shapes = [teacher.get("embedding", (setup.num_classes,)) for teacher in setup.teachers]
+        logits = (setup.num_classes,)
+        shapes = [teacher["embedding"] if self.of_embedding else logits for teacher in setup.teachers]
         self.discriminators = nn.ModuleList(
             Discriminator(width(shape), setup.num_classes, cfg.hidden, cfg.condition) for shape in shapes
         )
