@@ -10,23 +10,37 @@ from torch import Tensor, nn
 
 
 @contextmanager
+def kept_buffers(module: nn.Module) -> Iterator[None]:
+    """Put every buffer back as it was: running statistics, and what a network makes at its first forward."""
+    before = [
+        (child, name, buffer, buffer.clone())
+        for child in module.modules()
+        for name, buffer in child.named_buffers(recurse=False)
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for child, name, buffer, content in before:
+                # The same tensor again, because a network may have replaced it by one of another shape.
+                child._buffers[name] = buffer
+                if not torch.equal(buffer, content):
+                    buffer.copy_(content)
+
+
+@contextmanager
 def undisturbed(module: nn.Module) -> Iterator[None]:
     """Run the body in evaluation mode without gradient; modes, buffers and generators come back as they were."""
     modes = [(child, child.training) for child in module.modules()]
-    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    cuda = sorted(
-        {p.device.index for p in module.parameters() if p.device.type == "cuda" and p.device.index is not None}
-    )
-    with torch.random.fork_rng(devices=cuda), torch.no_grad():
+    devices = {parameter.device for parameter in module.parameters()}
+    cuda = sorted(device.index for device in devices if device.type == "cuda" and device.index is not None)
+    with torch.random.fork_rng(devices=cuda), torch.no_grad(), kept_buffers(module):
         module.eval()
         try:
             yield
         finally:
             for child, training in modes:
                 child.training = training
-            for name, buffer in module.named_buffers():
-                if name in buffers and not torch.equal(buffer, buffers[name]):
-                    buffer.copy_(buffers[name])
 
 
 def dry_images(module: nn.Module, image_size: int, batch: int = 2, device: torch.device | None = None) -> Tensor:

@@ -82,9 +82,8 @@ def _make(source: Source, request: Request) -> tuple[nn.Module, dict[str, Any], 
         raise InputError(
             f"{request.name} cannot be made with {given or 'its own arguments'}: {first_line(native)}"
         ) from native
-    fits = next(
-        (s for s in USUAL_SIZES if s > size and not isinstance(_at_size(source, request, given, s), Exception)), own
-    )
+    larger = (s for s in USUAL_SIZES if size < s < own)
+    fits = next((s for s in larger if not isinstance(_at_size(source, request, given, s), Exception)), own)
     raise InputError(
         f"{request.name} does not run on {size}x{size} images ({first_line(made)}). It takes {fits}x{fits}: use "
         f"{request.size_option}{fits}, or another model."
@@ -109,7 +108,9 @@ def _at_size(
     elif size == own:
         tries = [given, told]
     else:
-        tries = [told, given] if source.cfg.get("fixed_input_size") else [given, told]
+        # What is built for one size and yet runs at another (CrossViT rescales) must be told its own when opened again.
+        fixed = source.cfg.get("fixed_input_size")
+        tries = [told, {**given, "img_size": own}] if fixed else [given, told]
     failure: Exception | None = None
     for model_args in tries:
         try:
