@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from kdtool import __version__, registry
 from kdtool import recipe as recipes
-from kdtool.data.loader import Loader
+from kdtool.data.loader import Loader, make_loader
 from kdtool.data.sources import DataSet, Split, default_image_size, open_data, thin
-from kdtool.data.views import Views
 from kdtool.engine.evaluate import predict
 from kdtool.engine.job import Fitted, Job
 from kdtool.engine.plan import plan_stages
@@ -36,7 +35,7 @@ from kdtool.report.events import Reporter
 from kdtool.runfolder import RESULT, write_whole
 from kdtool.schema import Recipe
 from kdtool.tasks.image_classification import ImageClassification
-from kdtool.teachers import Preparation, accuracy, check_teacher, make_loader, prepare
+from kdtool.teachers import Preparation, accuracy, check_teacher, prepare
 
 CHECK_SAMPLES = 2000
 """How many training images a teacher is checked on where no validation split is held out."""
@@ -87,18 +86,12 @@ class Run:
         self.stages = plan_stages(self.method, recipe.train.epochs, recipe.train.task_weight)
 
     def _loader(self, split: Split, train: bool) -> Loader:
-        recipe, networks = self.recipe, self.networks
-        views = Views(
-            recipe.data,
-            self.image_size,
-            networks.mean,
-            networks.std,
-            self.data.grey,
-            self.task.num_classes,
-            train=train,
-        )
-        cfg = recipe.train
-        return make_loader(split, views, recipe.data, cfg.batch_size, cfg.seed, self.device, cfg.channels_last, train)
+        cfg, networks = self.recipe.train, self.networks
+        norm = (networks.mean, networks.std)
+        return make_loader(
+            self.data, split, self.recipe.data, self.image_size, norm, cfg.batch_size, cfg.seed, self.device, train,
+            channels_last=cfg.channels_last,
+        )  # fmt: skip
 
     # --- what a dry run shows -------------------------------------------------------------------------------------
 

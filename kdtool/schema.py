@@ -88,6 +88,12 @@ class Data:
     labels_per_class: Optional[int] = option(None, "keep so many of each class in the student's training set", min=1)
     exclude_classes: list[str] = option([], "classes (names or numbers) left out of the student's training set")
     unlabelled: Optional[str] = option(None, "folder of extra images that join distillation without a hard label")
+    sampler: str = option(
+        "random",
+        "order of the student's samples; class-uniform: each batch a few classes",
+        choices=("random", "class-uniform"),
+    )
+    samples_per_class: int = option(4, "samples of a class in a batch, for sampler=class-uniform", min=1)
     views: Optional[int] = option(None, "K: epoch e uses view e mod K; none: a new view every epoch", min=1)
     view_seed: int = option(0, "decides each sample's crops, flips and mixing partners", min=0)
     crop: str = option("auto", "pad: shift a padded image; resized: random resized crop; none; auto: by size",

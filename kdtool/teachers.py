@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 
-from kdtool.data.loader import Loader
+from kdtool.data.loader import Loader, make_loader
 from kdtool.data.sources import DataSet, Split
-from kdtool.data.views import Views
 from kdtool.engine.job import Job
 from kdtool.engine.precision import Precision
 from kdtool.engine.signals import StopRequest
@@ -27,7 +26,7 @@ from kdtool.models.build import Built
 from kdtool.models.save import save_student
 from kdtool.models.weights import load_state
 from kdtool.report.events import Reporter
-from kdtool.schema import Checkpoint, Data, Recipe, Teacher, Train
+from kdtool.schema import Checkpoint, Recipe, Teacher, Train
 from kdtool.tasks.image_classification import ImageClassification
 
 FORMAT = 1
@@ -36,7 +35,7 @@ FORMAT = 1
 # What does not decide a teacher's weights: where and how fast its data is read, and what thins the student's.
 _DATA_KEYS_ASIDE = (
     *("name", "root", "download", "workers", "memory_budget_gb", "views"),
-    *("unlabelled", "labels_per_class", "exclude_classes", "image_size", "mean", "std"),
+    *("unlabelled", "labels_per_class", "exclude_classes", "sampler", "samples_per_class", "image_size", "mean", "std"),
 )
 
 
@@ -77,11 +76,11 @@ def prepare(section: Teacher, built: Built, prep: Preparation) -> None:
 
 def _train(section: Teacher, built: Built, prep: Preparation, folder: Path, key: str) -> None:
     how, recipe = section.train, prep.recipe
-    cfg = dataclasses.replace(recipe.data, views=None)
+    cfg = dataclasses.replace(recipe.data, views=None, sampler="random")
 
     def loader(split: Split, train: bool) -> Loader:
-        views = Views(cfg, built.image_size, built.mean, built.std, prep.data.grey, built.num_classes, train=train)
-        return make_loader(split, views, cfg, how.batch_size, how.seed, prep.device, recipe.train.channels_last, train)
+        norm = (built.mean, built.std)
+        return make_loader(prep.data, split, cfg, built.image_size, norm, how.batch_size, how.seed, prep.device, train)
 
     working = folder.with_suffix(".partial")
     job = Job(
@@ -114,31 +113,6 @@ def _train(section: Teacher, built: Built, prep: Preparation, folder: Path, key:
     shutil.rmtree(working / "checkpoints", ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
     working.rename(folder)
-
-
-def make_loader(
-    split: Split,
-    views: Views,
-    cfg: Data,
-    batch_size: int,
-    seed: int,
-    device: torch.device,
-    channels_last: bool,
-    train: bool,
-) -> Loader:
-    """Return a split's batches: shuffled and without a short last batch to train on, in order to evaluate on."""
-    return Loader(
-        split,
-        views,
-        batch_size,
-        seed,
-        workers=cfg.workers,
-        device=device,
-        memory_budget_gb=cfg.memory_budget_gb,
-        shuffle=train,
-        drop_last=train,
-        channels_last=channels_last,
-    )
 
 
 def _key(section: Teacher, built: Built, prep: Preparation) -> str:

@@ -1,0 +1,258 @@
+"""A split in batches: from memory where it fits, else streamed through workers; the same numbers either way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from kdtool.data.mixing import mix_labels
+from kdtool.data.order import class_uniform_order, random_order
+from kdtool.data.sources import DataSet, Images, Split
+from kdtool.data.views import Views
+from kdtool.schema import Data
+
+DECODERS = 4
+"""Threads that decode a data set into memory; PIL releases the interpreter while it decodes."""
+
+
+@dataclass
+class Loaded:
+    """A batch on the device.
+
+    Attributes:
+        inputs: (B, 3, S, S) float32.
+        labels: (B,) int64, -1 for none; (B, K) float32 where samples are mixed.
+        index: (B,) int64 positions in the split.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+class Loader:
+    """A split's batches; which samples form a batch, and their views, are functions of the epoch.
+
+    Args:
+        split: what to read.
+        views: how images become inputs.
+        batch_size: samples in a batch.
+        num_classes: K, for mixed labels.
+        seed: of the order.
+        workers: processes that decode, where images are streamed.
+        device: where batches go.
+        memory_budget_gb: images are kept decoded where they need no more.
+        shuffle: False reads in order.
+        drop_last: leave out a short last batch, unless it is the only one.
+        channels_last: memory layout of the inputs.
+        per_class: samples of a class in a row (class-uniform sampling); None: a random order.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        views: Views,
+        batch_size: int,
+        *,
+        num_classes: int,
+        seed: int,
+        workers: int,
+        device: torch.device,
+        memory_budget_gb: float,
+        shuffle: bool,
+        drop_last: bool,
+        channels_last: bool,
+        per_class: int | None = None,
+    ):
+        self.split, self.views, self.seed, self.device = split, views, seed, device
+        self.num_classes, self.shuffle, self.per_class = num_classes, shuffle, per_class
+        self.batch_size = min(batch_size, len(split))
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.labels = torch.from_numpy(split.labels)
+        self.rows = torch.from_numpy(split.rows)
+        count = len(split)
+        self.steps = count // self.batch_size if drop_last else -(-count // self.batch_size)
+        self.workers = workers
+        size = count * 3 * views.size**2
+        self.in_memory = views.fixed and size <= memory_budget_gb * 1e9
+        self._pixels: Tensor | None = None
+        self._stream: _Stream | None = None
+        self.placement = self._explain(size, memory_budget_gb)
+
+    def _explain(self, size: int, budget: float) -> str:
+        if self.in_memory:
+            return f"decoded once and kept in memory ({size / 1e6:.0f} MB)"
+        why = f"{size / 1e9:.1f} GB is over data.memory_budget_gb={budget:g}" if self.views.fixed else (
+            "every view is cropped or augmented anew"
+        )  # fmt: skip
+        return f"streamed through {self.workers} workers ({why})" if self.workers else f"decoded as needed ({why})"
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Loaded]:
+        """Yield the batches of an epoch from batch ``start`` on; those before are not decoded."""
+        cfg = self.views.cfg
+        view = (epoch % cfg.views if cfg.views else epoch) if self.views.train else 0
+        batches = self._batches(epoch)[start:]
+        mixing = self.views.mixing
+        partners = [mixing.partners(self.rows[b], view, len(self.split)) if mixing.on else None for b in batches]
+        needed = [b if p is None else torch.cat([b, p]) for b, p in zip(batches, partners, strict=True)]
+        pixels = self._from_memory(needed) if self.in_memory else self._streamed(needed, view)
+        for index, partner, decoded in zip(batches, partners, pixels, strict=True):
+            yield self._finish(index, partner, decoded, view)
+
+    def _batches(self, epoch: int) -> list[Tensor]:
+        count = len(self.split)
+        if not self.shuffle:
+            order = np.arange(count)
+        elif self.per_class is not None:
+            order = class_uniform_order(self.split.labels, self.seed, epoch, self.batch_size, self.per_class)
+        else:
+            order = random_order(count, self.seed, epoch)
+        whole = torch.from_numpy(order)
+        return [whole[step * self.batch_size : (step + 1) * self.batch_size] for step in range(self.steps)]
+
+    def _finish(self, index: Tensor, partner: Tensor | None, decoded: Tensor, view: int) -> Loaded:
+        views, own = self.views, len(index)
+        rows = self.rows[index if partner is None else torch.cat([index, partner])]
+        images = views.device(decoded, rows, view)
+        labels = self.labels[index]
+        if partner is not None:
+            weights = views.mixing.weights(rows[:own], view, views.size)
+            labels = mix_labels(labels, self.labels[partner], weights.double().mean((1, 2)), self.num_classes)
+            share = weights[:, None].to(images.device)
+            images = share * images[:own] + (1 - share) * images[own:]
+        return Loaded(
+            images.contiguous(memory_format=self.layout),
+            labels.to(self.device, non_blocking=True),
+            index.to(self.device, non_blocking=True),
+        )
+
+    def _from_memory(self, batches: list[Tensor]) -> Iterator[Tensor]:
+        if self._pixels is None:
+            shared: _Pixels = self.split.decoded.setdefault(self.views.pixels_key, _Pixels(self.split.images))
+            self._pixels = shared.get(self.split.rows, self.views).to(self.device)
+        for batch in batches:
+            yield self._pixels[batch.to(self.device)]
+
+    def _streamed(self, batches: list[Tensor], view: int) -> Iterator[Tensor]:
+        if self._stream is None:
+            self._stream = _Stream(self.split, self.views, self.workers, pin=self.device.type == "cuda")
+        for decoded in self._stream.read(batches, view):
+            yield decoded.to(self.device, non_blocking=True)
+
+
+def make_loader(
+    data: DataSet,
+    split: Split,
+    cfg: Data,
+    image_size: int,
+    norm: tuple[Sequence[float], Sequence[float]],
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+    train: bool,
+    channels_last: bool = True,
+) -> Loader:
+    """Return a split's batches as a recipe wants them: shuffled, random views and whole batches only, to train on.
+
+    Args:
+        data: what the split is of.
+        split: what to read.
+        cfg: the recipe's section ``data``.
+        image_size: pixels a side.
+        norm: mean and std, per channel.
+        batch_size: samples in a batch.
+        seed: of the order.
+        device: where batches go.
+        train: False reads in order, evaluation's view, all samples.
+        channels_last: memory layout of the inputs.
+    """
+    views = Views(cfg, image_size, *norm, grey=data.grey, native_size=data.native_size, train=train)
+    return Loader(
+        split,
+        views,
+        batch_size,
+        num_classes=len(data.class_names),
+        seed=seed,
+        workers=cfg.workers,
+        device=device,
+        memory_budget_gb=cfg.memory_budget_gb,
+        shuffle=train,
+        drop_last=train,
+        channels_last=channels_last,
+        per_class=cfg.samples_per_class if cfg.sampler == "class-uniform" else None,
+    )
+
+
+class _Pixels:
+    """The pixels of a source's images, each decoded at most once, for all splits that share them."""
+
+    def __init__(self, images: Images):
+        self.images = images
+        self.done = np.zeros(len(images), dtype=bool)
+        self.pixels: Tensor | None = None
+
+    def get(self, rows: np.ndarray, views: Views) -> Tensor:
+        """Return uint8 (len(rows), 3, S, S)."""
+        if self.pixels is None:
+            # Untouched pages cost nothing, so rows that no split wants take no memory.
+            self.pixels = torch.empty((len(self.images), 3, views.size, views.size), dtype=torch.uint8)
+        pixels, missing = self.pixels, np.unique(rows[~self.done[rows]])
+
+        def decode(row: int) -> None:
+            pixels[row] = views.host(self.images[row], row, 0)
+
+        with ThreadPoolExecutor(DECODERS) as pool:
+            for _ in pool.map(decode, missing.tolist(), chunksize=64):
+                pass
+        self.done[missing] = True
+        return pixels[torch.from_numpy(rows)]
+
+
+class _Stream:
+    """Decoded batches from worker processes (or this one), in the order asked for."""
+
+    def __init__(self, split: Split, views: Views, workers: int, pin: bool):
+        self.plan: list[list[tuple[int, int]]] = []
+        self.loader: Any = DataLoader(
+            _Decoder(split, views),
+            batch_sampler=_Plan(self),
+            num_workers=workers,
+            collate_fn=torch.stack,
+            pin_memory=pin,
+            persistent_workers=workers > 0,
+            # Of its own, so that starting workers draws nothing from the run's generator.
+            generator=torch.Generator(),
+        )
+
+    def read(self, batches: list[Tensor], view: int) -> Iterator[Tensor]:
+        self.plan = [[(position, view) for position in batch.tolist()] for batch in batches]
+        yield from self.loader
+
+
+class _Plan:
+    """The batches that a stream is asked for, as a sampler."""
+
+    def __init__(self, stream: _Stream):
+        self.stream = stream
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(self.stream.plan)
+
+    def __len__(self) -> int:
+        return len(self.stream.plan)
+
+
+class _Decoder(Dataset[Tensor]):
+    def __init__(self, split: Split, views: Views):
+        self.split, self.views = split, views
+
+    def __getitem__(self, at: tuple[int, int]) -> Tensor:
+        row = int(self.split.rows[at[0]])
+        return self.views.host(self.split.images[row], row, at[1])

@@ -1,0 +1,227 @@
+"""Where images come from: one kind of source a file, all of them as splits of numbered images with labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from kdtool.data.splits import pick_per_class, stratified
+from kdtool.errors import InputError, did_you_mean
+from kdtool.schema import Data
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SMALL, MEDIUM, LARGE = 32, 64, 224
+"""Default image sizes: images up to SMALL pixels are brought to SMALL, those up to MEDIUM stay, others become LARGE."""
+
+LOOKED_AT = 64
+"""How many images, spread over the training split, decide its native size and whether it is grey."""
+
+
+class Images(Protocol):
+    """Numbered images; picklable, because workers decode them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int) -> Image:
+        """Return image ``row`` in RGB.
+
+        Raises:
+            InputError: it cannot be read; names the file.
+        """
+        ...
+
+
+@dataclass
+class Split:
+    """Some of a source's images.
+
+    Attributes:
+        images: of the whole source.
+        labels: (N,) int64 class by position, -1 for none.
+        rows: (N,) int64 row in ``images`` by position; the number that randomness and caches know a sample by.
+        decoded: pixels decoded so far, shared by all splits of the same images.
+    """
+
+    images: Images
+    labels: np.ndarray
+    rows: np.ndarray
+    decoded: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, positions: np.ndarray) -> Split:
+        """Return the samples at these positions."""
+        return dataclasses.replace(self, labels=self.labels[positions], rows=self.rows[positions])
+
+
+@dataclass
+class Source:
+    """What one kind of source finds: splits as they are stored, before any is held out."""
+
+    class_names: list[str]
+    train: Split
+    test: Split | None
+    val: Split | None
+    fingerprint: str
+
+
+@dataclass
+class DataSet:
+    """Images ready to be trained and tested on.
+
+    Attributes:
+        class_names: K names in the order of the labels.
+        val: None where ``data.val_fraction`` is 0 and the source has no validation split.
+        native_size: (height, width), medians of a sample of the training images.
+        grey: all channels of that sample are equal.
+        fingerprint: digest of what decides images, labels and splits.
+    """
+
+    name: str
+    class_names: list[str]
+    train: Split
+    val: Split | None
+    test: Split
+    native_size: tuple[int, int]
+    grey: bool
+    fingerprint: str
+
+
+def open_data(cfg: Data) -> DataSet:
+    """Open what ``data.name`` names and hold out what the recipe asks for.
+
+    Raises:
+        InputError: it is not there, is empty, has one class only, or needs a package that is missing.
+    """
+    source = _open(cfg)
+    if len(source.class_names) < 2:
+        raise InputError(f"--data {cfg.name}: one class only ({source.class_names}); two or more are needed.")
+    train, val, test = source.train, source.val, source.test
+    if test is None and val is not None:
+        test, val = val, None
+    if test is None:
+        train, test = _hold_out(train, cfg.test_fraction, cfg, "test")
+    if val is None and cfg.val_fraction > 0:
+        train, val = _hold_out(train, cfg.val_fraction, cfg, "validation")
+    for name, split in (("training", train), ("test", test), ("validation", val)):
+        if split is not None and len(split) == 0:
+            raise InputError(f"--data {cfg.name}: the {name} split is empty.")
+    native, grey = _look_at(train)
+    held_out = [cfg.val_fraction, cfg.test_fraction, cfg.split_seed, cfg.train_split, cfg.test_split]
+    decides = [source.fingerprint, *held_out]
+    digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
+    return DataSet(cfg.name, source.class_names, train, val, test, native, grey, digest)
+
+
+def _open(cfg: Data) -> Source:
+    name = cfg.name
+    if name == "digits":
+        from kdtool.data.digits import open_digits
+
+        return open_digits()
+    path = Path(name).expanduser()
+    if path.is_dir():
+        kind = "parquet" if any(path.glob("*.parquet")) or any(path.glob("*/*.parquet")) else "folder"
+        found: Source = import_module(f"kdtool.data.{kind}").open_source(path, cfg)
+        return found
+    if path.is_file():
+        raise InputError(f"--data {name} is a file; give a folder of images (one folder a class) or of parquet files.")
+    prefixes = ("torch/", "hfds/", "hfids/", "wds/", "tfds/")
+    if name.startswith(prefixes):
+        from kdtool.data.timm_names import open_timm
+
+        return open_timm(cfg)
+    raise InputError(
+        f"--data {name}: there is no such folder. {did_you_mean(name, ['digits'])} Valid: digits, a folder of images or "
+        f"parquet files, or a name that timm knows ({', '.join(prefix + '…' for prefix in prefixes)})."
+    )
+
+
+def _hold_out(split: Split, fraction: float, cfg: Data, what: str) -> tuple[Split, Split]:
+    keep, held = stratified(split.labels, split.rows, fraction, cfg.split_seed, what)
+    return split.take(keep), split.take(held)
+
+
+def _look_at(split: Split) -> tuple[tuple[int, int], bool]:
+    # Spread: the first images of a folder are all of one class.
+    positions = np.unique(np.linspace(0, len(split) - 1, LOOKED_AT).astype(np.int64))
+    some = [np.asarray(split.images[int(split.rows[position])]) for position in positions]
+    height, width = (int(np.median([pixels.shape[axis] for pixels in some])) for axis in (0, 1))
+    return (height, width), all(_is_grey(pixels) for pixels in some)
+
+
+def _is_grey(pixels: np.ndarray) -> bool:
+    return bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all())
+
+
+def default_image_size(native_size: tuple[int, int]) -> int:
+    """Return the pixels a side that images of this size are brought to: small images stay small."""
+    side = max(native_size)
+    if side <= SMALL:
+        return SMALL
+    return -(-side // 8) * 8 if side <= MEDIUM else LARGE
+
+
+def thin(train: Split, cfg: Data, class_names: Sequence[str]) -> Split:
+    """Return the student's training set: without excluded classes, so many of each class, and unlabelled extras.
+
+    Raises:
+        InputError: an unknown class, nothing left, or a folder of unlabelled images that is missing or empty.
+    """
+    keep = np.ones(len(train), dtype=bool)
+    for name in cfg.exclude_classes:
+        keep &= train.labels != _class_number(str(name), class_names)
+    if not keep.any():
+        raise InputError("data.exclude_classes leaves no training image.")
+    thinned = train.take(np.flatnonzero(keep))
+    if cfg.labels_per_class is not None:
+        chosen = pick_per_class(thinned.labels, thinned.rows, cfg.labels_per_class, cfg.split_seed)
+        thinned = thinned.take(chosen)
+    if cfg.unlabelled is None:
+        return thinned
+    from kdtool.data.folder import unlabelled_images
+
+    return _join(thinned, unlabelled_images(Path(cfg.unlabelled).expanduser()))
+
+
+def _class_number(name: str, class_names: Sequence[str]) -> int:
+    if name in class_names:
+        return list(class_names).index(name)
+    if name.isdigit() and int(name) < len(class_names):
+        return int(name)
+    raise InputError(f"data.exclude_classes: there is no class {name!r}. {did_you_mean(name, class_names)}")
+
+
+def _join(train: Split, extra: Images) -> Split:
+    own = len(train.images)
+    return Split(
+        Joined(train.images, extra),
+        np.concatenate([train.labels, np.full(len(extra), -1, dtype=np.int64)]),
+        np.concatenate([train.rows, np.arange(own, own + len(extra), dtype=np.int64)]),
+    )
+
+
+@dataclass(frozen=True)
+class Joined:
+    """One source's images, then another's."""
+
+    first: Images
+    second: Images
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def __getitem__(self, row: int) -> Image:
+        own = len(self.first)
+        return self.first[row] if row < own else self.second[row - own]

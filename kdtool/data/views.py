@@ -1,0 +1,196 @@
+"""Views: a sample's crops, flips and colours, computed from (view_seed, view, row) and applied to whole batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from kdtool.data.mixing import Mixing
+from kdtool.data.sources import MEDIUM
+from kdtool.errors import InputError
+from kdtool.randomness import seeded_libraries, uniforms
+from kdtool.schema import Data
+
+ASPECT = math.log(4 / 3)
+"""Largest log aspect ratio of a random resized crop (Szegedy et al., CVPR 2015)."""
+
+ERASE_AREA, ERASE_ASPECT = (0.02, 1 / 3), math.log(3.3)
+"""Range of area and largest log aspect ratio of an erased box (Zhong et al., "Random Erasing", AAAI 2020)."""
+
+
+class Views:
+    """How images become a network's inputs.
+
+    ``host`` works on one decoded image, in workers, and gives uint8 pixels; ``device`` does the rest for a batch.
+
+    Args:
+        cfg: the recipe's section ``data``.
+        image_size: pixels a side, S.
+        mean, std: per channel, for values in [0, 1].
+        grey: the images have no colour.
+        native_size: (height, width) of the source's images.
+        train: random views; False: evaluation's only one.
+    """
+
+    def __init__(
+        self,
+        cfg: Data,
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        grey: bool,
+        native_size: tuple[int, int],
+        train: bool,
+    ):
+        self.cfg, self.size, self.train = cfg, image_size, train
+        self.mean, self.std = torch.tensor(list(mean)), torch.tensor(list(std))
+        self.seed = cfg.view_seed
+        by_size = "pad" if max(native_size) <= MEDIUM else "resized"
+        self.crop = (by_size if cfg.crop == "auto" else cfg.crop) if train else "none"
+        self.padding = (image_size // 8 if cfg.crop_padding is None else cfg.crop_padding) if self.crop == "pad" else 0
+        self.flip = (cfg.flip if cfg.flip is not None else 0.0 if grey else 0.5) if train else 0.0
+        self.mixing = Mixing(cfg.mixup, cfg.cutmix, cfg.view_seed) if train else Mixing(0.0, 0.0, 0)
+        if train and cfg.auto_augment:
+            self._augment  # noqa: B018 - a bad policy is refused before training
+
+    # --- one image ------------------------------------------------------------------------------------------------
+
+    @property
+    def fixed(self) -> bool:
+        """True where ``host`` gives a row the same pixels in every view, so that they can be kept."""
+        return self.crop != "resized" and not (self.train and self.cfg.auto_augment)
+
+    @property
+    def pixels_key(self) -> tuple[Any, ...]:
+        """What decides the pixels that ``host`` gives, where they are fixed."""
+        return self.size, self.cfg.eval_crop
+
+    @cached_property
+    def _evaluate(self) -> Any:
+        from timm.data import create_transform
+
+        # timm's own geometry: what its users get from the shipped config.json.
+        return create_transform(
+            input_size=(3, self.size, self.size),
+            is_training=False,
+            interpolation="bicubic",
+            crop_pct=self.cfg.eval_crop,
+            crop_mode="center",
+            use_prefetcher=True,
+        )
+
+    @cached_property
+    def _augment(self) -> Any:
+        from timm.data.auto_augment import auto_augment_transform, rand_augment_transform
+
+        policy = str(self.cfg.auto_augment)
+        make = rand_augment_transform if policy.startswith("rand") else auto_augment_transform
+        fill = tuple(round(255 * m) for m in self.mean.tolist())
+        try:
+            return make(policy, {"translate_const": int(0.45 * self.size), "img_mean": fill})
+        except (AssertionError, KeyError, ValueError, IndexError, AttributeError) as error:
+            raise InputError(
+                f"data.auto_augment={policy} is no policy of timm's; examples: rand-m9-mstd0.5, original, augmix-m3."
+            ) from error
+
+    def host(self, image: Image.Image, row: int, view: int) -> Tensor:
+        """Return uint8 (3, S, S) pixels of one image."""
+        if self.crop == "resized":
+            box = self._box(image.size, row, view)
+            image = image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box)
+        if self.train and self.cfg.auto_augment:
+            if self.crop != "resized":
+                image = Image.fromarray(self._evaluate(image).permute(1, 2, 0).numpy())
+            with seeded_libraries("augment", self.seed, view, row):
+                image = self._augment(image)
+        pixels: Tensor = self._evaluate(image)
+        return pixels
+
+    def _box(self, size: tuple[int, int], row: int, view: int) -> tuple[float, float, float, float]:
+        """Return the box (left, top, right, bottom) of a random resized crop."""
+        number = torch.tensor([row])
+        draw = [float(uniforms(number, f"crop {what}", self.seed, view)) for what in ("area", "aspect", "x", "y")]
+        low, high = self.cfg.crop_scale
+        area = (low + (high - low) * draw[0]) * size[0] * size[1]
+        stretch = math.exp((2 * draw[1] - 1) * ASPECT / 2)
+        width, height = (min(math.sqrt(area) * stretch, size[0]), min(math.sqrt(area) / stretch, size[1]))
+        left, top = draw[2] * (size[0] - width), draw[3] * (size[1] - height)
+        return left, top, left + width, top + height
+
+    # --- a batch --------------------------------------------------------------------------------------------------
+
+    def device(self, pixels_B3SS: Tensor, rows_B: Tensor, view: int) -> Tensor:
+        """Return float32 (B, 3, S, S) inputs: shifted, flipped, recoloured, normalised, erased.
+
+        Args:
+            pixels_B3SS: uint8, as ``host`` gives them.
+            rows_B: int64 rows of the samples.
+            view: which view.
+        """
+        rows_B = rows_B.cpu()
+        pixels = self._shift_and_flip(pixels_B3SS, rows_B, view)
+        # The very operations of torchvision's ToTensor and Normalize, so that evaluation is theirs bit for bit.
+        images = pixels.float() / 255
+        if self.train and self.cfg.color_jitter > 0:
+            images = self._recolour(images, rows_B, view)
+        to = images.device
+        images = (images - self.mean.to(to)[:, None, None]) / self.std.to(to)[:, None, None]
+        return self._erase(images, rows_B, view) if self.train and self.cfg.erase > 0 else images
+
+    def _draw(self, rows_B: Tensor, purpose: str, view: int) -> Tensor:
+        return uniforms(rows_B, purpose, self.seed, view)
+
+    def _shift_and_flip(self, pixels: Tensor, rows_B: Tensor, view: int) -> Tensor:
+        pad = self.padding
+        if pad == 0 and self.flip == 0:
+            return pixels
+        at = torch.arange(self.size)
+        shift_y, shift_x = ((self._draw(rows_B, f"shift {a}", view) * (2 * pad + 1)).long() for a in ("y", "x"))
+        ys_BS, xs_BS = shift_y[:, None] + at, shift_x[:, None] + at
+        flips = self._draw(rows_B, "flip", view) < self.flip
+        xs_BS = torch.where(flips[:, None], xs_BS.flip(1), xs_BS)
+        padded = F.pad(pixels, (pad, pad, pad, pad))
+        to = pixels.device
+        sample = torch.arange(len(pixels), device=to)[:, None, None]
+        # One gather does both; it yields channels last.
+        moved = padded.permute(0, 2, 3, 1)[sample, ys_BS.to(to)[:, :, None], xs_BS.to(to)[:, None, :]]
+        return moved.permute(0, 3, 1, 2)
+
+    def _recolour(self, images: Tensor, rows_B: Tensor, view: int) -> Tensor:
+        def factor(what: str) -> Tensor:
+            drawn = 1 + self.cfg.color_jitter * (2 * self._draw(rows_B, what, view) - 1)
+            return drawn.to(images.device, torch.float32).view(-1, 1, 1, 1)
+
+        images = (images * factor("brightness")).clamp(0, 1)
+        mean = _luma(images).mean((2, 3), keepdim=True)
+        images = (mean + (images - mean) * factor("contrast")).clamp(0, 1)
+        grey = _luma(images)
+        return (grey + (images - grey) * factor("saturation")).clamp(0, 1)
+
+    def _erase(self, images: Tensor, rows_B: Tensor, view: int) -> Tensor:
+        """Set a random box to zero: the mean colour, after normalising."""
+        low, high = ERASE_AREA
+        side = torch.sqrt(low + (high - low) * self._draw(rows_B, "erase area", view)) * self.size
+        stretch = torch.exp((2 * self._draw(rows_B, "erase aspect", view) - 1) * ERASE_ASPECT / 2)
+        inside = []
+        for axis, length in (("y", side * stretch), ("x", side / stretch)):
+            length = length.clamp(max=self.size)
+            start = self._draw(rows_B, f"erase {axis}", view) * (self.size - length)
+            at = torch.arange(self.size) + 0.5
+            inside.append((at >= start[:, None]) & (at < (start + length)[:, None]))
+        chosen = self._draw(rows_B, "erase", view) < self.cfg.erase
+        box = inside[0][:, :, None] & inside[1][:, None, :] & chosen[:, None, None]
+        return images.masked_fill(box[:, None].to(images.device), 0.0)
+
+
+def _luma(images: Tensor) -> Tensor:
+    weights = torch.tensor([0.299, 0.587, 0.114], device=images.device).view(1, 3, 1, 1)
+    return (images * weights).sum(1, keepdim=True)
