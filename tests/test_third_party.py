@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 PACKAGE = Path(__file__).with_name("example_plugin")
 
@@ -41,6 +42,11 @@ def test_it_is_listed_with_its_distribution(environment: dict[str, str]) -> None
 def test_it_runs_with_its_option(environment: dict[str, str], tmp_path: Path) -> None:
     flags = {"--method": "example_mimic", "--teacher": "test_resnet", "--student": "test_efficientnet"}
     flags |= {"--epochs": "1", "--device": "cpu", "--out": "out"}
+    for name, grey in (("dark", 20), ("light", 220)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(20):
+            Image.new("L", (32, 32), grey + i).save(tmp_path / "images" / name / f"{i}.png")
+    flags |= {"--data": "images"}
     overrides = ["example_mimic.weight=0.5", "teacher.train.epochs=1", "teacher.check=off"]
     arguments = [text for pair in flags.items() for text in pair] + overrides
     result = json.loads(kdtool(environment, "run", "--json", *arguments, cwd=tmp_path))

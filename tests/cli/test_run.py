@@ -255,7 +255,7 @@ BAD_INPUTS: list[tuple[Callable[[Path], list[str]], str]] = [
     (lambda folder: ["--student", "mobilenetv33"], "mobilenetv3"),
     (lambda folder: ["--teacher", "resnet5o"], "resnet50"),
     (lambda folder: ["--student", str(folder / "net.py") + ":build"], "net.py"),
-    (lambda folder: ["--student", "vgg11", "--image-size", "8"], "image"),
+    (lambda folder: ["--student", "inception_v3", "--image-size", "8"], "image"),
     (lambda folder: ["--resume", str(folder / "nothing")], "nothing"),
     (lambda folder: ["optim.name=adamm"], "adam"),
     (lambda folder: ["student.model_args.no_such=1"], "no_such"),
@@ -268,11 +268,13 @@ def test_bad_inputs_are_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = make(tmp_path)
-    rest = [] if "--resume" in arguments else [*TINY, "--epochs", "1", "teacher.train.epochs=1"]
+    rest = [] if "--resume" in arguments else [*TINY, "--epochs", "1", "teacher.train.epochs=1", "teacher.check=off"]
     for i in range(0, len(arguments) - 1, 2):  # what a case is about takes the place of the tiny default
         if arguments[i] in rest:
             at = rest.index(arguments[i])
             del rest[at : at + 2]
+    if not {"--data", "--resume"} & set(arguments):
+        rest += ["--data", str(_images(tmp_path / "images", {"a": 20, "b": 20}))]
     _assert_refused(kdtool("run", *arguments, *rest), words, tmp_path)
 
 
@@ -298,6 +300,7 @@ def test_a_run_prints_one_table_and_leaves_a_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     more = ["--epochs", "1", "--baseline", "--out", "out", "teacher.train.epochs=1", "teacher.check=off"]
+    more += ["--data", str(_images(tmp_path / "images", {"a": 20, "b": 20}))]
     answer = kdtool("run", *TINY, *more)
     assert answer.code == 0, answer.err
     table = [line for line in answer.out.splitlines() if line.startswith("│")]
