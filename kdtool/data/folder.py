@@ -78,7 +78,10 @@ def _holds_classes(folder: Path) -> bool:
 
 
 def _read(folder: Path, class_names: list[str] | None, complete: bool = False) -> tuple[list[str], Split]:
-    """Read one folder of class folders; with ``class_names``, labels follow those; ``complete``: none may be missing."""
+    """Read one folder of class folders.
+
+    With ``class_names``, labels follow those; ``complete``: none of them may be missing.
+    """
     found = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     root = os.path.realpath(folder)
     paths = {name: [] if _leaves(folder / name, root) else list(_files(str(folder / name), root)) for name in found}
@@ -133,9 +136,12 @@ def _files(folder: str, root: str) -> Iterator[str]:
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _files(entry.path, root)
-        elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS and entry.is_file():
-            if not (entry.is_symlink() and _leaves(entry.path, root)):
-                yield entry.path
+        elif _is_image(entry) and not (entry.is_symlink() and _leaves(entry.path, root)):
+            yield entry.path
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    return os.path.splitext(entry.name)[1].lower() in EXTENSIONS and entry.is_file()
 
 
 def unlabelled_images(folder: Path) -> FileImages:

@@ -7,17 +7,23 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
+from kdtool.data.decode import UNREADABLE, decode
 from kdtool.data.sources import Source, Split
 from kdtool.errors import InputError, did_you_mean
 from kdtool.schema import Data
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 HASHED_BYTES = 1 << 30
 """Files up to this size together are hashed whole; larger ones by name, size and time."""
+
+KEPT_GB = 4.0
+"""Files up to this size together are read into memory even where ``data.memory_budget_gb`` is less."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +37,12 @@ class EncodedImages:
         return len(self.encoded)
 
     def __getitem__(self, row: int) -> Image.Image:
+        data = self.encoded[row].as_py()
+        if data is None:
+            raise InputError(f"image {row} of {self.origin} cannot be read: it is empty, or a path without its bytes.")
         try:
-            return Image.open(io.BytesIO(self.encoded[row].as_py())).convert("RGB")
-        except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
+            return decode(io.BytesIO(data))
+        except UNREADABLE as error:
             raise InputError(f"image {row} of {self.origin} cannot be read ({error}).") from error
 
 
@@ -64,13 +73,24 @@ def open_source(folder: Path, cfg: Data) -> Source:
     val = next((name for name in ("validation", "val", "valid") if name in splits and name != wanted.get("test")), None)
     if val is not None:
         wanted["val"] = val
+    files = [file for name in wanted.values() for file in splits[name]]
+    _refuse_large(folder, files, max(KEPT_GB, cfg.memory_budget_gb))
     names: list[str] | None = None
     read: dict[str, Split] = {}
     for role, name in wanted.items():
         names, read[role] = _read(splits[name], names, f"{folder} ({name})")
     assert names is not None
-    files = [file for name in wanted.values() for file in splits[name]]
     return Source(names, read["train"], read.get("test"), read.get("val"), _fingerprint(files))
+
+
+def _refuse_large(folder: Path, files: list[Path], budget_gb: float) -> None:
+    """Encoded images are read whole: rows of a parquet file cannot be had one by one in a random order."""
+    size_gb = sum(file.stat().st_size for file in files) / 1e9
+    if size_gb > budget_gb:
+        raise InputError(
+            f"--data {folder}: {size_gb:.1f} GB of parquet files are more than data.memory_budget_gb={budget_gb:g}, "
+            f"and are read into memory. Raise the budget, or let `datasets` read them from disk: --data hfds/{folder}"
+        )
 
 
 def _splits(folder: Path) -> dict[str, list[Path]]:
@@ -111,7 +131,8 @@ def _features(schema: Any) -> dict[str, Any]:
 def _columns(schema: Any, origin: str) -> tuple[str, str]:
     kinds = {name: feature.get("_type") for name, feature in _features(schema).items() if isinstance(feature, dict)}
     images = [name for name, kind in kinds.items() if kind == "Image"] or ["image", "img"]
-    labels = [name for name, kind in kinds.items() if kind == "ClassLabel"] or ["label", "fine_label", "labels"]
+    classes = [name for name, kind in kinds.items() if kind == "ClassLabel"] or ["label", "labels", "fine_label"]
+    labels = sorted(classes, key="label".__ne__)  # of several, "label" first
     image = next((name for name in images if name in schema.names), None)
     label = next((name for name in labels if name in schema.names), None)
     if image is None or label is None:
@@ -120,23 +141,24 @@ def _columns(schema: Any, origin: str) -> tuple[str, str]:
 
 
 def _labels(column: Any, schema: Any, name: str, names: list[str] | None, origin: str) -> tuple[list[str], np.ndarray]:
-    values = column.to_numpy()
+    """Return class names, those given or found, and the (N,) labels in their numbers; -1 where there is none."""
     feature = _features(schema).get(name, {})
     declared = feature.get("names") if isinstance(feature, dict) else None
-    if np.issubdtype(values.dtype, np.integer):
-        if names is None:
-            names = [str(n) for n in declared] if declared else [str(n) for n in range(int(values.max(initial=-1)) + 1)]
-        labels = values.astype(np.int64)
-        if len(labels) and (labels.min() < -1 or labels.max() >= len(names)):
-            raise InputError(f"--data: {origin} has labels outside 0..{len(names) - 1}.")
-        return names, labels
-    texts = [str(value) for value in values]
-    names = names if names is not None else sorted(set(texts))
+    values = column.to_pylist()
+    if declared:
+        labels = np.array([-1 if value is None else value for value in values], dtype=np.int64)
+        if len(labels) and (labels.min() < -1 or labels.max() >= len(declared)):
+            raise InputError(f"--data: {origin} has labels outside 0..{len(declared) - 1}.")
+        return [str(n) for n in declared], labels
+    if names is None:
+        # Numbers in the order of numbers; -1 is how data sets write that there is no label.
+        names = [str(value) for value in sorted({value for value in values if value not in (None, -1)})]
     number = {text: i for i, text in enumerate(names)}
-    strangers = sorted(set(texts) - set(number))
+    texts = ["" if value in (None, -1) else str(value) for value in values]
+    strangers = sorted(set(texts) - set(number) - {""})
     if strangers:
         raise InputError(f"--data: {origin} has a class that the training split lacks: {strangers[0]!r}.")
-    return names, np.array([number[text] for text in texts], dtype=np.int64)
+    return names, np.array([number.get(text, -1) for text in texts], dtype=np.int64)
 
 
 def _fingerprint(files: list[Path]) -> str:

@@ -108,6 +108,8 @@ def open_data(cfg: Data) -> DataSet:
     if len(source.class_names) < 2:
         raise InputError(f"--data {cfg.name}: one class only ({source.class_names}); two or more are needed.")
     train, val, test = source.train, source.val, source.test
+    if test is not None and cfg.test_split == "auto" and (test.labels < 0).all() and val is not None:
+        test = None  # published without its labels
     if test is None and val is not None:
         test, val = val, None
     if test is None:
@@ -117,6 +119,11 @@ def open_data(cfg: Data) -> DataSet:
     for name, split in (("training", train), ("test", test), ("validation", val)):
         if split is not None and len(split) == 0:
             raise InputError(f"--data {cfg.name}: the {name} split is empty.")
+        if split is not None and split is not train and (split.labels < 0).any():
+            raise InputError(
+                f"--data {cfg.name}: images of the {name} split have no label, so nothing can be measured on them. "
+                "data.test_split names another split."
+            )
     native, grey = _look_at(train)
     held_out = [cfg.val_fraction, cfg.test_fraction, cfg.split_seed, cfg.train_split, cfg.test_split]
     decides = [source.fingerprint, *held_out]
@@ -143,8 +150,8 @@ def _open(cfg: Data) -> Source:
 
         return open_timm(cfg)
     raise InputError(
-        f"--data {name}: there is no such folder. {did_you_mean(name, ['digits'])} Valid: digits, a folder of images or "
-        f"parquet files, or a name that timm knows ({', '.join(prefix + '…' for prefix in prefixes)})."
+        f"--data {name}: there is no such folder. {did_you_mean(name, ['digits'])} Valid: digits, a folder of images "
+        f"or parquet files, or a name that timm knows ({', '.join(prefix + '…' for prefix in prefixes)})."
     )
 
 

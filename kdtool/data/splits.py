@@ -17,10 +17,11 @@ def stratified(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions that stay and those held out, the same share of every class, each in order.
 
-    A class of two or more samples keeps at least one on either side; a class of one stays.
+    A class of two or more samples keeps at least one on either side; a class of one stays, and so does what has no
+    label.
 
     Args:
-        labels: (N,) classes.
+        labels: (N,) classes, -1 for none.
         rows: (N,) stable sample numbers.
         fraction: share held out, in (0, 1).
         seed: of the draw.
@@ -30,7 +31,7 @@ def stratified(
     held = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        if len(members) < 2:
+        if label < 0 or len(members) < 2:
             continue
         count = min(max(1, round(fraction * len(members))), len(members) - 1)
         held[members[np.argsort(drawn[members], kind="stable")[:count]]] = True
@@ -38,10 +39,14 @@ def stratified(
 
 
 def pick_per_class(labels: np.ndarray, rows: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Return the positions of ``count`` samples of each class (all of a class with fewer), in order."""
+    """Return the positions of ``count`` samples of each class (all of a class with fewer), in order.
+
+    Samples without a label (-1) are no class: all of them stay.
+    """
     drawn = _drawn(rows, "labels per class", seed)
     chosen = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        chosen.append(members[np.argsort(drawn[members], kind="stable")[:count]])
+        kept = len(members) if label < 0 else count
+        chosen.append(members[np.argsort(drawn[members], kind="stable")[:kept]])
     return np.sort(np.concatenate(chosen))
