@@ -67,7 +67,9 @@ def load_factory(spec: str) -> Factory:
     loaded = _import(path, source, spec)
     functions = [n for n, v in vars(loaded).items() if callable(v) and getattr(v, "__module__", "") == loaded.__name__]
     if text == spec:
-        raise InputError(f"{spec!r} names no function; write {text}:{functions[0] if functions else 'FUNCTION'}")
+        raise InputError(
+            f"{spec!r} names no function; write {text}:FUNCTION. It has: {', '.join(functions) or 'none'}."
+        )
     found = getattr(loaded, function, None)
     if not callable(found):
         raise InputError(f"{text} has no function {function!r}. {did_you_mean(function, functions)}")

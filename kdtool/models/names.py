@@ -169,7 +169,7 @@ def _check_tag(base: str, dot: str, tag: str) -> None:
 def _unknown(name: str) -> str:
     import timm
 
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         return f"{name!r} is a folder; to load a model from it, write local-dir:{name}"
     if Path(name).is_file():
         return (

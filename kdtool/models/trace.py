@@ -12,9 +12,10 @@ from kdtool.models.layout import Layout, first_tensor, layout_of
 
 @dataclass(frozen=True)
 class Seen:
-    """One call of a module: its name, what it gave and how to read that."""
+    """One call of a module: its name, the shapes it took and gave, and how to read what it gave."""
 
     name: str
+    taken: tuple[int, ...]
     shape: tuple[int, ...]
     layout: Layout
 
@@ -34,11 +35,12 @@ def watch(module: nn.Module, images: Tensor) -> tuple[list[Seen], Tensor]:
         if not name:
             continue
 
-        def note(_: nn.Module, __: object, output: object, name: str = name, child: nn.Module = child) -> None:
-            tensor = first_tensor(output)
+        def note(_: nn.Module, inputs: object, output: object, name: str = name, child: nn.Module = child) -> None:
+            taken, tensor = first_tensor(inputs), first_tensor(output)
             if tensor is not None and tensor.ndim >= 2 and tensor.shape[0] == len(images):
                 seen.pop(name, None)
-                seen[name] = Seen(name, tuple(tensor.shape), layout_of(tensor, child, module, len(images)))
+                layout = layout_of(tensor, child, module, len(images))
+                seen[name] = Seen(name, tuple(taken.shape) if taken is not None else (), tuple(tensor.shape), layout)
 
         handles.append(child.register_forward_hook(note))
     try:
@@ -52,23 +54,56 @@ def watch(module: nn.Module, images: Tensor) -> tuple[list[Seen], Tensor]:
 def stages_of(module: nn.Module, calls: list[Seen]) -> list[str]:
     """Return the names of a network's stages, shallow to deep.
 
-    A stage is the last map of each resolution that the network does not go back above (the squeezed maps of
-    attention blocks are none, and neither is a pooled 1x1 map). A network of one resolution, such as a plain vision
-    transformer, has its blocks as stages: the longest list of modules that all give the same shape.
+    A stage is the last map of each resolution that the network does not go back above (so the squeezed maps of
+    attention blocks are none). Maps in the middle of a block that itself ends at a smaller resolution count only
+    where there are no others, and what a global pooling gives is no stage. A network of one resolution, such as a
+    plain vision transformer, has its blocks as stages: the longest list of modules that all give the same shape.
     """
-    deepest: dict[tuple[int, int], str] = {}
+    groups: dict[tuple[int, int], list[Seen]] = {}
     largest = 0
     for call in reversed(calls):
         area = call.area
-        if area is None or area[0] * area[1] < largest:
-            continue
-        largest = area[0] * area[1]
-        deepest.setdefault(area, call.name)
-    if len(deepest) > 1:
-        deepest.pop((1, 1), None)
-    if len(deepest) > 1:
-        return list(reversed(deepest.values()))
-    return _blocks(module, calls) or list(deepest.values())
+        if area is not None and area[0] * area[1] >= largest:
+            largest = area[0] * area[1]
+            groups.setdefault(area, []).insert(0, call)
+    if len(groups) > 1 and (1, 1) in groups:
+        groups[(1, 1)] = _before_pooling(module, groups[(1, 1)])
+        groups = {area: group for area, group in groups.items() if group}
+    if len(groups) > 1:
+        areas = {call.name: call.area for call in calls}
+        return [_outermost(group, areas) for group in reversed(groups.values())]
+    return _blocks(module, calls) or [group[-1].name for group in groups.values()]
+
+
+def _before_pooling(module: nn.Module, group: list[Seen]) -> list[Seen]:
+    """Return the 1x1 maps that come before the global pooling, none where it is pooling that made them 1x1."""
+    names = {call.name for call in group}
+
+    def pools(name: str) -> bool:
+        return "pool" in type(module.get_submodule(name)).__name__.lower()
+
+    def global_pooling(call: Seen) -> bool:  # not a part of a block that gives such a map itself
+        return pools(call.name) and all(pools(name) for name in _ancestors(call.name) if name in names)
+
+    before = group[: next((number for number, call in enumerate(group) if global_pooling(call)), len(group))]
+    # A functional pooling shows only in the next layer's input, which is 1x1 already.
+    return before if before and before[0].taken[2:] != (1, 1) else []
+
+
+def _ancestors(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _outermost(group: list[Seen], areas: dict[str, tuple[int, int] | None]) -> str:
+    """Return the last of one resolution's maps among those inside the fewest blocks that end at a smaller one."""
+
+    def inside(call: Seen) -> int:
+        ends = [areas.get(block) for block in _ancestors(call.name)]
+        return sum(1 for end in ends if end is not None and end != call.area)
+
+    fewest = min(inside(call) for call in group)
+    return [call.name for call in group if inside(call) == fewest][-1]
 
 
 def _blocks(module: nn.Module, calls: list[Seen]) -> list[str]:
