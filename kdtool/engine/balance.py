@@ -16,12 +16,12 @@ LOW, HIGH = 0.01, 0.99
 def gradient_norms(terms: Terms, parameters: Iterable[Tensor]) -> Terms:
     """Return the L2 norm of each weighted term's gradient by the parameters, as scalars on their device.
 
-    The graph stays for the step's own backward.
+    Terms that the parameters have no part in (a peer's own loss, say) are left out. The graph stays for the step's
+    own backward.
     """
     trained = [p for p in parameters if p.requires_grad]
     norms = {}
     for name, term in terms.items():
-        norms[name] = term.detach().new_zeros(())
         if term.requires_grad and trained:
             gradients = torch.autograd.grad(term, trained, retain_graph=True, allow_unused=True)
             squares = [g.float().square().sum() for g in gradients if g is not None]
