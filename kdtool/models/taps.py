@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.errors import InputError, did_you_mean
-from kdtool.models.trace import classifier_of, classifiers, stages_of, watch
+from kdtool.models.trace import Seen, classifier_of, classifiers, stages_of, watch
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def stage_index(layer: int | float, count: int) -> int:
 
 
 def find_stages(module: nn.Module, images: Tensor) -> Stages:
-    """Return a network's stages: timm's where they can be trusted, else those a watched forward shows.
+    """Return a network's stages: timm's where they can be trusted, else those that a watched forward shows.
 
     timm's are taken where ``forward_intermediates`` and ``forward_head`` give the classifier's inputs and the logits
     of ``module(x)`` exactly, and where no later layer overwrites a stage's map in place.
@@ -56,7 +56,7 @@ def find_stages(module: nn.Module, images: Tensor) -> Stages:
     if count:
         return Stages(count)
     calls, _ = watch(module, images)
-    names = stages_of(module, calls)
+    names = _feature_info(module, calls) or stages_of(module, calls)
     if not names:
         raise InputError(
             "this network gives no feature maps or token sequences to number as stages; tap 'embedding' or a module "
@@ -89,6 +89,17 @@ def _timm_stages(module: Any, images: Tensor) -> int:
     if not all(k is not None and k.ndim == 4 and _same(k, feat) for k, feat in zip(kept, maps, strict=True)):
         return 0
     return len(maps)
+
+
+def _feature_info(module: Any, calls: list[Seen]) -> list[str]:
+    """Return the modules that timm's ``feature_info`` names, none where they do not all run and give maps."""
+    infos = getattr(module, "feature_info", None)
+    infos = getattr(infos, "info", infos)
+    if not isinstance(infos, list) or not all(isinstance(info, dict) for info in infos):
+        return []
+    names = [str(info.get("module")) for info in infos]
+    maps = {call.name for call in calls if call.area is not None}
+    return names if set(names) <= maps else []
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from kdtool.errors import InputError
@@ -103,10 +104,10 @@ def _at_size(
     asked = _side(request.model_args.get("img_size"))
     if asked is not None:
         tries = [given] if asked == size else []
-    elif "img_size" in given:
-        tries = [given] if _side(given["img_size"]) == size else [told, given]
     elif size == own:
         tries = [given, told]
+    elif "img_size" in given:
+        tries = [told, given]
     else:
         # What is built for one size and yet runs at another (CrossViT rescales) must be told its own when opened again.
         fixed = source.cfg.get("fixed_input_size")
@@ -175,20 +176,26 @@ def _converted(built: Built, source: Source, state: dict[str, Tensor]) -> dict[s
     """Return weights as timm's own filter makes them fit (original formats, other image sizes), None if it cannot."""
     import timm
 
-    overlay = {"state_dict": state, "num_classes": built.num_classes, "label_offset": None, "custom_load": False}
-    try:
-        with _quiet():
-            module = timm.create_model(
-                source.architecture,
-                pretrained=True,
-                num_classes=built.num_classes,
-                pretrained_cfg_overlay=overlay,
-                **built.model_args,
-            )
-    except Exception:
+    def filtered(state: dict[str, Tensor]) -> dict[str, Tensor] | None:
+        overlay = {"state_dict": state, "num_classes": built.num_classes, "label_offset": None, "custom_load": False}
+        try:
+            with _quiet(), seeded_libraries("converted"):
+                module = timm.create_model(
+                    source.architecture,
+                    pretrained=True,
+                    num_classes=built.num_classes,
+                    pretrained_cfg_overlay=overlay,
+                    **built.model_args,
+                )
+        except Exception:  # a filter may raise anything on weights that it does not know
+            return None
+        loaded: dict[str, Tensor] = module.state_dict()
+        return loaded
+
+    # Where timm would also take weights that are none of the network's, nothing tells whether it took these.
+    if filtered({"no.such.weight": torch.zeros(1)}) is not None:
         return None
-    loaded: dict[str, Tensor] = module.state_dict()
-    return loaded
+    return filtered(state)
 
 
 def _load_folder(built: Built, source: Source) -> None:

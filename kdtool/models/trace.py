@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isqrt
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,7 +22,10 @@ class Seen:
 
     @property
     def area(self) -> tuple[int, int] | None:
-        """(H, W) where the output is a map, else None."""
+        """(H, W) where the output is a map or the tokens of a square grid, else None."""
+        if self.layout.kind == "tokens":
+            side = isqrt(self.shape[1] - self.layout.prefix)
+            return side, side
         if len(self.shape) != 4:
             return None
         return (self.shape[1], self.shape[2]) if self.layout.kind == "channels last" else (self.shape[2], self.shape[3])
@@ -61,7 +65,7 @@ def stages_of(module: nn.Module, calls: list[Seen]) -> list[str]:
     """
     groups: dict[tuple[int, int], list[Seen]] = {}
     largest = 0
-    for call in reversed(calls):
+    for call in reversed(_outside_of_tokens(calls)):
         area = call.area
         if area is not None and area[0] * area[1] >= largest:
             largest = area[0] * area[1]
@@ -73,6 +77,17 @@ def stages_of(module: nn.Module, calls: list[Seen]) -> list[str]:
         areas = {call.name: call.area for call in calls}
         return [_outermost(group, areas) for group in reversed(groups.values())]
     return _blocks(module, calls) or [group[-1].name for group in groups.values()]
+
+
+def _outside_of_tokens(calls: list[Seen]) -> list[Seen]:
+    """Leave out what is of another kind inside blocks of tokens: attention maps, mixed or transposed tokens."""
+    tokens = {call.name: call.area for call in calls if len(call.shape) == 3}
+
+    def plain(call: Seen) -> bool:
+        around = [tokens[name] for name in _ancestors(call.name) if name in tokens]
+        return not around or (len(call.shape) == 3 and all(area == call.area for area in around))
+
+    return [call for call in calls if plain(call)]
 
 
 def _before_pooling(module: nn.Module, group: list[Seen]) -> list[Seen]:

@@ -59,12 +59,45 @@ class PlainCNN(nn.Module):
         return logits
 
 
+class Attention(nn.Module):
+    """Attention written out, with a layer that takes (B, heads, N, N)."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.drop = nn.Dropout(0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).view(len(x), -1, 3, 2, x.shape[-1] // 2).permute(2, 0, 3, 1, 4)
+        out: Tensor = self.drop((q @ k.transpose(-2, -1)).softmax(-1)) @ v
+        return out.transpose(1, 2).flatten(2)
+
+
+class Pyramid(nn.Module):
+    """Tokens at two resolutions, with tokens mixed as channels inside the blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(3, 8, 4, 4)
+        self.low = nn.Sequential(Attention(8), nn.LayerNorm(8))
+        self.merge = nn.Linear(32, 16)
+        self.high = nn.Sequential(Attention(16), nn.LayerNorm(16), Attention(16))
+        self.head = nn.Linear(16, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.low(self.embed(x).flatten(2).transpose(1, 2))
+        x = x.view(len(x), 4, 2, 4, 2, 8).permute(0, 1, 3, 2, 4, 5).reshape(len(x), 16, 32)
+        logits: Tensor = self.head(self.high(self.merge(x)).mean(1))
+        return logits
+
+
 class PlainViT(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.patches = nn.Conv2d(3, 12, 8, 8)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, 12))
-        self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(12, 2, 24, batch_first=True) for _ in range(3))
+        layers = [nn.TransformerEncoderLayer(12, 2, 24, batch_first=True), Attention(12), Attention(12)]
+        self.blocks = nn.ModuleList(layers)
         self.head = nn.Linear(12, 7)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -193,12 +226,20 @@ def test_a_timm_interface_that_changes_the_logits_is_not_used() -> None:
 )
 def test_watching_finds_the_stages_that_timm_names(name: str, known: int, extra: int, size: int) -> None:
     module: Any = timm.create_model(name, num_classes=7).eval()
+    if not hasattr(module, "forward_intermediates"):
+        pytest.skip("this timm names no stages for it")
     _, maps = module.forward_intermediates(images(size))
     calls, _ = watch(module, images(size))
     shapes = {call.name: call.shape for call in calls}
     ours = [shapes[stage] for stage in stages_of(module, calls)]
     assert ours[:known] == [tuple(feat.shape) for feat in maps][:known]
     assert len(ours) <= known + extra
+
+
+def test_a_plain_pyramid_of_tokens_has_a_stage_for_each_resolution() -> None:
+    net = Backbone(Pyramid(), {"all": [0, 1], "e": "embedding"}, 32)
+    assert net.stage_count == 2
+    assert net.shapes(32) == {"all": [(8, 8, 8), (16, 4, 4)], "e": (16,)}
 
 
 @pytest.mark.parametrize(
