@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -53,6 +54,22 @@ def map_shape(shape: Shape) -> tuple[int, int, int]:
 def width(shape: Shape) -> int:
     """Return the number of channels of a feature: C of (C, H, W), D of (N, D) or (D,)."""
     return map_shape(shape)[0]
+
+
+def common_size(first: Shape, second: Shape) -> tuple[int, int]:
+    """Return the (H, W) to which the larger of two features' maps is pooled, each side on its own."""
+    (_, *a), (_, *b) = map_shape(first), map_shape(second)
+    return min(a[0], b[0]), min(a[1], b[1])
+
+
+def unit_rows(feat: Tensor) -> Tensor:
+    """Return (B, N): each sample flattened and divided by its L2 norm. A zero sample stays zero.
+
+    Its gradient is not blown up either, as it is where the norm is merely kept above a tiny number.
+    """
+    flat_BN = feat.flatten(1)
+    norm_B1 = torch.linalg.vector_norm(flat_BN, dim=1, keepdim=True)
+    return flat_BN / torch.where(norm_B1 > 0, norm_B1, 1.0)
 
 
 def layer_pairs(

@@ -1,0 +1,118 @@
+"""Paying More Attention to Attention: Improving the Performance of CNNs via Attention Transfer.
+Zagoruyko & Komodakis, ICLR 2017. https://arxiv.org/abs/1612.03928
+
+The paper's loss is half the p-norm of the difference of two normalised attention maps; the authors' code takes the mean
+of its squared entries, and weighs that by 1000. ``form`` chooses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from kdtool import Batch, Method, Setup, Taps, option
+from kdtool.errors import InputError
+from kdtool.layers import as_map, common_size, layer_pairs, paired_stages, resize_map, unit_rows
+from kdtool.losses import at_least_fp32
+
+WEIGHT = 1000.0  # of the authors' code
+
+
+def attention_loss(student_map: Tensor, teacher_map: Tensor, p: float = 2, form: str = "code") -> Tensor:
+    """Return the distance of two maps' spatial attention: channel means of |activation|^p, flattened, L2-normalised.
+
+    Args:
+        student_map: (B, C, H, W), or tokens (B, N, C).
+        teacher_map: the same, with any C, H and W; the larger map is average-pooled.
+        p: power >= 1 of the activation, and in the paper's form the norm too.
+        form: "code": mean squared difference over all entries; "paper": half the p-norm of the difference, unsquared,
+            mean over B.
+
+    Raises:
+        ValueError: an unknown form.
+    """
+    student_map, teacher_map = as_map(at_least_fp32(student_map)), as_map(at_least_fp32(teacher_map))
+    size = common_size(student_map.shape[1:], teacher_map.shape[1:])
+    difference_BN = _attention(student_map, size, p) - _attention(teacher_map, size, p)
+    if form == "code":
+        return difference_BN.square().mean()
+    if form == "paper":
+        distance_B: Tensor = torch.linalg.vector_norm(difference_BN, p, dim=1)
+        return distance_B.mean() / 2
+    raise ValueError(f"form must be 'code' or 'paper', not {form!r}")
+
+
+def _attention(feat_BCHW: Tensor, size: tuple[int, int], p: float) -> Tensor:
+    return unit_rows(resize_map(feat_BCHW, size).abs().pow(p).mean(1))
+
+
+class AT(Method):
+    """The student looks where the teacher looks, at several depths."""
+
+    api = 1
+    paper = (
+        "Zagoruyko & Komodakis, Paying More Attention to Attention: Improving the Performance of Convolutional Neural "
+        "Networks via Attention Transfer, ICLR 2017"
+    )
+    year = 2017
+    url = "https://arxiv.org/abs/1612.03928"
+    equation = (
+        "cross-entropy + weight · sum over layers mean (Q_student / ||Q_student|| - Q_teacher / ||Q_teacher||)^2, "
+        "Q: channel mean of |activation|^p"
+    )
+    knowledge = "feature"
+    teachers = (1, None)
+
+    @dataclass
+    class Config:
+        weight: Optional[float] = option(
+            None,
+            "weight of the attention term; default: 1000, as in the authors' code; for form=paper, whose norm does not "
+            "shrink as maps grow, 1000 over each map's number of positions",
+            min=0.0,
+        )
+        p: float = option(2.0, "power of the activations", min=1.0)
+        form: str = option(
+            "code", "code: mean squared difference, as in the authors' code; paper: half the p-norm of the difference",
+            choices=("code", "paper"),
+        )  # fmt: skip
+        layers: list[float] = option(
+            [0.25, 0.5, 0.75, 1.0], "relative depths of the layers compared, on both sides; 0 first stage, 1 last",
+            min=0.0, max=1.0,
+        )  # fmt: skip
+        student_layers: Optional[list[str]] = option(None, "dotted names of the student's layers, instead of depths")
+        teacher_layers: Optional[list[str]] = option(None, "dotted names of the teacher's layers, instead of depths")
+
+    @classmethod
+    def taps(cls, cfg: Any) -> Taps:
+        return layer_pairs("at", cfg.layers, cfg.student_layers, cfg.teacher_layers)
+
+    def __init__(self, cfg: Any, setup: Setup):
+        super().__init__(cfg, setup)
+        sizes = [
+            common_size(student, teacher)
+            for shapes in setup.teachers
+            for student, teacher in zip(setup.student["stages"], shapes["stages"], strict=True)
+        ]
+        positions = [height * width for height, width in sizes]
+        if max(positions) < 2:
+            raise InputError(
+                "at compares where maps are active, but none of its pairs of maps shares more than one position: "
+                "choose layers with larger maps (at.layers) or a larger data.image_size."
+            )
+        self.weights = [self._weight(count) for count in positions]
+
+    def _weight(self, positions: int) -> float:
+        if self.cfg.weight is not None:
+            return float(self.cfg.weight)
+        return WEIGHT if self.cfg.form == "code" else WEIGHT / positions
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        losses = [
+            weight * attention_loss(student, teacher, self.cfg.p, self.cfg.form)
+            for weight, (student, teacher) in zip(self.weights, paired_stages(batch), strict=True)
+        ]
+        return {"attention": sum(losses[1:], losses[0])}

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from kdtool.errors import InputError
+from kdtool_methods.at import AT, attention_loss
+from tests.methods.pairs import assert_agrees, batch_of, gradients, random, setup_of
+
+
+def literal(p, form):
+    def attention(sample):
+        channels, height, width = sample.shape
+        flat = [
+            sum(sample[c, y, x].abs() ** p for c in range(channels)) / channels
+            for y in range(height)
+            for x in range(width)
+        ]
+        norm = sum(value**2 for value in flat) ** 0.5
+        return [value / norm for value in flat]
+
+    def loss(student, teacher):
+        total, entries = 0.0, 0
+        for s, t in zip(student, teacher, strict=True):
+            gaps = [a - b for a, b in zip(attention(s), attention(t), strict=True)]
+            entries += len(gaps)
+            if form == "code":
+                total = total + sum(gap**2 for gap in gaps)
+            else:
+                total = total + sum(gap.abs() ** p for gap in gaps) ** (1 / p) / 2
+        return total / (entries if form == "code" else len(student))
+
+    return loss
+
+
+@pytest.mark.parametrize("form", ["code", "paper"])
+@pytest.mark.parametrize("p", [1, 2, 3.5])
+@pytest.mark.parametrize("size", [2, 3])
+def test_it_is_the_equation(p, form, size):
+    fast = lambda s, t: attention_loss(s, t, p, form)  # noqa: E731
+    assert_agrees(fast, literal(p, form), random(size, 3, 2, 3), random(size, 5, 2, 3, seed=1))
+
+
+@pytest.mark.parametrize(("student", "teacher"), [((3, 4, 4), (5, 2, 2)), ((3, 2, 4), (5, 4, 2)), ((6, 3), (4, 7))])
+def test_the_larger_map_is_pooled(student, teacher):
+    student, teacher = random(2, *student), random(2, *teacher, seed=1)
+
+    def pooled(student, teacher):
+        maps = [x if x.ndim == 4 else x.transpose(1, 2).unsqueeze(3) for x in (student, teacher)]
+        size = [min(a, b) for a, b in zip(maps[0].shape[2:], maps[1].shape[2:], strict=True)]
+        return literal(2, "code")(*(F.adaptive_avg_pool2d(x, size) for x in maps))
+
+    assert_agrees(attention_loss, pooled, student, teacher)
+
+
+@pytest.mark.parametrize("form", ["code", "paper"])
+def test_limits(form):
+    feat = random(3, 4, 2, 2)
+    same = attention_loss(feat, feat.detach(), form=form)
+    assert same.item() == 0
+    assert torch.autograd.grad(same, feat)[0].isfinite().all()
+    assert attention_loss(5 * feat[:, :2].repeat(1, 3, 1, 1), feat[:, :2], form=form).item() < 1e-15
+    for student in (torch.zeros(3, 4, 2, 2), torch.ones(3, 4, 2, 2), 1e4 * torch.ones(3, 4, 2, 2)):
+        student.requires_grad_()
+        loss = attention_loss(student, random(3, 2, 2, 2, seed=1).float(), form=form)
+        (grad,) = torch.autograd.grad(loss, student)
+        assert math.isfinite(loss.item())
+        assert grad.isfinite().all()
+        assert grad.abs().max() < 100
+
+
+def test_half_precision_and_autocast_compute_in_fp32():
+    student, teacher = random(4, 3, 4, 4).bfloat16(), random(4, 5, 2, 2, seed=1).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = attention_loss(student, teacher)
+    assert got.dtype == torch.float32
+    assert got.item() == pytest.approx(attention_loss(student.double(), teacher.double()).item(), rel=1e-5)
+
+
+def test_an_unknown_form_is_refused():
+    with pytest.raises(ValueError, match="'code' or 'paper'"):
+        attention_loss(random(2, 3, 2, 2), random(2, 3, 2, 2), form="mean")
+
+
+def build(**options):
+    setup = setup_of([(2, 4, 4), (3, 2, 2)], [[(4, 4, 4), (5, 3, 3)], [(6, 2, 2), (5, 7)]])
+    return AT(AT.Config(**options), setup), batch_of(setup)
+
+
+@pytest.mark.parametrize("form", ["code", "paper"])
+def test_the_method_weighs_and_sums_layers_and_teachers(form):
+    method, batch = build(form=form)
+    stages, want = batch.student.taps["stages"], 0
+    for teacher, positions in zip(batch.teachers, ((16, 4), (4, 2)), strict=True):
+        for student, feat, count in zip(stages, teacher.taps["stages"], positions, strict=True):
+            weight = 1000 if form == "code" else 1000 / count
+            want = want + weight * attention_loss(student, feat, form=form)
+    terms = method.loss(batch)
+    assert list(terms) == ["attention"]
+    torch.testing.assert_close(terms["attention"], want)
+    assert gradients(method, batch, method.loss) == {"stages.0", "stages.1"}
+    assert build(form=form, weight=3.0)[0].weights == [3.0] * 4
+
+
+def test_layers_pair_by_depth_or_by_name():
+    assert AT.taps(AT.Config()).student == {"stages": [0.25, 0.5, 0.75, 1.0]}
+    taps = AT.taps(AT.Config(student_layers=["a"], teacher_layers=["b"]))
+    assert (taps.student, taps.teacher) == ({"stages": ["a"]}, {"stages": ["b"]})
+
+
+def test_maps_of_one_position_are_refused_unless_others_are_larger():
+    with pytest.raises(InputError, match=r"at\.layers"):
+        AT(AT.Config(), setup_of([(2, 1, 1)], [[(4, 3, 3)]]))
+    AT(AT.Config(), setup_of([(2, 2, 2), (2, 1, 1)], [[(4, 3, 3), (4, 1, 1)]]))
