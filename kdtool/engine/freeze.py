@@ -85,10 +85,16 @@ def _norms_reached(roots: list[nn.Module]) -> Iterator[set[nn.Module]]:
 @contextmanager
 def restored_buffers(module: nn.Module) -> Iterator[None]:
     """Put every buffer (running statistics, memory banks) back as it was."""
-    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    before = [
+        (child, name, buffer, buffer.clone())
+        for child in module.modules()
+        for name, buffer in child.named_buffers(recurse=False)
+    ]
     try:
         yield
     finally:
         with torch.no_grad():
-            for name, buffer in module.named_buffers():
-                buffer.copy_(before[name])
+            for child, name, buffer, content in before:
+                # The same tensor again: a network may have replaced it by one of another shape (ConViT's positions).
+                child._buffers[name] = buffer
+                buffer.copy_(content)

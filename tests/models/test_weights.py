@@ -62,6 +62,7 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path, nam
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04", b"PK\x03\x04broken"])
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
 def test_a_file_that_is_no_checkpoint(tmp_path: Path, content: bytes, name: str) -> None:
