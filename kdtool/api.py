@@ -10,8 +10,9 @@ from typing import Any
 from kdtool import recipe as recipes
 from kdtool.chain import links
 from kdtool.engine.signals import StopRequest
+from kdtool.environment import as_recorded
 from kdtool.report.events import Reporter
-from kdtool.runfolder import RECIPE, RESULT, choose_folder, claimed, open_for_resume, write_whole
+from kdtool.runfolder import RECIPE, RESULT, choose_folder, claimed, held, open_for_resume, write_whole
 from kdtool.runner import Run
 from kdtool.schema import Recipe
 
@@ -66,11 +67,12 @@ def run(
         if finished is not None:
             reporter.done(finished)
             return Result(folder, finished)
-        return _execute(checked, reporter, folder)
+        with held(folder), as_recorded(folder, reporter.warn), StopRequest() as stop:
+            return _execute(checked, reporter, folder, stop)
     checked = _read(recipe, reporter)
     if dry_run:
         return Result(None, Run(checked, reporter).describe())
-    return _execute(checked, reporter, choose_folder(checked))
+    return _start(checked, reporter)
 
 
 def _read(recipe: Recipe | Mapping[str, Any] | str | Path | None, reporter: Reporter) -> Recipe:
@@ -81,26 +83,35 @@ def _read(recipe: Recipe | Mapping[str, Any] | str | Path | None, reporter: Repo
     return recipes.load(recipe, note=reporter.note)
 
 
-def _execute(recipe: Recipe, reporter: Reporter, folder: Path) -> Result:
-    *early, last = links(recipe, folder)
+def _start(recipe: Recipe, reporter: Reporter) -> Result:
+    # The first link is built before the folder is, so that bad input leaves nothing behind.
+    first = links(recipe, choose_folder(recipe))[0]
     with StopRequest() as stop:
-        # The first link is built before the folder is, so that bad input leaves nothing behind.
-        run = Run((early or [last])[0], reporter, Path((early or [last])[0].out or folder))
+        run = Run(first, reporter)
         stop.check("the same command")
-        with claimed(folder, recipe):
-            for number, link in enumerate(early):
-                _finish(link, run if number == 0 else None, reporter, stop)
-            if early:
-                run = Run(last, reporter, folder, chain=[str(link.out) for link in early])
-            return Result(folder, run.execute(stop))
+        with claimed(recipe) as folder:
+            return _execute(recipe, reporter, folder, stop, run)
 
 
-def _finish(link: Recipe, run: Run | None, reporter: Reporter, stop: StopRequest) -> None:
-    """Run one early link of a chain, unless an earlier process finished it."""
+def _execute(recipe: Recipe, reporter: Reporter, folder: Path, stop: StopRequest, first: Run | None = None) -> Result:
+    """Run all links of a chain, or the only one; ``first`` is the first of them where it is built already."""
+    *early, last = links(recipe, folder)
+    for link in early:
+        _finish(link, first, folder, reporter, stop)
+        first = None
+    run = first or Run(last, reporter)
+    run.folder, run.chain = folder, [str(link.out) for link in early]
+    return Result(folder, run.execute(stop))
+
+
+def _finish(link: Recipe, run: Run | None, whole: Path, reporter: Reporter, stop: StopRequest) -> None:
+    """Run one early link of the chain in ``whole``, unless an earlier process finished it."""
     folder = Path(link.out or "")
     if (folder / RESULT).is_file():
         reporter.note(f"{link.student.model}: done before ({folder})")
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / RECIPE, recipes.to_yaml(link))
-    (run or Run(link, reporter, folder)).execute(stop)
+    run = run or Run(link, reporter)
+    run.folder, run.resume_folder = folder, whole
+    run.execute(stop)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -30,14 +30,23 @@ def _lock(path: Path) -> FileLock:
 
 
 @contextmanager
-def waiting_lock(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock file ``path``; ``on_wait`` is called once if another process holds it."""
+def waiting_lock(path: Path, on_wait: Callable[[], None], check: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock file ``path``.
+
+    Args:
+        path: made where it does not exist.
+        on_wait: called once if another process holds it.
+        check: called several times a second while waiting; what it raises ends the wait.
+    """
     lock = _lock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         on_wait()
-        lock.acquire()
+        while not lock.is_locked:
+            check()
+            with suppress(Timeout):
+                lock.acquire(timeout=0.3)
     try:
         yield
     finally:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kdtool import environment
 from kdtool import recipe as recipes
 from kdtool.errors import InputError
 from kdtool.home import sole_lock
@@ -32,7 +35,7 @@ def _short(model: str) -> str:
 
 
 def choose_folder(recipe: Recipe) -> Path:
-    """Return the folder of a new run.
+    """Return the folder of a new run; a default one may be taken by another process until it is claimed.
 
     Raises:
         InputError: ``out`` exists and is not empty.
@@ -40,30 +43,80 @@ def choose_folder(recipe: Recipe) -> Path:
     if recipe.out is None:
         return default_folder(recipe, Path("runs"))
     folder = Path(recipe.out)
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        hint = (
-            f"go on with it by --resume {folder}, or" if (folder / RECIPE).is_file() else "it is not a run of kdtool:"
-        )
-        raise InputError(f"--out {folder} exists already: {hint} choose another --out.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise _taken(folder)
     return folder
 
 
+def _taken(folder: Path) -> InputError:
+    is_run = folder.is_dir() and (folder / RECIPE).is_file()
+    hint = f"go on with it by --resume {folder}, or" if is_run else "it is not a run of kdtool:"
+    return InputError(f"--out {folder} exists already: {hint} choose another --out.")
+
+
+def resume_command(folder: Path) -> str:
+    """Return the command that goes on with a run, ready for a shell."""
+    return f"kdtool run --resume {shlex.quote(str(folder))}"
+
+
 @contextlib.contextmanager
-def claimed(folder: Path, recipe: Recipe) -> Iterator[None]:
-    """Create a new run's folder and hold it; a run that ends in bad input before training leaves nothing behind."""
+def claimed(recipe: Recipe) -> Iterator[Path]:
+    """Make and hold a new run's folder; a run that ends in bad input before training leaves nothing behind.
+
+    Raises:
+        InputError: the folder is not empty, or another process holds it.
+    """
+    folder = choose_folder(recipe)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    fresh = not (folder / RECIPE).exists()
     try:
-        with sole_lock(folder / LOCK, f"the run folder {folder}"):
-            write_whole(folder / RECIPE, recipes.to_yaml(recipe, header=f"kdtool run --resume {folder}"))
-            yield
+        folder = _make(folder, recipe)
+        with held(folder):
+            # Looked at again: another run may have come and gone since it was chosen.
+            if any(path.name != LOCK for path in folder.iterdir()):
+                raise _taken(folder)
+            write_whole(folder / RECIPE, recipes.to_yaml(recipe, header=resume_command(folder)))
+            write_whole(folder / environment.FILE, json.dumps(environment.current(), indent=2) + "\n")
+            try:
+                yield folder
+            except InputError:
+                _empty(folder)
+                raise
     except InputError:
-        if fresh and not list(folder.glob("**/checkpoints")):
-            (folder / RECIPE).unlink(missing_ok=True)
-            for path in made:
+        for path in dict.fromkeys((folder, *made)):
+            if path in made or recipe.out is None:
                 with contextlib.suppress(OSError):
                     path.rmdir()
         raise
+
+
+def _make(folder: Path, recipe: Recipe) -> Path:
+    """Make a new run's folder; of runs that chose the same default one at once, each gets its own."""
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=recipe.out is not None)
+            return folder
+        except FileExistsError:
+            if recipe.out is not None:
+                raise _taken(folder) from None
+            folder = choose_folder(recipe)
+        except OSError as error:
+            raise InputError(f"cannot make the folder {folder}: {error.strerror}. Choose another --out.") from error
+
+
+def _empty(folder: Path) -> None:
+    """Remove what a run wrote, unless there is training in it."""
+    if any(folder.glob("**/checkpoints")):
+        return
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != LOCK:
+            path.unlink()
+
+
+def held(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold a run's folder, so that no two processes write to it."""
+    return sole_lock(folder / LOCK, f"the run folder {folder}")
 
 
 def write_whole(path: Path, text: str) -> None:

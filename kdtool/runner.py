@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -21,6 +22,7 @@ from kdtool.data.loader import Loader, make_loader
 from kdtool.data.sources import DataSet, Split, default_image_size, open_data, thin
 from kdtool.engine.evaluate import predict
 from kdtool.engine.job import Fitted, Job
+from kdtool.engine.optim import build_optimizer
 from kdtool.engine.plan import plan_stages
 from kdtool.engine.precision import Precision, pick_device
 from kdtool.engine.signals import StopRequest
@@ -32,7 +34,7 @@ from kdtool.models.measure import macs, parameters
 from kdtool.models.save import save_student
 from kdtool.networks import Networks, build_student, build_teachers, make_method, tap_networks
 from kdtool.report.events import Reporter
-from kdtool.runfolder import RESULT, write_whole
+from kdtool.runfolder import RESULT, resume_command, write_whole
 from kdtool.schema import Recipe
 from kdtool.tasks.image_classification import ImageClassification
 from kdtool.teachers import Preparation, accuracy, check_teacher, prepare
@@ -49,12 +51,14 @@ class Run:
         recipe: checked.
         reporter: who is told.
         folder: where the run goes; None for a dry run.
+        resume_folder: what a stopped run is resumed by, where that is not ``folder``: a link's whole chain.
         chain: folders of the runs that made this one's teacher.
     """
 
     recipe: Recipe
     reporter: Reporter
     folder: Path | None = None
+    resume_folder: Path | None = None
     chain: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -84,6 +88,15 @@ class Run:
             min(recipe.train.batch_size, len(self.train_split.labels)),
         )
         self.stages = plan_stages(self.method, recipe.train.epochs, recipe.train.task_weight)
+        self._check_optimizers()
+
+    def _check_optimizers(self) -> None:
+        """Refuse unknown optimizers before hours of teacher training, not after."""
+        build_optimizer(self.recipe.optim, self.networks.student.module)
+        for number, (section, built) in enumerate(zip(self.recipe.teacher, self.networks.teachers, strict=True)):
+            if built.needs_training and not self.online:
+                where = f"teacher.{number}" if len(self.recipe.teacher) > 1 else "teacher"
+                build_optimizer(section.train.optim, built.module, f"{where}.train.optim")
 
     def _loader(self, split: Split, train: bool) -> Loader:
         cfg, networks = self.recipe.train, self.networks
@@ -144,7 +157,7 @@ class Run:
 
     @property
     def resume_command(self) -> str:
-        return f"kdtool run --resume {self.folder}"
+        return resume_command(self.resume_folder or self.folder or Path())
 
     def _ready_teachers(self, stop: StopRequest) -> None:
         prep = Preparation(self.recipe, self.data, self.device, self.reporter, stop, self.resume_command)
@@ -204,8 +217,6 @@ class Run:
 
     def _job(self, phase: str, student: Backbone, folder: Path) -> Job:
         recipe = self.recipe
-        plain = {key: value for key, value in recipes.to_dict(recipe).items() if key not in ("out", "checkpoint")}
-        decides = json.dumps([phase, plain, self.data.fingerprint], sort_keys=True, default=str)
         return Job(
             phase=phase,
             student=student,
@@ -218,9 +229,20 @@ class Run:
             checkpoint=recipe.checkpoint,
             folder=folder,
             device=self.device,
-            key=hashlib.sha256(decides.encode()).hexdigest(),
+            key=self._key(phase),
             resume_command=self.resume_command,
         )
+
+    def _key(self, phase: str) -> str:
+        """Return the digest of what decides a training: weights by what they are, not by where they lie."""
+        plain = copy.deepcopy(self.recipe)
+        plain.student.weights = ""
+        for section in plain.teacher:
+            section.weights = ""
+        keys = {key: value for key, value in recipes.to_dict(plain).items() if key not in ("out", "checkpoint")}
+        weights = [built.weights_id for built in (self.networks.student, *self.networks.teachers)]
+        decides = json.dumps([phase, keys, weights, self.data.fingerprint], sort_keys=True, default=str)
+        return hashlib.sha256(decides.encode()).hexdigest()
 
     @cached_property
     def _val_loader(self) -> Loader | None:

@@ -63,7 +63,9 @@ def prepare(section: Teacher, built: Built, prep: Preparation) -> None:
     folder = home() / "teachers" / f"{_file_name(built.name)}-{key[:16]}"
     say = prep.reporter.note
     with waiting_lock(
-        folder.with_suffix(".lock"), lambda: say(f"waiting for another run that is training teacher {built.name}")
+        folder.with_name(folder.name + ".lock"),
+        on_wait=lambda: say(f"waiting for another run that is training teacher {built.name}"),
+        check=lambda: prep.stop.check(prep.resume_command),
     ):
         about = folder / "teacher.json"
         if about.is_file():
@@ -82,7 +84,7 @@ def _train(section: Teacher, built: Built, prep: Preparation, folder: Path, key:
         norm = (built.mean, built.std)
         return make_loader(prep.data, split, cfg, built.image_size, norm, how.batch_size, how.seed, prep.device, train)
 
-    working = folder.with_suffix(".partial")
+    working = folder.with_name(folder.name + ".partial")
     job = Job(
         phase=f"teacher {built.name}",
         student=built.tapped(),

@@ -26,8 +26,13 @@ class _Trainables(nn.Module):
         return names
 
 
-def build_optimizer(cfg: Optim, step: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(cfg: Optim, step: nn.Module, section: str = "optim") -> torch.optim.Optimizer:
     """Return timm's optimizer over the parameters that train.
+
+    Args:
+        cfg: which one, and how.
+        step: the modules that train.
+        section: the recipe's name of ``cfg``, for messages.
 
     Raises:
         InputError: unknown name, or options that this optimizer does not take.
@@ -35,7 +40,7 @@ def build_optimizer(cfg: Optim, step: nn.Module) -> torch.optim.Optimizer:
     from timm.optim import create_optimizer_v2, list_optimizers
 
     if cfg.name.split("_")[-1].lower() not in list_optimizers() and cfg.name.lower() not in list_optimizers():
-        raise InputError(f"optim.name={cfg.name} is no timm optimizer. {did_you_mean(cfg.name, list_optimizers())}")
+        raise InputError(f"{section}.name={cfg.name} is no timm optimizer. {did_you_mean(cfg.name, list_optimizers())}")
     try:
         optimizer: torch.optim.Optimizer = create_optimizer_v2(
             _Trainables(step),
@@ -46,8 +51,8 @@ def build_optimizer(cfg: Optim, step: nn.Module) -> torch.optim.Optimizer:
             filter_bias_and_bn=not cfg.decay_norm_and_bias,
             **cfg.options,
         )
-    except (TypeError, ValueError) as error:
-        raise InputError(f"optim: {cfg.name} does not take these settings: {error}") from error
+    except Exception as error:  # whatever a constructor raises: options, a missing package, a device it needs
+        raise InputError(f"{section}: {cfg.name} cannot be used with these settings: {error}") from error
     return optimizer
 
 

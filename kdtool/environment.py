@@ -1,0 +1,45 @@
+"""What decides a run's bytes beside its recipe: versions, and the number of threads that sums are split over."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kdtool import __version__
+
+FILE = "environment.json"
+
+
+def current() -> dict[str, Any]:
+    """Return the versions in use and torch's number of threads."""
+    import timm
+    import torch
+
+    versions = {"kdtool": __version__, "python": platform.python_version(), "torch": torch.__version__}
+    return {**versions, "timm": timm.__version__, "threads": torch.get_num_threads()}
+
+
+@contextmanager
+def as_recorded(folder: Path, warn: Callable[[str], None]) -> Iterator[None]:
+    """Compute with the number of threads that the run in ``folder`` began with; other versions only bring a warning."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        recorded = json.loads((folder / FILE).read_text())
+        threads = int(recorded.pop("threads"))
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        recorded, threads = {}, before  # an edited or missing note must not keep a run from going on
+    now = current()
+    other = [f"{name} {was}, now {now[name]}" for name, was in recorded.items() if now.get(name, was) != was]
+    if other:
+        warn(f"the run in {folder} began with {'; '.join(other)}: it may not end with the same bytes.")
+    torch.set_num_threads(max(1, threads))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
