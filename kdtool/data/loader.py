@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import signal
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,16 +13,23 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kdtool.data.mixing import mix_labels
 from kdtool.data.order import class_uniform_order, random_order
 from kdtool.data.sources import DataSet, Images, Split
 from kdtool.data.views import Views
+from kdtool.errors import InputError, RunError
 from kdtool.schema import Data
 
 DECODERS = 4
 """Threads that decode a data set into memory; PIL releases the interpreter while it decodes."""
+
+DEVICE_SHARE = 0.25
+"""Kept pixels live on the GPU where they take no more than this share of its free memory, else beside it."""
+
+GRACE_SECONDS = 30
+"""How long a worker goes on after SIGTERM."""
 
 
 @dataclass
@@ -80,16 +90,16 @@ class Loader:
         count = len(split)
         self.steps = count // self.batch_size if drop_last else -(-count // self.batch_size)
         self.workers = workers
-        size = count * 3 * views.size**2
-        self.in_memory = views.fixed and size <= memory_budget_gb * 1e9
+        self.size = count * 3 * views.size**2
+        self.in_memory = views.fixed and self.size <= memory_budget_gb * 1e9
         self._pixels: Tensor | None = None
         self._stream: _Stream | None = None
-        self.placement = self._explain(size, memory_budget_gb)
+        self.placement = self._explain(memory_budget_gb)
 
-    def _explain(self, size: int, budget: float) -> str:
+    def _explain(self, budget: float) -> str:
         if self.in_memory:
-            return f"decoded once and kept in memory ({size / 1e6:.0f} MB)"
-        why = f"{size / 1e9:.1f} GB is over data.memory_budget_gb={budget:g}" if self.views.fixed else (
+            return f"decoded once and kept in memory ({self.size / 1e6:.0f} MB)"
+        why = f"{self.size / 1e9:.1f} GB is over data.memory_budget_gb={budget:g}" if self.views.fixed else (
             "every view is cropped or augmented anew"
         )  # fmt: skip
         return f"streamed through {self.workers} workers ({why})" if self.workers else f"decoded as needed ({why})"
@@ -135,10 +145,20 @@ class Loader:
 
     def _from_memory(self, batches: list[Tensor]) -> Iterator[Tensor]:
         if self._pixels is None:
-            shared: _Pixels = self.split.decoded.setdefault(self.views.pixels_key, _Pixels(self.split.images))
-            self._pixels = shared.get(self.split.rows, self.views).to(self.device)
+            self._pixels, self._at = self._decode_all()
+        place = self._pixels.device
         for batch in batches:
-            yield self._pixels[batch.to(self.device)]
+            yield self._pixels[self._at[batch].to(place)].to(self.device)
+
+    def _decode_all(self) -> tuple[Tensor, Tensor]:
+        """Return pixels, and for each position of the split where in them its sample is."""
+        shared: _Pixels = self.split.decoded.setdefault(self.views.pixels_key, _Pixels(self.split.images))
+        pixels = shared.get(self.split.rows, self.views)
+        if self.device.type == "cpu" or (
+            self.device.type == "cuda" and self.size > torch.cuda.mem_get_info(self.device)[0] * DEVICE_SHARE
+        ):
+            return pixels, self.rows  # no copy: splits of the same images share them
+        return pixels[self.rows].to(self.device), torch.arange(len(self.rows))
 
     def _streamed(self, batches: list[Tensor], view: int) -> Iterator[Tensor]:
         if self._stream is None:
@@ -199,7 +219,7 @@ class _Pixels:
         self.pixels: Tensor | None = None
 
     def get(self, rows: np.ndarray, views: Views) -> Tensor:
-        """Return uint8 (len(rows), 3, S, S)."""
+        """Return uint8 (len(images), 3, S, S), decoded at least at these rows."""
         if self.pixels is None:
             # Untouched pages cost nothing, so rows that no split wants take no memory.
             self.pixels = torch.empty((len(self.images), 3, views.size, views.size), dtype=torch.uint8)
@@ -212,47 +232,94 @@ class _Pixels:
             for _ in pool.map(decode, missing.tolist(), chunksize=64):
                 pass
         self.done[missing] = True
-        return pixels[torch.from_numpy(rows)]
+        return pixels
 
 
 class _Stream:
     """Decoded batches from worker processes (or this one), in the order asked for."""
 
     def __init__(self, split: Split, views: Views, workers: int, pin: bool):
-        self.plan: list[list[tuple[int, int]]] = []
+        self.plan, self.workers = _Plan(), workers
         self.loader: Any = DataLoader(
-            _Decoder(split, views),
-            batch_sampler=_Plan(self),
+            _Decoder(split.images, split.rows, views),
+            sampler=self.plan,
+            batch_size=None,
             num_workers=workers,
-            collate_fn=torch.stack,
             pin_memory=pin,
             persistent_workers=workers > 0,
+            worker_init_fn=_outlive_signals,
             # Of its own, so that starting workers draws nothing from the run's generator.
             generator=torch.Generator(),
         )
+        self._ending: Any = None
 
     def read(self, batches: list[Tensor], view: int) -> Iterator[Tensor]:
-        self.plan = [[(position, view) for position in batch.tolist()] for batch in batches]
-        yield from self.loader
+        self.plan.steps = [(batch, view) for batch in batches]
+        iterator = iter(self.loader)
+        if self.workers and self._ending is None:
+            # Whoever still refers to the loader (a circle, a traceback, the end of the program): workers are told to
+            # end while their queues still work. Left to torch, each takes seconds.
+            self._ending = weakref.finalize(self, iterator._shutdown_workers)
+            atexit.register(self._ending)
+        for decoded in self._watched(iterator):
+            if isinstance(decoded, str):
+                raise InputError(decoded)
+            yield decoded
+
+    def _watched(self, iterator: Iterator[Any]) -> Iterator[Any]:
+        while True:
+            try:
+                decoded = next(iterator, None)
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise RunError(
+                    f"a process that decodes images ended ({error}). It may have run out of memory: data.workers="
+                    f"{self.workers // 2} needs less."
+                ) from error
+            if decoded is None:
+                return
+            yield decoded
 
 
-class _Plan:
-    """The batches that a stream is asked for, as a sampler."""
+_Step = tuple[Tensor, int]
+"""Positions in the split, and the view."""
 
-    def __init__(self, stream: _Stream):
-        self.stream = stream
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return iter(self.stream.plan)
+class _Plan(Sampler[_Step]):
+    """The batches that a stream is asked for."""
+
+    def __init__(self) -> None:
+        self.steps: list[_Step] = []
+
+    def __iter__(self) -> Iterator[_Step]:
+        return iter(self.steps)
 
     def __len__(self) -> int:
-        return len(self.stream.plan)
+        return len(self.steps)
 
 
-class _Decoder(Dataset[Tensor]):
-    def __init__(self, split: Split, views: Views):
-        self.split, self.views = split, views
+class _Decoder(Dataset[Any]):
+    """Decodes a batch; an error in what the user gave comes back as its message, without a worker's traceback."""
 
-    def __getitem__(self, at: tuple[int, int]) -> Tensor:
-        row = int(self.split.rows[at[0]])
-        return self.views.host(self.split.images[row], row, at[1])
+    def __init__(self, images: Images, rows: np.ndarray, views: Views):
+        self.images, self.rows, self.views = images, rows, views
+
+    def __getitem__(self, step: _Step) -> Tensor | str:
+        positions, view = step
+        rows = self.rows[positions.numpy()].tolist()
+        try:
+            return torch.stack([self.views.host(self.images[row], row, view) for row in rows])
+        except InputError as error:
+            return str(error)
+
+
+def _outlive_signals(worker: int) -> None:
+    """Leave Ctrl-C and SIGTERM to the main process, which has a step to finish and a checkpoint to write.
+
+    Schedulers signal all processes at once. A worker that is told to end still does, some seconds later, in case
+    nobody is left to tell it otherwise.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_SECONDS))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -89,10 +90,11 @@ class Views:
 
     @cached_property
     def _augment(self) -> Any:
-        from timm.data.auto_augment import auto_augment_transform, rand_augment_transform
+        from timm.data import auto_augment as theirs
 
         policy = str(self.cfg.auto_augment)
-        make = rand_augment_transform if policy.startswith("rand") else auto_augment_transform
+        kinds = {"rand": theirs.rand_augment_transform, "augmix": theirs.augment_and_mix_transform}
+        make = next((kinds[k] for k in kinds if policy.startswith(k)), theirs.auto_augment_transform)
         fill = tuple(round(255 * m) for m in self.mean.tolist())
         try:
             return make(policy, {"translate_const": int(0.45 * self.size), "img_mean": fill})
@@ -103,16 +105,19 @@ class Views:
 
     def host(self, image: Image.Image, row: int, view: int) -> Tensor:
         """Return uint8 (3, S, S) pixels of one image."""
+        augments = self.train and bool(self.cfg.auto_augment)
         if self.crop == "resized":
             box = self._box(image.size, row, view)
             image = image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box)
-        if self.train and self.cfg.auto_augment:
-            if self.crop != "resized":
-                image = Image.fromarray(self._evaluate(image).permute(1, 2, 0).numpy())
+        else:
+            pixels: Tensor = self._evaluate(image)
+            if not augments:
+                return pixels
+            image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+        if augments:
             with seeded_libraries("augment", self.seed, view, row):
                 image = self._augment(image)
-        pixels: Tensor = self._evaluate(image)
-        return pixels
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
     def _box(self, size: tuple[int, int], row: int, view: int) -> tuple[float, float, float, float]:
         """Return the box (left, top, right, bottom) of a random resized crop."""
@@ -135,13 +140,13 @@ class Views:
             rows_B: int64 rows of the samples.
             view: which view.
         """
-        rows_B = rows_B.cpu()
+        rows_B, to = rows_B.cpu(), pixels_B3SS.device
         pixels = self._shift_and_flip(pixels_B3SS, rows_B, view)
-        # The very operations of torchvision's ToTensor and Normalize, so that evaluation is theirs bit for bit.
-        images = pixels.float() / 255
+        # The very operations of ToTensor and Normalize, so that evaluation is torchvision's bit for bit. Divisors
+        # are tensors on the device: by a plain number, CUDA multiplies with its reciprocal.
+        images = pixels.float() / torch.full((), 255.0, device=to)
         if self.train and self.cfg.color_jitter > 0:
-            images = self._recolour(images, rows_B, view)
-        to = images.device
+            images = self._recolour(images, pixels, rows_B, view)
         images = (images - self.mean.to(to)[:, None, None]) / self.std.to(to)[:, None, None]
         return self._erase(images, rows_B, view) if self.train and self.cfg.erase > 0 else images
 
@@ -164,22 +169,29 @@ class Views:
         moved = padded.permute(0, 2, 3, 1)[sample, ys_BS.to(to)[:, :, None], xs_BS.to(to)[:, None, :]]
         return moved.permute(0, 3, 1, 2)
 
-    def _recolour(self, images: Tensor, rows_B: Tensor, view: int) -> Tensor:
+    def _recolour(self, images: Tensor, pixels: Tensor, rows_B: Tensor, view: int) -> Tensor:
+        """Change contrast, brightness and saturation of images in [0, 1] whose uint8 values are ``pixels``."""
+
         def factor(what: str) -> Tensor:
             drawn = 1 + self.cfg.color_jitter * (2 * self._draw(rows_B, what, view) - 1)
             return drawn.to(images.device, torch.float32).view(-1, 1, 1, 1)
 
-        images = (images * factor("brightness")).clamp(0, 1)
-        mean = _luma(images).mean((2, 3), keepdim=True)
+        # Contrast comes first, around a mean of whole numbers: a sum of floats would depend on threads and batch size.
+        sums_B3 = pixels.sum((2, 3), dtype=torch.int64).cpu()
+        mean_B = (sums_B3 * torch.tensor([299, 587, 114])).sum(1).double() / (1000 * 255 * self.size**2)
+        mean = mean_B.float().to(images.device).view(-1, 1, 1, 1)
         images = (mean + (images - mean) * factor("contrast")).clamp(0, 1)
-        grey = _luma(images)
+        images = (images * factor("brightness")).clamp(0, 1)
+        grey = (images[:, :1] * 0.299 + images[:, 1:2] * 0.587) + images[:, 2:] * 0.114
         return (grey + (images - grey) * factor("saturation")).clamp(0, 1)
 
     def _erase(self, images: Tensor, rows_B: Tensor, view: int) -> Tensor:
         """Set a random box to zero: the mean colour, after normalising."""
         low, high = ERASE_AREA
         side = torch.sqrt(low + (high - low) * self._draw(rows_B, "erase area", view)) * self.size
-        stretch = torch.exp((2 * self._draw(rows_B, "erase aspect", view) - 1) * ERASE_ASPECT / 2)
+        # One by one: torch's exp may differ in the last bit between a lone number and one of a vector.
+        logs = (self._draw(rows_B, "erase aspect", view) * 2 - 1) * (ERASE_ASPECT / 2)
+        stretch = torch.tensor([math.exp(x) for x in logs.tolist()], dtype=torch.float64)
         inside = []
         for axis, length in (("y", side * stretch), ("x", side / stretch)):
             length = length.clamp(max=self.size)
@@ -189,8 +201,3 @@ class Views:
         chosen = self._draw(rows_B, "erase", view) < self.cfg.erase
         box = inside[0][:, :, None] & inside[1][:, None, :] & chosen[:, None, None]
         return images.masked_fill(box[:, None].to(images.device), 0.0)
-
-
-def _luma(images: Tensor) -> Tensor:
-    weights = torch.tensor([0.299, 0.587, 0.114], device=images.device).view(1, 3, 1, 1)
-    return (images * weights).sum(1, keepdim=True)
