@@ -9,6 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+LEARNT_TOKENS = ("cls_token", "class_token", "dist_token", "reg_token", "register_tokens")
+"""What vision transformers call the parameters that they put before the grid's tokens."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -54,11 +57,12 @@ def layout_of(tensor: Tensor, tapped: nn.Module, network: nn.Module, batch: int)
 
 
 def _prefix_tokens(network: nn.Module) -> int:
-    """Return how many tokens come before the grid's: as the network says, else one where it has a class token."""
+    """Return how many tokens come before the grid's: as the network says, else as many as it learns."""
     said = getattr(network, "num_prefix_tokens", None)
     if isinstance(said, int):
         return said
-    return 1 if isinstance(getattr(network, "cls_token", None), Tensor) else 0
+    learnt = (parameter for name, parameter in network.named_parameters() if name.rpartition(".")[2] in LEARNT_TOKENS)
+    return sum(parameter.shape[-2] if parameter.ndim > 1 else 1 for parameter in learnt)
 
 
 def first_tensor(value: Any) -> Tensor | None:

@@ -55,8 +55,8 @@ def find_stages(module: nn.Module, images: Tensor) -> Stages:
     count = _timm_stages(module, images)
     if count:
         return Stages(count)
-    calls, _ = watch(module, images)
-    names = _feature_info(module, calls) or stages_of(module, calls)
+    calls, logits = watch(module, images)
+    names = _feature_info(module, calls) or stages_of(module, calls, logits.shape[1])
     if not names:
         raise InputError(
             "this network gives no feature maps or token sequences to number as stages; tap 'embedding' or a module "

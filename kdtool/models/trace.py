@@ -22,13 +22,14 @@ class Seen:
 
     @property
     def area(self) -> tuple[int, int] | None:
-        """(H, W) where the output is a map or the tokens of a square grid, else None."""
+        """(H, W) where the output is a map or the tokens of a grid, both square as the images are, else None."""
         if self.layout.kind == "tokens":
             side = isqrt(self.shape[1] - self.layout.prefix)
             return side, side
         if len(self.shape) != 4:
             return None
-        return (self.shape[1], self.shape[2]) if self.layout.kind == "channels last" else (self.shape[2], self.shape[3])
+        height, width = self.shape[1:3] if self.layout.kind == "channels last" else self.shape[2:4]
+        return (height, width) if height == width else None
 
 
 def watch(module: nn.Module, images: Tensor) -> tuple[list[Seen], Tensor]:
@@ -55,19 +56,21 @@ def watch(module: nn.Module, images: Tensor) -> tuple[list[Seen], Tensor]:
     return list(seen.values()), output
 
 
-def stages_of(module: nn.Module, calls: list[Seen]) -> list[str]:
+def stages_of(module: nn.Module, calls: list[Seen], num_classes: int) -> list[str]:
     """Return the names of a network's stages, shallow to deep.
 
     A stage is the last map of each resolution that the network does not go back above (so the squeezed maps of
     attention blocks are none). Maps in the middle of a block that itself ends at a smaller resolution count only
-    where there are no others, and what a global pooling gives is no stage. A network of one resolution, such as a
-    plain vision transformer, has its blocks as stages: the longest list of modules that all give the same shape.
+    where there are no others; what a global pooling gives is no stage, and neither is a convolutional classifier. A
+    network of one resolution, such as a plain vision transformer, has its blocks as stages: the longest list of
+    modules that all give the same shape.
     """
     groups: dict[tuple[int, int], list[Seen]] = {}
     largest = 0
     for call in reversed(_outside_of_tokens(calls)):
         area = call.area
-        if area is not None and area[0] * area[1] >= largest:
+        classifier = call.shape[1:] == (num_classes, 1, 1)
+        if area is not None and not classifier and area[0] * area[1] >= largest:
             largest = area[0] * area[1]
             groups.setdefault(area, []).insert(0, call)
     if len(groups) > 1 and (1, 1) in groups:

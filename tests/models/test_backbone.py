@@ -231,9 +231,29 @@ def test_watching_finds_the_stages_that_timm_names(name: str, known: int, extra:
     _, maps = module.forward_intermediates(images(size))
     calls, _ = watch(module, images(size))
     shapes = {call.name: call.shape for call in calls}
-    ours = [shapes[stage] for stage in stages_of(module, calls)]
+    ours = [shapes[stage] for stage in stages_of(module, calls, 7)]
     assert ours[:known] == [tuple(feat.shape) for feat in maps][:known]
     assert len(ours) <= known + extra
+
+
+@pytest.mark.parametrize(
+    ("name", "stages", "deepest"),
+    [
+        ("resnet18", ("relu", "layer1", "layer2", "layer3", "layer4"), (512, 2, 2)),
+        ("squeezenet1_1", ("features.1", "features.4", "features.7", "features"), (512, 3, 3)),
+        ("mobilenet_v2", ("features.1", "features.3", "features.6", "features.13", "features"), (1280, 2, 2)),
+        ("vit_b_16", tuple(f"encoder.layers.encoder_layer_{i}" for i in range(12)), (768, 4, 4)),
+    ],
+)
+def test_networks_from_elsewhere(name: str, stages: tuple[str, ...], deepest: tuple[int, ...]) -> None:
+    torchvision = pytest.importorskip("torchvision")
+    args = {"image_size": 64} if name == "vit_b_16" else {}
+    module = getattr(torchvision.models, name)(num_classes=7, **args)
+    net = Backbone(module, {"x": -1, "e": "embedding"}, 64).eval()
+    assert net.stages is not None
+    assert net.stages.names == stages
+    assert net.shapes(64)["x"] == deepest
+    assert len(net.shapes(64)["e"]) == 1
 
 
 def test_a_plain_pyramid_of_tokens_has_a_stage_for_each_resolution() -> None:
