@@ -53,7 +53,7 @@ class _Trainer:
         self.teachers = [t.to(job.device, self.precision.dtype).eval().requires_grad_(False) for t in job.teachers]
         for teacher in self.teachers:
             # The layout decides the kernels, and so the last bits: one just trained must not differ from one reloaded.
-            teacher.to(memory_format=layout)  # type: ignore[call-overload]
+            teacher.to(memory_format=layout)
         self.plan = plan_stages(job.method, job.train.epochs, job.train.task_weight)
         self.ema = self._average() if job.train.ema else None
         self.log = EpochLog(job.folder / "metrics.jsonl")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ def _read(path: Path) -> Any:
             raise InputError(f"{str(path)!r} is no safetensors file: {_first_line(error)}") from error
     try:
         # timm's and DeiT's checkpoints carry their command line as a Namespace, which is plain data.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch asks users to report how their file was pickled
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(
