@@ -1,22 +1,28 @@
-"""Data sets by the names of ``timm.data.create_dataset``: torch/…, hfds/…, hfids/…, wds/…, tfds/…."""
+"""Data sets by timm's names: ``torch/…``, ``hfds/…``, ``hfids/…``, ``wds/…``, ``tfds/…``."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
-from kdtool.data.sources import Source, Split
+from kdtool.data.decode import UNREADABLE, decode, to_rgb
+from kdtool.data.sources import Images, Source, Split
+from kdtool.data.timm_splits import VAL_NAMES, roles
 from kdtool.errors import InputError
 from kdtool.schema import Data
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 EXTRAS = {"datasets": "hfds", "webdataset": "wds"}
 """Which of kdtool's extras brings a package that a reader of timm's needs."""
+
+HASHED_IMAGES = 64
+"""How many images a split's fingerprint looks at, besides all labels."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +36,14 @@ class MapImages:
         return len(self.dataset)
 
     def __getitem__(self, row: int) -> Image.Image:
+        reader = getattr(self.dataset, "reader", None)
         try:
-            image: Image.Image = self.dataset[row][0]
-            return image.convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
+            if reader is None:
+                return to_rgb(self.dataset[row][0])
+            # timm's own data set would put the next image in the place of one that cannot be read.
+            with reader[row][0] as file:
+                return decode(file)
+        except UNREADABLE as error:
             raise InputError(f"image {row} of {self.name} cannot be read ({error}).") from error
 
 
@@ -47,7 +57,7 @@ class KeptImages:
         return len(self.encoded)
 
     def __getitem__(self, row: int) -> Image.Image:
-        return Image.open(io.BytesIO(self.encoded[row])).convert("RGB")
+        return decode(io.BytesIO(self.encoded[row]))
 
 
 def open_timm(cfg: Data) -> Source:
@@ -57,64 +67,91 @@ def open_timm(cfg: Data) -> Source:
         InputError: unknown name, missing package, files that are not there, or a stream larger than
             ``data.memory_budget_gb``.
     """
-    train, names = _split(cfg, cfg.train_split)
+    try:
+        found = roles(cfg)
+    except Exception as error:
+        raise _refusal(cfg, cfg.train_split, error) from error
+    kept = _Budget(cfg)
+    splits = {role: _open(cfg, name, kept) for role, name in found.items()}
+    if set(splits) == {"train"} and cfg.name.startswith("tfds/") and cfg.test_split == "auto":
+        splits |= _try(cfg, ("test", *VAL_NAMES), kept)
+    names = max((names for _, names in splits.values()), key=len)
+    train, test, val = (splits[role][0] if role in splits else None for role in ("train", "test", "val"))
     assert train is not None
-    if cfg.test_split != "auto":
-        test, _ = _split(cfg, cfg.test_split)
-        return Source(names, train, test, None, _fingerprint(cfg, train, test))
-    test, _ = _split(cfg, "test", optional=True)
-    val, _ = _split(cfg, "validation", optional=True) if test is None else (None, names)
-    return Source(names, train, test, val, _fingerprint(cfg, train, test or val))
+    return Source(names, train, test, val, _fingerprint(cfg, [split for split, _ in splits.values()]))
 
 
-def _split(cfg: Data, split: str, optional: bool = False) -> tuple[Split | None, list[str]]:
+def _try(cfg: Data, names: tuple[str, ...], kept: _Budget) -> dict[str, tuple[Split, list[str]]]:
+    """Open the first of these splits that is there; only its reader can tell."""
+    for name in names:
+        try:
+            return {"test": _open(cfg, name, kept)}
+        except InputError as error:
+            if "split" not in str(error.__cause__).lower():
+                raise
+    return {}
+
+
+class _Budget:
+    """Counts what streams have put into memory."""
+
+    def __init__(self, cfg: Data):
+        self.cfg, self.left = cfg, cfg.memory_budget_gb * 1e9
+
+    def take(self, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise InputError(
+                f"--data {self.cfg.name} is a stream of more than data.memory_budget_gb="
+                f"{self.cfg.memory_budget_gb:g} GB, and is read into memory: raise the budget, or use a data set that "
+                "is read by number (a folder, hfds/…)."
+            )
+
+
+def _open(cfg: Data, name: str, kept: _Budget) -> tuple[Split, list[str]]:
     from timm.data import create_dataset
     from torch.utils.data import IterableDataset
 
     try:
         dataset = create_dataset(
-            cfg.name, root=cfg.root, split=split, is_training=False, download=cfg.download, batch_size=1
+            cfg.name, root=cfg.root, split=name, is_training=False, download=cfg.download, batch_size=1
         )
         if isinstance(dataset, IterableDataset):
-            return _read_stream(cfg, dataset)
-        return _index(cfg, dataset)
-    except ImportError as error:
-        raise _missing(cfg, error) from error
-    except InputError:
-        raise
+            images, labels = _read_stream(cfg, dataset, kept)
+        else:
+            images, labels = MapImages(dataset, cfg.name), _labels(dataset)
     except Exception as error:  # each of timm's readers fails in its own way
-        if "install" in str(error).lower():
-            raise _missing(cfg, error) from error
-        if optional:
-            return None, []
-        where = f" in data.root={cfg.root}" if cfg.root else ""
-        raise InputError(
-            f"--data {cfg.name}: timm cannot open split {split!r}{where} ({type(error).__name__}: {error}). Check the "
-            "name, data.root and data.train_split; data.download=true fetches what timm can download."
-        ) from error
+        raise _refusal(cfg, name, error) from error
+    return Split(images, labels, np.arange(len(labels), dtype=np.int64)), _names(dataset, labels)
 
 
-def _missing(cfg: Data, error: Exception) -> InputError:
-    extra = next((extra for package, extra in EXTRAS.items() if package in str(error)), None)
-    fix = f"pip install 'kdtool[{extra}]'" if extra else f"install it ({error})"
-    return InputError(f"--data {cfg.name} needs a package that is missing: {fix}.")
+def _refusal(cfg: Data, split: str, error: Exception) -> InputError:
+    if isinstance(error, InputError):
+        return error
+    text = str(error)
+    if isinstance(error, ImportError) or "install" in text.lower():
+        extra = next((extra for package, extra in EXTRAS.items() if package in text), None)
+        fix = f"pip install 'kdtool[{extra}]'" if extra else f"install it ({text})"
+        return InputError(f"--data {cfg.name} needs a package that is missing: {fix}.")
+    where = f" in data.root={cfg.root}" if cfg.root else ""
+    return InputError(
+        f"--data {cfg.name}: timm cannot open split {split!r}{where} ({type(error).__name__}: {text}). Check the name, "
+        "data.root and data.train_split; data.download=true fetches what timm can download."
+    )
 
 
-def _index(cfg: Data, dataset: Any) -> tuple[Split, list[str]]:
-    labels = np.asarray(_labels(dataset), dtype=np.int64)
-    split = Split(MapImages(dataset, cfg.name), labels, np.arange(len(labels), dtype=np.int64))
-    return split, _names(dataset, labels)
-
-
-def _labels(dataset: Any) -> Any:
+def _labels(dataset: Any) -> np.ndarray:
     reader = getattr(dataset, "reader", None)
     if hasattr(dataset, "targets"):
-        return dataset.targets
-    if reader is not None and hasattr(reader, "samples"):
-        return [target for _, target in reader.samples]
-    if reader is not None and hasattr(reader, "label_key"):
-        return reader.dataset[reader.label_key]
-    return [dataset[row][1] for row in range(len(dataset))]
+        labels: Any = dataset.targets
+    elif reader is not None and hasattr(reader, "samples"):
+        labels = [target for _, target in reader.samples]
+    elif reader is not None and hasattr(reader, "label_key"):
+        labels = [-1 if label is None else label for label in reader.dataset[reader.label_key]]
+    else:
+        labels = [dataset[row][1] for row in range(len(dataset))]
+    found = np.asarray(labels, dtype=np.int64)
+    return found if found.ndim == 1 else found[:, 0]  # QMNIST: the class, then who wrote it
 
 
 def _names(dataset: Any, labels: np.ndarray) -> list[str]:
@@ -122,39 +159,38 @@ def _names(dataset: Any, labels: np.ndarray) -> list[str]:
     if names is None:
         reader = getattr(dataset, "reader", None)
         by_name = getattr(reader, "class_to_idx", None)
-        names = sorted(by_name, key=by_name.__getitem__) if by_name else None
+        names = sorted(by_name, key=by_name.__getitem__) if by_name else []
     count = int(labels.max(initial=-1)) + 1
-    names = [str(name) for name in names] if names is not None else []
+    names = [", ".join(name) if isinstance(name, tuple) else str(name) for name in names]
     return names if len(names) >= count else [str(number) for number in range(count)]
 
 
-def _read_stream(cfg: Data, dataset: Any) -> tuple[Split, list[str]]:
-    encoded, labels, size = [], [], 0
-    for image, label in _items(dataset):
-        data = io.BytesIO()
-        image.convert("RGB").save(data, "PNG", compress_level=1)
-        encoded.append(data.getvalue())
-        labels.append(int(label))
-        size += len(encoded[-1])
-        if size > cfg.memory_budget_gb * 1e9:
-            raise InputError(
-                f"--data {cfg.name} is a stream of more than data.memory_budget_gb={cfg.memory_budget_gb} GB, and is "
-                "read into memory: raise the budget, or use a data set that is read by number (a folder, hfds/…)."
-            )
-    kept = np.array(labels, dtype=np.int64)
-    return Split(KeptImages(tuple(encoded)), kept, np.arange(len(kept))), _names(dataset, kept)
-
-
-def _items(dataset: Any) -> Iterator[Any]:
+def _read_stream(cfg: Data, dataset: Any, kept: _Budget) -> tuple[Images, np.ndarray]:
     if hasattr(dataset, "set_loader_cfg"):
         dataset.set_loader_cfg(num_workers=0)
-    return iter(dataset)
+    encoded: list[bytes] = []
+    labels: list[int] = []
+    for image, label in dataset:
+        data = io.BytesIO()
+        to_rgb(image).save(data, "PNG", compress_level=1)
+        encoded.append(data.getvalue())
+        labels.append(int(label))
+        kept.take(len(encoded[-1]))
+    declared = getattr(dataset.reader, "num_samples", 0) or 0
+    if len(labels) < declared:
+        # Readers of streams log what they cannot read, and leave it out.
+        raise InputError(
+            f"--data {cfg.name} holds {declared} images, of which {len(labels)} could be read; the rest are damaged or "
+            "missing."
+        )
+    return KeptImages(tuple(encoded)), np.array(labels, dtype=np.int64)
 
 
-def _fingerprint(cfg: Data, *splits: Split | None) -> str:
-    """Digest name, place and labels; the files themselves are timm's to know."""
+def _fingerprint(cfg: Data, splits: list[Split]) -> str:
+    """Digest name, place, labels and some images; the files themselves are timm's to know."""
     digest = hashlib.sha256(f"{cfg.name}\0{cfg.root}".encode())
     for split in splits:
-        if split is not None:
-            digest.update(split.labels.tobytes())
+        digest.update(split.labels.tobytes())
+        for row in np.unique(np.linspace(0, len(split) - 1, HASHED_IMAGES).astype(np.int64)) if len(split) else ():
+            digest.update(split.images[int(row)].tobytes())
     return digest.hexdigest()
