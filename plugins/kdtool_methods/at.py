@@ -19,6 +19,7 @@ from kdtool.layers import as_map, common_size, layer_pairs, paired_stages, resiz
 from kdtool.losses import at_least_fp32
 
 WEIGHT = 1000.0  # of the authors' code
+SMALLEST = 49  # positions of the smallest map it was used with, 7 x 7
 
 
 def attention_loss(student_map: Tensor, teacher_map: Tensor, p: float = 2, form: str = "code") -> Tensor:
@@ -70,8 +71,9 @@ class AT(Method):
     class Config:
         weight: Optional[float] = option(
             None,
-            "weight of the attention term; default: 1000, as in the authors' code; for form=paper, whose norm does not "
-            "shrink as maps grow, 1000 over each map's number of positions",
+            "weight of the attention term; default: 1000, as in the authors' code, for a map of 7x7 or more, else in "
+            "proportion to its positions (over which the loss is a mean); for form=paper, whose norm is no mean, that "
+            "over the positions",
             min=0.0,
         )
         p: float = option(2.0, "power of the activations", min=1.0)
@@ -108,7 +110,8 @@ class AT(Method):
     def _weight(self, positions: int) -> float:
         if self.cfg.weight is not None:
             return float(self.cfg.weight)
-        return WEIGHT if self.cfg.form == "code" else WEIGHT / positions
+        mean = WEIGHT * min(1.0, positions / SMALLEST)
+        return mean if self.cfg.form == "code" else mean / positions
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         losses = [

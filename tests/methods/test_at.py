@@ -96,13 +96,19 @@ def test_the_method_weighs_and_sums_layers_and_teachers(form):
     stages, want = batch.student.taps["stages"], 0
     for teacher, positions in zip(batch.teachers, ((16, 4), (4, 2)), strict=True):
         for student, feat, count in zip(stages, teacher.taps["stages"], positions, strict=True):
-            weight = 1000 if form == "code" else 1000 / count
+            weight = 1000 * count / 49 if form == "code" else 1000 / 49
             want = want + weight * attention_loss(student, feat, form=form)
     terms = method.loss(batch)
     assert list(terms) == ["attention"]
     torch.testing.assert_close(terms["attention"], want)
     assert gradients(method, batch, method.loss) == {"stages.0", "stages.1"}
     assert build(form=form, weight=3.0)[0].weights == [3.0] * 4
+
+
+def test_the_default_weight_is_the_authors_on_maps_of_their_size():
+    setup = setup_of([(2, 7, 7), (2, 16, 16), (2, 7, 7)], [[(2, 8, 8), (2, 16, 16), (2, 2, 2)]])
+    assert AT(AT.Config(), setup).weights == pytest.approx([1000, 1000, 1000 * 4 / 49])
+    assert AT(AT.Config(form="paper"), setup).weights == pytest.approx([1000 / 49, 1000 / 256, 1000 / 49])
 
 
 def test_layers_pair_by_depth_or_by_name():
