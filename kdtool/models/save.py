@@ -15,7 +15,7 @@ from kdtool.models.built import Built
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
-KEPT = ("first_conv", "classifier", "fixed_input_size", "pool_size", "crop_mode", "license")
+KEPT = ("first_conv", "classifier", "fixed_input_size", "pool_size", "license")
 """What a saved model keeps of its source's configuration; the rest is its own or names where the source came from."""
 
 
@@ -65,6 +65,7 @@ def describe(built: Built, class_names: Sequence[str], crop_pct: float, interpol
         "std": list(built.std),
         "interpolation": interpolation,
         "crop_pct": crop_pct,
+        "crop_mode": "center",
         "num_classes": built.num_classes,
     }
     config = {

@@ -31,7 +31,7 @@ def test_config_carries_what_timm_users_need(tmp_path: Path) -> None:
     assert tuple(data["input_size"]) == (3, 32, 32)
     assert tuple(data["mean"]) == (0.1, 0.2, 0.3)
     assert tuple(data["std"]) == (0.4, 0.5, 0.6)
-    assert (data["crop_pct"], data["interpolation"]) == (0.9, "bicubic")
+    assert (data["crop_pct"], data["interpolation"], data["crop_mode"]) == (0.9, "bicubic", "center")
     assert list(opened.pretrained_cfg["label_names"]) == NAMES
     assert not {"url", "hf_hub_id"} & set(config["pretrained_cfg"])
 
