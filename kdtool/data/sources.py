@@ -82,7 +82,7 @@ class DataSet:
 
     Attributes:
         class_names: K names in the order of the labels.
-        val: None where ``data.val_fraction`` is 0 and the source has no validation split.
+        val: the source's own, or held out of train; None where ``data.val_fraction`` is 0.
         native_size: (height, width), medians of a sample of the training images.
         grey: all channels of that sample are equal.
         fingerprint: digest of what decides images, labels and splits.
@@ -114,7 +114,9 @@ def open_data(cfg: Data) -> DataSet:
         test, val = val, None
     if test is None:
         train, test = _hold_out(train, cfg.test_fraction, cfg, "test")
-    if val is None and cfg.val_fraction > 0:
+    if cfg.val_fraction == 0:
+        val = None  # the last epoch is the result, whatever the source offers to choose by
+    elif val is None:
         train, val = _hold_out(train, cfg.val_fraction, cfg, "validation")
     for name, split in (("training", train), ("test", test), ("validation", val)):
         if split is not None and len(split) == 0:

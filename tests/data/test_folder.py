@@ -62,6 +62,8 @@ def test_of_three_folders_each_is_its_own_split(tmp_path: Path) -> None:
     assert len(data.train.rows) == 30
     assert _numbers(data, "val") == _written(100, 6)
     assert _numbers(data, "test") == _written(200, 9)
+    # Without a validation split the last epoch is the result.
+    assert _open(tmp_path, val_fraction=0.0).val is None
 
 
 def test_the_test_split_may_be_named(tmp_path: Path) -> None:

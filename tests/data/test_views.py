@@ -132,6 +132,14 @@ def test_views_repeat_whatever_was_drawn_before_and_differ_by_view_row_and_seed(
     assert share_alike(_views(view_seed=1, **EVERYTHING).device(pixels, torch.arange(64), 0)) < 0.1
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_evaluation_the_same_bits() -> None:
+    pixels, rows = _noise(64), torch.arange(64)
+    for views in (_views(train=False), _views(crop="pad", erase=0.5)):
+        assert torch.equal(views.device(pixels.cuda(), rows, 3).cpu(), views.device(pixels, rows, 3))
+
+
 # --- what each choice does, and how often -----------------------------------------------------------------------------
 
 
