@@ -18,6 +18,10 @@ from kdtool.randomness import seed_torch
 from kdtool.schema import Recipe
 
 
+SCRATCH_LR, TEACHER_LR, FINE_TUNE_LR = 0.003, 0.001, 0.0003
+"""Default peak learning rates. A teacher is the larger network and gets fewer epochs; a lower rate is the safer one."""
+
+
 class Adapted(nn.Module):
     """A tapped network that takes another network's inputs: resized and re-normalised to its own.
 
@@ -119,6 +123,15 @@ def build_teachers(recipe: Recipe, num_classes: int, image_size: int, online: bo
         )
         for number, section in enumerate(recipe.teacher)
     ]
+
+
+def settle_rates(recipe: Recipe, student: Built, teachers: list[Built]) -> None:
+    """Fill in the learning rates that the recipe leaves open: low where trained weights are only fine-tuned."""
+    if recipe.optim.lr is None:
+        recipe.optim.lr = SCRATCH_LR if student.origin == "scratch" else FINE_TUNE_LR
+    for section, built in zip(recipe.teacher, teachers, strict=True):
+        if section.train.optim.lr is None:
+            section.train.optim.lr = TEACHER_LR if built.origin == "scratch" else FINE_TUNE_LR
 
 
 def tap_networks(recipe: Recipe, methods: dict[str, type[Method]], student: Built, teachers: list[Built]) -> Networks:

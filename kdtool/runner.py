@@ -32,7 +32,7 @@ from kdtool.models.backbone import Backbone
 from kdtool.models.build import Built
 from kdtool.models.measure import macs, parameters
 from kdtool.models.save import save_student
-from kdtool.networks import Networks, build_student, build_teachers, make_method, tap_networks
+from kdtool.networks import Networks, build_student, build_teachers, make_method, settle_rates, tap_networks
 from kdtool.report.events import Reporter
 from kdtool.runfolder import RESULT, resume_command, write_whole
 from kdtool.schema import Recipe
@@ -73,6 +73,7 @@ class Run:
         self.task = ImageClassification(classes, recipe.train.label_smoothing)
         student = build_student(recipe, classes, self.image_size)
         teachers = build_teachers(recipe, classes, self.image_size, self.online)
+        settle_rates(recipe, student, teachers)
         for note in dict.fromkeys(note for built in [student, *teachers] for note in built.notes):
             say(note)
         self.networks: Networks = tap_networks(recipe, self.methods, student, teachers)

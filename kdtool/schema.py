@@ -17,7 +17,11 @@ from kdtool.options import option
 @dataclass
 class Optim:
     name: str = option("adamw", "optimizer, by its name in timm.optim (adamw, sgd, lamb, ...)")
-    lr: float = option(0.001, "peak learning rate", min=0.0)
+    lr: Optional[float] = option(
+        None,
+        "peak learning rate; default: 0.0003 to fine-tune trained weights, else 0.003 for a student, 0.001 for a teacher",
+        min=0.0,
+    )
     weight_decay: float = option(0.05, "weight decay; not applied to biases and norms", min=0.0)
     decay_norm_and_bias: bool = option(False, "apply weight decay to biases and norms too, as the older papers do")
     momentum: float = option(0.9, "momentum (or Adam's beta1)", min=0.0, max=1.0)

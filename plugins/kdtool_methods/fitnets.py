@@ -11,7 +11,7 @@ from kdtool import Batch, Method, Setup, Stage, Taps, option
 from kdtool.layers import Regressor
 from kdtool.losses import at_least_fp32, ensemble_logits, softened_kl
 
-HINT_SHARE = 0.3  # of the student's epochs, where fitnets.hint_epochs is not given
+HINT_SHARE = 0.2  # of the student's epochs, where fitnets.hint_epochs is not given
 
 
 def hint_loss(student_feat: Tensor, teacher_feat: Tensor, reduction: str = "mean") -> Tensor:
@@ -57,7 +57,7 @@ class FitNets(Method):
         hint_layer: Optional[str] = option(None, "dotted name of the hint layer, instead of its depth")
         guided_layer: Optional[str] = option(None, "dotted name of the guided layer, instead of its depth")
         hint_epochs: Optional[int] = option(
-            None, "epochs of stage hint, out of train.epochs; default: 30% of them", min=1
+            None, "epochs of stage hint, out of train.epochs; default: 20% of them", min=1
         )
         reduction: str = option("mean", "of the hint loss; sum: as in Eq. 3", choices=("mean", "sum"))
         temperature: float = option(3.0, "T of stage distill", min=0.01)
