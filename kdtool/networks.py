@@ -17,7 +17,6 @@ from kdtool.models.build import Built, build
 from kdtool.randomness import seed_torch
 from kdtool.schema import Recipe
 
-
 SCRATCH_LR, TEACHER_LR, FINE_TUNE_LR = 0.003, 0.001, 0.0003
 """Default peak learning rates. A teacher is the larger network and gets fewer epochs; a lower rate is the safer one."""
 

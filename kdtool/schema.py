@@ -19,7 +19,7 @@ class Optim:
     name: str = option("adamw", "optimizer, by its name in timm.optim (adamw, sgd, lamb, ...)")
     lr: Optional[float] = option(
         None,
-        "peak learning rate; default: 0.0003 to fine-tune trained weights, else 0.003 for a student, 0.001 for a teacher",
+        "peak learning rate; default: 0.0003 for trained weights, else 0.003 for a student and 0.001 for a teacher",
         min=0.0,
     )
     weight_decay: float = option(0.05, "weight decay; not applied to biases and norms", min=0.0)
