@@ -89,7 +89,7 @@ def main() -> None:
             print(name, [round(100 * r["test"]["student"]["top1"], 2) for r in results[name]], flush=True)
     alone = [100 * result["test"]["student"]["top1"] for result in results["none"]]
     lines = [
-        f"| method | top-1, mean ± deviation of {args.seeds} seeds | paired gain over `none`, 95% interval | steps | s |",
+        f"| method | top-1, mean ± deviation of {args.seeds} seeds | paired gain over `none`, 95% | steps | s |",
         "| --- | --- | --- | --- | --- |",
         *(row(name, results[name], alone) for name in names),
     ]

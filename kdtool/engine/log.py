@@ -21,7 +21,7 @@ class EpochLog:
         kept = []
         for line in self.path.read_text().splitlines():
             try:
-                place = json.loads(line)["at"]
+                place = json.loads(line)["place"]
             except (ValueError, KeyError, TypeError):
                 break  # a line torn by a crash, and with it all that follow
             if tuple(place) >= (at["stage"], at["epoch"]):
@@ -35,4 +35,4 @@ class EpochLog:
         """Append a record of the epoch at position ``at``."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as stream:
-            stream.write(json.dumps({"at": [at["stage"], at["epoch"]], **record}) + "\n")
+            stream.write(json.dumps({"place": [at["stage"], at["epoch"]], **record}) + "\n")

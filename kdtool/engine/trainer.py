@@ -239,7 +239,7 @@ class _Trainer:
         inside = self.at["epoch"] > 0 or self.at["step"] > 0
         state = {
             "key": self.job.key,
-            "at": self.at,
+            "place": self.at,
             "updates": self.updates,
             "step": self.step.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema is not None else None,
@@ -260,7 +260,7 @@ class _Trainer:
             return
         if state["key"] != self.job.key:
             raise InputError(f"{self.job.folder} holds checkpoints of another recipe: use another --out.")
-        self.at, self.updates = state["at"], state["updates"]
+        self.at, self.updates = state["place"], state["updates"]
         self.step.load_state_dict(state["step"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
