@@ -109,7 +109,9 @@ class Rig:
     def train(self, batch: Data, lr: float = 0.1) -> None:
         """Take one plain gradient step, then let the method update its state."""
         terms, seen = self.run(batch)
-        total(terms).backward()
+        loss = total(terms)
+        if loss.requires_grad:  # a batch without labels may have nothing to teach
+            loss.backward()
         with torch.no_grad():
             for parameter in self.step.parameters():
                 if parameter.grad is not None:
@@ -125,7 +127,14 @@ class Rig:
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:
-    """Return the loss: the sum of its terms."""
+    """Return the loss: the sum of its terms.
+
+    Raises:
+        TypeError: a term is no scalar tensor.
+    """
+    odd = [name for name, term in terms.items() if not isinstance(term, Tensor) or term.ndim > 0]
+    if odd or not terms:
+        raise TypeError(f"a loss must return scalar tensors by name; {', '.join(odd) or 'none'} returned")
     values = list(terms.values())
     return sum(values[1:], values[0])
 

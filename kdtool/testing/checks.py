@@ -6,6 +6,7 @@ import dataclasses
 import io
 import pickle
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
@@ -116,7 +117,8 @@ def equal_networks_are_taken(bench: Bench) -> None:
         for teacher in teachers:
             teacher.load_state_dict(student.state_dict())
 
-    rig = bench.rig(CNN, CNN, change=copy_weights)
+    # Without batch norm, so that a student in training gives what a teacher in evaluation gives.
+    rig = bench.rig(VIT, VIT, change=copy_weights)
     _check_terms(rig, data(), "student and teacher with equal weights", after_training=False)
 
 
@@ -139,23 +141,27 @@ def mixed_labels_are_taken(bench: Bench) -> None:
 def _check_terms(rig: Rig, batch: Data, what: str, after_training: bool = True) -> None:
     """Check the terms and gradients of every stage, at its start and after a step."""
     for stage in rig.stages:
-        rig.enter(stage)
-        for when in ("at the start", "after a step") if after_training else ("at the start",):
-            where = f"{what}, stage {stage.name}, {when}"
-            terms, _ = rig.run(batch)
-            for name, term in terms.items():
-                require(isinstance(term, Tensor) and term.ndim == 0, f"{where}: term {name} is no scalar tensor")
-                require(term.dtype in (torch.float32, torch.float64), f"{where}: term {name} is {term.dtype}, not fp32")
-                require(bool(term.isfinite()), f"{where}: term {name} is {term.item()}")
-            loss = total(terms)
-            if loss.requires_grad:  # without labels a stage may have nothing to learn from
-                loss.backward()
-            odd = [name for name, gradient in rig.gradients().items() if not gradient.isfinite().all()]
-            require(not odd, f"{where}: the gradient of {_some(odd)} is not finite")
-            rig.train(batch, lr=1e-3) if loss.requires_grad else None
-        own = set(stage.loss(rig.run(batch)[1]))
-        taken = own & {TASK, "total"}
-        require(not taken, f"{what}, stage {stage.name}: a term is called {_some(list(taken))}, the engine's own name")
+        with _at(f"{what}, stage {stage.name}"):
+            rig.enter(stage)
+            _check_loss(rig, batch)
+            if after_training:
+                rig.train(batch, lr=1e-3)
+                with _at("after a step"):
+                    _check_loss(rig, batch)
+            taken = set(stage.loss(rig.run(batch)[1])) & {TASK, "total"}
+            require(not taken, f"a term is called {_some(taken)}, a name of the engine's own")
+
+
+def _check_loss(rig: Rig, batch: Data) -> None:
+    terms = rig.terms(batch)
+    loss = total(terms)
+    for name, term in terms.items():
+        require(term.dtype in (torch.float32, torch.float64), f"term {name} is {term.dtype}, not at least fp32")
+        require(bool(term.isfinite()), f"term {name} is {term.item()}")
+    if loss.requires_grad:  # without labels a stage may have nothing to learn from
+        loss.backward()
+    odd = [name for name, gradient in rig.gradients().items() if not gradient.isfinite().all()]
+    require(not odd, f"the gradient of {_some(odd)} is not finite")
 
 
 # --- who trains -------------------------------------------------------------------------------------------------
@@ -248,9 +254,9 @@ def replayed_equals_live(bench: Bench) -> None:
         rig = bench.rig(CNN, kind)
         for stage in rig.stages:
             rig.enter(stage)
-            stored = _stored([(out.logits, out.taps) for out in rig.teach(data())])
+            stored = [Out(_replayed(out.logits), _replayed(out.taps)) for out in rig.teach(data())]
             live = rig.terms(data())
-            replayed, _ = rig.run(data(), [Out(logits, taps) for logits, taps in stored])
+            replayed, _ = rig.run(data(), stored)
             _require_equal(
                 live,
                 replayed,
@@ -259,10 +265,23 @@ def replayed_equals_live(bench: Bench) -> None:
 
 
 def _stored(state: Any) -> Any:
+    """Return what comes back from a file."""
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
     return torch.load(file, weights_only=True)
+
+
+def _replayed(outputs: Any) -> Any:
+    """Return tensors as a store gives them: equal values, rows of a larger table."""
+
+    def rows(tensor: Tensor) -> Tensor:
+        kept: Tensor = _stored(torch.cat([torch.zeros_like(tensor), tensor.detach()]))
+        return kept[len(tensor) :]
+
+    if isinstance(outputs, dict):
+        return {role: _replayed(tap) for role, tap in outputs.items()}
+    return [rows(tensor) for tensor in outputs] if isinstance(outputs, list) else rows(outputs)
 
 
 def _require_equal(one: dict[str, Tensor], other: dict[str, Tensor], message: str) -> None:
@@ -324,21 +343,15 @@ def two_processes_equal_one(bench: Bench, pairs: list[tuple[str, str]]) -> None:
 TOLERANCE, ROUNDING = 1e-6, 1e-4
 
 
-def _at(where: str) -> Any:
-    return _Where(where)
-
-
-class _Where:
-    """Puts the place before the message of what goes wrong inside."""
-
-    def __init__(self, where: str):
-        self.where = where
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, Exception):
-            raise CheckError(f"{self.where}: {type(error).__name__}: {error}") from error
+@contextmanager
+def _at(where: str) -> Iterator[None]:
+    """Put the place before the message of what goes wrong inside."""
+    try:
+        yield
+    except CheckError as error:
+        raise CheckError(f"{where}: {error}") from error
+    except Exception as error:
+        raise CheckError(f"{where}: {type(error).__name__}: {error}") from error
 
 
 def _flat(out: Out) -> list[Tensor]:
