@@ -109,7 +109,8 @@ class PKT(Method):
         weight: Optional[float] = option(
             None,
             "weight of the divergence; default: 469 / batch size for reduction=sum, 469 · batch size for "
-            "reduction=mean (the common 30,000 at a batch of 64), so that neither changes the size of the gradient",
+            "reduction=mean (the common 30,000 at a batch of 64), so that neither changes the size of the gradient; "
+            "a tenth of that for kernel=gaussian, whose divergence is about ten times as large",
             min=0.0,
         )
         kernel: str = option("cosine", "similarity of two embeddings", choices=KERNELS)
@@ -130,7 +131,7 @@ class PKT(Method):
         super().__init__(cfg, setup)
         self.weight = cfg.weight
         if self.weight is None:
-            per_row = WEIGHT / WEIGHT_BATCH
+            per_row = WEIGHT / WEIGHT_BATCH * (0.1 if cfg.kernel == "gaussian" else 1)
             self.weight = per_row / setup.batch_size if cfg.reduction == "sum" else per_row * setup.batch_size
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:

@@ -114,6 +114,7 @@ def test_the_method_sums_over_teachers():
 def test_the_default_weight_is_the_common_one_at_a_batch_of_64_and_fits_others():
     assert build(size=64, reduction="mean")[0].weight == pytest.approx(30_000)
     assert build(size=128, reduction="mean")[0].weight == pytest.approx(60_000)
+    assert build(size=64, reduction="mean", kernel="gaussian")[0].weight == pytest.approx(3_000)
     terms = [
         method.loss(batch)["divergence"].item()
         for method, batch in (build(size=size, reduction=how) for size in (64, 256) for how in ("sum", "mean"))
