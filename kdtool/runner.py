@@ -31,7 +31,7 @@ from kdtool.method import Method
 from kdtool.models.backbone import Backbone
 from kdtool.models.build import Built
 from kdtool.models.measure import macs, parameters
-from kdtool.models.save import save_student
+from kdtool.models.save import how_to_open, save_student
 from kdtool.networks import Networks, build_student, build_teachers, make_method, settle_rates, tap_networks
 from kdtool.report.events import Reporter
 from kdtool.runfolder import RESULT, resume_command, write_whole
@@ -271,7 +271,8 @@ class Run:
             "data": {"name": self.data.name, "classes": self.task.num_classes, "train": len(self.train_split.labels),
                      "val": len(self.data.val.labels) if self.data.val is not None else 0,
                      "test": len(self.data.test.labels), "image_size": self.image_size},
-            "student": {**_about("student", networks.student), "bytes": file.stat().st_size},
+            "student": {**_about("student", networks.student), "bytes": file.stat().st_size,
+                        "open_with": how_to_open(shipped, file.parent)},
             "teacher": _one_or_list([{**each, "bytes": _bytes(built.module)}
                                      for each, built in zip(about, networks.teachers, strict=True)]),
             "test": {"student": student, "teacher": _one_or_list(teachers), "baseline": alone},

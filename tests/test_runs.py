@@ -155,6 +155,13 @@ def test_plain_timm_reproduces_the_reported_accuracy(name: str, request: pytest.
     assert _accuracy(network, config) == done.result["test"]["student"]["top1"]
 
 
+def test_a_run_says_how_to_open_its_student(vit: Done) -> None:
+    line = vit.out.partition("Open the student: ")[2].splitlines()[0]
+    assert line == vit.result["student"]["open_with"]
+    network = eval(line, {"timm": timm})
+    assert _accuracy(network, resolve_model_data_config(network)) == vit.result["test"]["student"]["top1"]
+
+
 def test_an_own_student_is_opened_as_its_config_says(own: Done, own_file: str) -> None:
     config = json.loads(own.file("student/config.json"))
     assert config["kdtool"]["source"] == own_file

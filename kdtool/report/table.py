@@ -96,6 +96,8 @@ def _show_result(result: Mapping[str, Any], console: Console) -> None:
         console.print(Text(sentence))
     if result.get("folder"):
         console.print(Text(f"All of it is in {words.clean(result['folder'])}"), soft_wrap=True)
+    if opening := (result.get("student") or {}).get("open_with"):
+        console.print(Text(f"Open the student: {words.clean(opening)}"), soft_wrap=True)
 
 
 def _show_dry_run(result: Mapping[str, Any], console: Console) -> None:
