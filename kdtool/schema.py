@@ -45,7 +45,7 @@ class Schedule:
 class TeacherTrain:
     """How a teacher whose head does not fit, or that starts from scratch, is trained before distilling."""
 
-    epochs: int = option(10, "epochs of teacher training", min=1)
+    epochs: int = option(8, "epochs of teacher training", min=1)
     batch_size: int = option(64, "samples in a batch", min=1)
     seed: int = option(0, "seed of its first weights, order and dropout", min=0)
     label_smoothing: float = option(0.0, "label smoothing", min=0.0, max=0.99)
