@@ -38,9 +38,7 @@ class ImageClassification:
             target_BK = (1 - smooth) * labels + smooth * weight_B1 / self.num_classes
             losses = -(target_BK * F.log_softmax(logits, dim=1)).sum()
             return losses / weight_B1.gt(0).sum().clamp(min=1)
-        losses = F.cross_entropy(
-            logits, labels, ignore_index=-1, reduction="sum", label_smoothing=self.label_smoothing
-        )
+        losses = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum", label_smoothing=self.label_smoothing)
         return losses / labels.ge(0).sum().clamp(min=1)
 
     def metrics(self, logits: Tensor, labels: Tensor) -> dict[str, Any]:
