@@ -27,6 +27,12 @@ def _private_home(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture(autouse=True)
+def _no_fixed_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the width of the terminal that the tests were started in; pytest-xdist hands it on."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Return a function that makes a distribution with methods appear as installed, for this test only.

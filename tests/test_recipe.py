@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kdtool import recipe as recipes
 from kdtool import recipe_file
 from kdtool.errors import InputError
-from kdtool.schema import RESERVED, Recipe, Teacher
+from kdtool.schema import RESERVED, Recipe, Teacher, TeacherTrain
 
 PLUGIN = """
 from __future__ import annotations
@@ -135,7 +135,7 @@ def test_repeated_teacher_flags_pair_up_and_keep_what_the_file_says(tmp_path: Pa
     path = written(tmp_path, "method: m_free\nteacher: {model: a, train: {epochs: 3}}\n")
     recipe = load(path=path, teacher__model=["b", "c"], teacher__weights=["scratch", "w.pth"])
     found = [(t.model, t.weights, t.train.epochs) for t in recipe.teacher]
-    assert found == [("b", "scratch", 3), ("c", "w.pth", 10)]
+    assert found == [("b", "scratch", 3), ("c", "w.pth", TeacherTrain().epochs)]
     with pytest.raises(InputError, match="1 times for 2 teachers"):
         load(path=path, teacher__model=["b", "c"], teacher__weights=["scratch"])
 
