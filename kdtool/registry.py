@@ -186,19 +186,19 @@ def _problem(method: type[Method]) -> str | None:
 def _entry(point: EntryPoint) -> Entry:
     distribution = point.dist.name if point.dist else "an unknown distribution"
     version = point.dist.version if point.dist else "?"
-    taken = {field.name for field in dataclasses.fields(Recipe)} | set(RESERVED) | {NONE}
-    refused = None
-    if point.name in taken:
-        refused = (
-            f"{distribution} {version} calls a method {point.name!r}, which is a name of kdtool's own; "
-            "its author has to choose another."
-        )
-    elif not _NAME.fullmatch(point.name):
-        refused = (
-            f"{distribution} {version} calls a method {point.name!r}; a name consists of lower-case letters, "
-            "digits and _, and starts with a letter."
-        )
+    problem = name_problem(point.name)
+    refused = f"{distribution} {version} calls a method {point.name!r}{problem}" if problem else None
     return Entry(point.name, distribution, version, point, refused)
+
+
+def name_problem(name: str) -> str | None:
+    """Return why no method may have this name, as the rest of a sentence that names it, or None."""
+    taken = {field.name for field in dataclasses.fields(Recipe)} | set(RESERVED) | {NONE}
+    if name in taken:
+        return ", which is a name of kdtool's own; choose another."
+    if not _NAME.fullmatch(name):
+        return "; a name consists of lower-case letters, digits and _, and starts with a letter."
+    return None
 
 
 def _clash(entry: Entry, found: Iterable[Entry]) -> Entry:

@@ -15,6 +15,8 @@ _COMMANDS = {
     "run": ("kdtool.cli.run", "Distil a student from a teacher."),
     "list-methods": ("kdtool.cli.list_methods", "List the installed distillation methods."),
     "show": ("kdtool.cli.show", "Show a method's paper, equation and options."),
+    "check": ("kdtool.cli.check", "Check that an installed method keeps the contract."),
+    "new-method": ("kdtool.cli.new_method", "Write the package of a new method."),
 }
 
 _EPILOG = """\b

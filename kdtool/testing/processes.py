@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from kdtool.testing.bench import Bench, Rig, data, total
 
 WORLD = 2
-TIMEOUT_S = 120
+TIMEOUT_S = 300
 IDLE_S = 30
 """Workers without work end after this many seconds: importing torch takes long, keeping it takes memory."""
 

@@ -1,0 +1,44 @@
+"""``kdtool check``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+
+import click
+
+from kdtool.cli import options
+
+
+@click.command("check", short_help="Check that an installed method keeps the contract.")
+@click.argument("method")
+@click.option("--slow", is_flag=True, help="Also run the checks that take minutes.")
+@options.json
+@options.debug
+@click.pass_context
+def command(ctx: click.Context, method: str, slow: bool, as_json: bool) -> None:
+    """Check that an installed method keeps what the contract promises the engine.
+
+    The checks run on the CPU with tiny networks: taps on CNN and ViT, finite terms, what trains, saved state, replayed
+    teachers, compilation, two processes. They are those of kdtool.testing, which a method's own tests use. The exit
+    code is 1 where one fails.
+
+    \b
+    Examples:
+      kdtool check my_method
+      kdtool check my_method --slow --json
+    """
+    from kdtool import registry
+
+    cls = registry.get(method)
+    from kdtool.report import checks
+    from kdtool.testing import run_checks
+
+    with contextlib.redirect_stdout(sys.stderr), checks.progress(sys.stderr) as show:
+        outcomes = [show(outcome) for outcome in run_checks(cls, method, slow=slow)]
+    if as_json:
+        click.echo(json.dumps(checks.document(method, outcomes), indent=2, ensure_ascii=False))
+    else:
+        checks.show_table(method, outcomes, sys.stdout)
+    ctx.exit(0 if checks.passed(outcomes) else 1)
