@@ -54,6 +54,7 @@ class Backbone(nn.Module):
     def __init__(self, module: nn.Module, taps: TapSpec | None = None, image_size: int | None = None):
         super().__init__()
         self.module = module
+        self.image_size = image_size
         self.recording = Recording()
         self.roles: dict[str, list[str]] = {}
         self.single: dict[str, bool] = {}
@@ -63,7 +64,10 @@ class Backbone(nn.Module):
         self.layouts: dict[str, Layout] = {}
         if taps:
             with undisturbed(module):
-                self._prepare(taps, dry_images(module, image_size or runnable_size(module)))
+                self._prepare(taps, self._dry_images())
+
+    def _dry_images(self) -> Tensor:
+        return dry_images(self.module, self.image_size or runnable_size(self.module))
 
     def _prepare(self, taps: TapSpec, images: Tensor) -> None:
         """Turn every layer into a stage number or a module's name, hook the modules, and check that they run."""
@@ -153,7 +157,7 @@ class Backbone(nn.Module):
         """How many stages the network has: valid stage indices are 0 to one less, or negative from the deepest."""
         if self.stages is None:
             with undisturbed(self.module):
-                self.stages = find_stages(self.module, dry_images(self.module, runnable_size(self.module)))
+                self.stages = find_stages(self.module, self._dry_images())
         return self.stages.count
 
     def shapes(self, image_size: int, device: torch.device | str | None = None) -> dict[str, Any]:

@@ -100,9 +100,16 @@ def mark_loaded(built: Built, path: str | Path) -> None:
 
 
 def dry_logits(module: nn.Module, size: int) -> Any:
-    """Return what a network gives for two noise images, without leaving a trace in it."""
+    """Return what a network gives for two noise images, without leaving a trace in it.
+
+    Raises:
+        ArithmeticError: it gives numbers that are not finite, as some do on images that are too small for them.
+    """
     with undisturbed(module):
-        return module(dry_images(module, size))
+        logits = module(dry_images(module, size))
+    if isinstance(logits, Tensor) and not logits.isfinite().all():
+        raise ArithmeticError("it gives numbers that are not finite")
+    return logits
 
 
 def check_logits(logits: Any, request: Request) -> None:

@@ -106,3 +106,10 @@ def test_an_edited_file_is_read_again(folder: Path) -> None:
     after = load_factory("net.py:make")
     assert before.source_hash != after.source_hash
     assert build("net.py:make", "scratch", 5, 16).module.get_parameter("head.weight").shape == (5, 12)
+
+
+def test_numbers_that_are_not_finite_are_refused(folder: Path) -> None:
+    body = "import torch\nclass N(torch.nn.Module):\n    def forward(self, x):\n        return x.mean((2, 3))[:, :2] / 0\n"
+    (folder / "nan.py").write_text(body + "def make(num_classes):\n    return N()\n")
+    with pytest.raises(InputError, match="not finite"):
+        build("nan.py:make", "scratch", 2, 16)
