@@ -109,7 +109,9 @@ def test_an_edited_file_is_read_again(folder: Path) -> None:
 
 
 def test_numbers_that_are_not_finite_are_refused(folder: Path) -> None:
-    body = "import torch\nclass N(torch.nn.Module):\n    def forward(self, x):\n        return x.mean((2, 3))[:, :2] / 0\n"
-    (folder / "nan.py").write_text(body + "def make(num_classes):\n    return N()\n")
+    source = SOURCE.replace(
+        "return self.head(self.body(x).mean((2, 3)))", "return self.head(self.body(x).mean((2, 3))) / 0"
+    )
+    (folder / "nan.py").write_text(source)
     with pytest.raises(InputError, match="not finite"):
-        build("nan.py:make", "scratch", 2, 16)
+        build("nan.py:make", "scratch", 5, 16)
