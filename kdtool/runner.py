@@ -169,20 +169,17 @@ class Run:
     def _check_teachers(self) -> list[float]:
         if self.online or not self.networks.teachers:
             return []
-        val = self.data.val
+        val, where = self.data.val, "validation"
         if val is None:
-            some = np.sort(
-                np.random.Generator(np.random.Philox(0)).permutation(len(self.data.train.labels))[:CHECK_SAMPLES]
-            )
-            val = dataclasses.replace(
-                self.data.train, labels=self.data.train.labels[some], rows=self.data.train.rows[some]
-            )
+            train, where = self.data.train, "training"
+            drawn = np.random.Generator(np.random.Philox(0)).permutation(len(train))[:CHECK_SAMPLES]
+            val = train.take(np.sort(drawn))
         batches, found = self._loader(val, train=False), []
         for section, built, net in zip(
             self.recipe.teacher, self.networks.teachers, self.networks.teacher_nets, strict=True
         ):
             top1 = accuracy(net, batches, self.task, self.device)
-            self.reporter.note(f"teacher {built.name}: top-1 {top1:.1%} on {len(val.labels)} held-out images")
+            self.reporter.note(f"teacher {built.name}: top-1 {top1:.1%} on {len(val)} {where} images")
             check_teacher(section, built.name, top1, self.task.num_classes, len(val.labels), self.reporter.warn)
             found.append(top1)
         return found
@@ -308,7 +305,10 @@ def _about(role: str, built: Built) -> dict[str, Any]:
 
 
 def _bytes(module: nn.Module) -> int:
-    return sum(t.numel() * t.element_size() for t in module.state_dict().values())
+    """Return what the network's weights take as a file."""
+    from safetensors.torch import save
+
+    return len(save({name: tensor.contiguous().clone() for name, tensor in module.state_dict().items()}))
 
 
 def _one_or_list(items: list[Any]) -> Any:
