@@ -112,9 +112,10 @@ def parametrize_with_checks(
     _refuse_unknown(checks or ())
     wanted = set(checks if checks is not None else check_names())
     parameters = []
-    for name, cls in named.items():
-        for check in CHECKS:
-            if check.name not in wanted or check.unless(cls) is not None:
+    # Check by check, so that those which need other processes share them.
+    for check in (check for check in CHECKS if check.name in wanted):
+        for name, cls in named.items():
+            if check.unless(cls) is not None:
                 continue
             reason = expected.get((name, check.name))
             marks = [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True)]
