@@ -24,9 +24,9 @@ COMMON: dict[str, Any] = {
     "student": {"model": "resnet10t"},
     # The last epoch is the result: ten labels a class leave none to choose by.
     "data": {"labels_per_class": 10, "val_fraction": 0.0},
-    "train": {"epochs": 60, "batch_size": 50},
+    "train": {"epochs": 30, "batch_size": 50},
     # An epoch is two steps; a checkpoint after each would take longer than the training.
-    "checkpoint": {"every_epochs": 60},
+    "checkpoint": {"every_epochs": 30},
 }
 T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 """Student's t for a two-sided 95% interval, by degrees of freedom."""
