@@ -295,7 +295,8 @@ def _require_equal(one: dict[str, Tensor], other: dict[str, Tensor], message: st
 
 def compiled_equals_eager(bench: Bench, backend: str, pairs: list[tuple[str, str]], tolerance: float) -> None:
     for student, teacher in pairs:
-        rig = bench.rig(student, teacher)
+        # In fp64: fused kernels round differently, and batch norm over a few samples magnifies that in fp32.
+        rig = bench.rig(student, teacher, precision="fp64")
         for stage in rig.stages:
             rig.enter(stage)
             torch._dynamo.reset()
@@ -421,7 +422,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "compiled",
         "compiled (aot_eager) equals eager",
-        lambda bench: compiled_equals_eager(bench, "aot_eager", [(CNN, CNN)], 1e-4),
+        lambda bench: compiled_equals_eager(bench, "aot_eager", [(CNN, CNN)], 1e-9),
     ),
     Check(
         "processes",
@@ -432,7 +433,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "compiled-pairs",
         "compiled (inductor) equals eager on all pairs",
-        lambda bench: compiled_equals_eager(bench, "inductor", bench.pairs, 1e-3),
+        lambda bench: compiled_equals_eager(bench, "inductor", bench.pairs, 1e-6),
         slow=True,
     ),
     Check(
