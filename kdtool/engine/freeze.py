@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
 from kdtool.engine.step import Step
 from kdtool.errors import InputError
 from kdtool.method import Stage
+from kdtool.models.dry import kept_buffers
 
 TRAINABLE = ("student", "method")
 
@@ -40,7 +40,7 @@ class Frozen:
         for module in self.trained:
             module.requires_grad_(True)
         self.train_mode()
-        with restored_buffers(step), _norms_reached(self.trained) as reached:
+        with kept_buffers(step), _norms_reached(self.trained) as reached:
             loss = dry_loss()
             if not loss.requires_grad:
                 raise InputError(f"stage {stage.name!r}: its loss depends on nothing that the stage trains.")
@@ -80,21 +80,3 @@ def _norms_reached(roots: list[nn.Module]) -> Iterator[set[nn.Module]]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def restored_buffers(module: nn.Module) -> Iterator[None]:
-    """Put every buffer (running statistics, memory banks) back as it was."""
-    before = [
-        (child, name, buffer, buffer.clone())
-        for child in module.modules()
-        for name, buffer in child.named_buffers(recurse=False)
-    ]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for child, name, buffer, content in before:
-                # The same tensor again: a network may have replaced it by one of another shape (ConViT's positions).
-                child._buffers[name] = buffer
-                buffer.copy_(content)
