@@ -12,7 +12,8 @@ on the CPU, with timm's tiny test networks.
 
 from __future__ import annotations
 
-from kdtool.testing.checks import CHECKS, Check, CheckError
+from kdtool.testing.checks import CHECKS, Check
+from kdtool.testing.faults import CheckError
 from kdtool.testing.kit import Outcome, check_method, check_names, parametrize_with_checks, run_checks
 
 __all__ = [

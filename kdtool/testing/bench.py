@@ -106,7 +106,7 @@ class Rig:
         """Return the weighted terms of a batch, the hard-label one included."""
         return self.run(batch)[0]
 
-    def train(self, batch: Data, lr: float = 0.1) -> None:
+    def train(self, batch: Data, lr: float) -> None:
         """Take one plain gradient step, then let the method update its state."""
         terms, seen = self.run(batch)
         loss = total(terms)

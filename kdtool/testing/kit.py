@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from kdtool.errors import InputError, did_you_mean
 from kdtool.method import Method
 from kdtool.testing.bench import Bench
-from kdtool.testing.checks import CHECKS, Check, CheckError
+from kdtool.testing.checks import CHECKS, Check
+from kdtool.testing.faults import CheckError
 
 if TYPE_CHECKING:
     import pytest
