@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdtool import recipe as recipes
 from kdtool.chain import links
+from kdtool.engine.precision import pick_device
+from kdtool.engine.processes import from_main, is_main, joined, local_rank
 from kdtool.engine.signals import StopRequest
 from kdtool.environment import as_recorded
 from kdtool.report.events import Reporter
@@ -67,7 +70,7 @@ def run(
         if finished is not None:
             reporter.done(finished)
             return Result(folder, finished)
-        with held(folder), as_recorded(folder, reporter.warn), StopRequest() as stop:
+        with _together(checked), _only_main(held(folder)), as_recorded(folder, reporter.warn), StopRequest() as stop:
             return _execute(checked, reporter, folder, stop)
     checked = _read(recipe, reporter)
     if dry_run:
@@ -84,13 +87,21 @@ def _read(recipe: Recipe | Mapping[str, Any] | str | Path | None, reporter: Repo
 
 
 def _start(recipe: Recipe, reporter: Reporter) -> Result:
-    # The first link is built before the folder is, so that bad input leaves nothing behind.
-    first = links(recipe, choose_folder(recipe))[0]
-    with StopRequest() as stop:
-        run = Run(first, reporter)
+    with StopRequest() as stop, _together(recipe):
+        # The first link is built before the folder is, so that bad input leaves nothing behind.
+        run = Run(links(recipe, from_main(choose_folder(recipe) if is_main() else None))[0], reporter)
         stop.check("the same command")
-        with claimed(recipe) as folder:
-            return _execute(recipe, reporter, folder, stop, run)
+        with _only_main(claimed(recipe)) as claim:
+            return _execute(recipe, reporter, from_main(claim), stop, run)
+
+
+def _together(recipe: Recipe) -> AbstractContextManager[None]:
+    return joined(pick_device(recipe.train.device, local_rank()))
+
+
+def _only_main(context: AbstractContextManager[Any]) -> AbstractContextManager[Any]:
+    """Of several processes one makes and holds the folder."""
+    return context if is_main() else nullcontext()
 
 
 def _execute(recipe: Recipe, reporter: Reporter, folder: Path, stop: StopRequest, first: Run | None = None) -> Result:
@@ -107,11 +118,12 @@ def _execute(recipe: Recipe, reporter: Reporter, folder: Path, stop: StopRequest
 def _finish(link: Recipe, run: Run | None, whole: Path, reporter: Reporter, stop: StopRequest) -> None:
     """Run one early link of the chain in ``whole``, unless an earlier process finished it."""
     folder = Path(link.out or "")
-    if (folder / RESULT).is_file():
+    if from_main((folder / RESULT).is_file()):
         reporter.note(f"{link.student.model}: done before ({folder})")
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / RECIPE, recipes.to_yaml(link))
+    if is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / RECIPE, recipes.to_yaml(link))
     run = run or Run(link, reporter)
     run.folder, run.resume_folder = folder, whole
     run.execute(stop)

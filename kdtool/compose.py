@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from kdtool.method import Batch, Layer, Method, Out, Setup, Stage, Taps, Terms
+from kdtool.watched import Watched
 
 _SEPARATOR = "/"  # no method's name holds one, so roles of different parts never meet
 
@@ -102,6 +103,8 @@ class Combined(Method):
 
 def _of(items: Mapping[str, Any], name: str) -> dict[str, Any]:
     prefix = f"{name}{_SEPARATOR}"
+    if isinstance(items, Watched):
+        return items.part(prefix)
     return {role.removeprefix(prefix): item for role, item in items.items() if role.startswith(prefix)}
 
 

@@ -15,12 +15,22 @@ FILE = "environment.json"
 
 
 def current() -> dict[str, Any]:
-    """Return the versions in use and torch's number of threads."""
+    """Return the versions in use, torch's number of threads and the number of processes."""
     import timm
     import torch
 
+    from kdtool.engine.processes import world_size
+
     versions = {"kdtool": __version__, "python": platform.python_version(), "torch": torch.__version__}
-    return {**versions, "timm": timm.__version__, "threads": torch.get_num_threads()}
+    return {**versions, "timm": timm.__version__, "threads": torch.get_num_threads(), "processes": world_size()}
+
+
+def processes_of(folder: Path) -> int:
+    """Return in how many processes the run in ``folder`` began; 1 where that is not recorded."""
+    try:
+        return int(json.loads((folder / FILE).read_text())["processes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 1
 
 
 @contextmanager

@@ -278,11 +278,6 @@ def _check_method_rules(recipe: Recipe, methods: Mapping[str, type[Method]]) -> 
         mixing = [f"data.{key}={getattr(recipe.data, key)}" for key in ("mixup", "cutmix") if getattr(recipe.data, key)]
         if method.hard_labels and mixing:
             raise InputError(f"method {name!r} needs one class a sample, so {mixing[0]} cannot be used; set it to 0.")
-        if method.batch == "global" and recipe.train.accumulate > 1:
-            raise InputError(
-                f"method {name!r} relates the samples of a whole batch, so train.accumulate={recipe.train.accumulate} "
-                "cannot split it; set it to 1, or lower train.batch_size."
-            )
 
 
 def _check_values(recipe: Recipe) -> None:

@@ -25,6 +25,7 @@ from kdtool.engine.job import Fitted, Job
 from kdtool.engine.optim import build_optimizer
 from kdtool.engine.plan import plan_stages
 from kdtool.engine.precision import Precision, pick_device
+from kdtool.engine.processes import from_main, is_main, local_rank, rank, wait_for_all, world_size
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
 from kdtool.method import Method
@@ -64,7 +65,7 @@ class Run:
 
     def __post_init__(self) -> None:
         recipe, say = self.recipe, self.reporter.note
-        self.device = pick_device(recipe.train.device)
+        self.device = pick_device(recipe.train.device, local_rank())
         self.methods: dict[str, type[Method]] = {name: registry.get(name) for name in recipes.parts(recipe)}
         self.online = any(method.online for method in self.methods.values())
         self.data: DataSet = open_data(recipe.data)
@@ -104,7 +105,7 @@ class Run:
         norm = (networks.mean, networks.std)
         return make_loader(
             self.data, split, self.recipe.data, self.image_size, norm, cfg.batch_size, cfg.seed, self.device, train,
-            channels_last=cfg.channels_last,
+            channels_last=cfg.channels_last, part=(rank(), world_size()),
         )  # fmt: skip
 
     # --- what a dry run shows -------------------------------------------------------------------------------------
@@ -152,7 +153,9 @@ class Run:
         fitted = self._train_student(stop)
         result = self._result(fitted, baseline)
         result["seconds"]["total"] = round(time.monotonic() - began, 1)
-        write_whole(self.folder / RESULT, json.dumps(result, indent=2) + "\n")
+        if is_main():
+            write_whole(self.folder / RESULT, json.dumps(result, indent=2) + "\n")
+        wait_for_all()
         self.reporter.done(result)
         return result
 
@@ -206,12 +209,17 @@ class Run:
         job = self._job("student", self.networks.student_net, self.folder)
         nets = self.networks.teacher_nets
         job = dataclasses.replace(
-            job, method=self.method, teachers=[] if self.online else nets, peers=nets if self.online else []
-        )
+            job, method=self.method, teachers=[] if self.online else nets, peers=nets if self.online else [],
+            teacher_precisions=[] if self.online else self._teacher_precisions(),
+        )  # fmt: skip
         began = time.monotonic()
         fitted = fit(job, self.reporter, stop)
         self.seconds["student"] = time.monotonic() - began
         return fitted
+
+    def _teacher_precisions(self) -> list[str]:
+        own = [section.precision for section in self.recipe.teacher]
+        return [self.recipe.train.precision if name == "same" else name for name in own]
 
     def _job(self, phase: str, student: Backbone, folder: Path) -> Job:
         recipe = self.recipe
@@ -253,9 +261,10 @@ class Run:
         assert self.folder is not None
         recipe, networks = self.recipe, self.networks
         shipped = dataclasses.replace(networks.student, mean=networks.mean, std=networks.std)
-        file = save_student(
-            self.folder / "student", shipped, fitted.state, self.data.class_names, recipe.data.eval_crop
-        )
+        place = self.folder / "student"
+        if is_main():
+            save_student(place, shipped, fitted.state, self.data.class_names, recipe.data.eval_crop)
+        size = from_main((place / "model.safetensors").stat().st_size if is_main() else None)
         test = self._loader(self.data.test, train=False)
         student = self._test(networks.student_net, fitted.state, test)
         alone = self._test(networks.student_net, baseline.state, test) if baseline is not None else None
@@ -268,8 +277,8 @@ class Run:
             "data": {"name": self.data.name, "classes": self.task.num_classes, "train": len(self.train_split.labels),
                      "val": len(self.data.val.labels) if self.data.val is not None else 0,
                      "test": len(self.data.test.labels), "image_size": self.image_size},
-            "student": {**_about("student", networks.student), "bytes": file.stat().st_size,
-                        "open_with": how_to_open(shipped, file.parent)},
+            "student": {**_about("student", networks.student), "bytes": size,
+                        "open_with": how_to_open(shipped, place)},
             "teacher": _one_or_list([{**each, "bytes": _bytes(built.module)}
                                      for each, built in zip(about, networks.teachers, strict=True)]),
             "test": {"student": student, "teacher": _one_or_list(teachers), "baseline": alone},
@@ -280,6 +289,7 @@ class Run:
             "seed": recipe.train.seed,
             "device": str(self.device),
             "threads": torch.get_num_threads(),
+            "processes": world_size(),
             "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
         }  # fmt: skip
 

@@ -63,6 +63,8 @@ class Teacher:
         None, "its input size in pixels; default: the data's, or what it was trained at", min=1
     )
     model_args: dict[str, Any] = option(dict, "further arguments of the model's constructor")
+    precision: str = option("same", "arithmetic of its forward while it teaches; same: train.precision",
+                            choices=("same", "fp32", "bf16", "fp16", "fp64"))  # fmt: skip
     check: str = option("error", "what to do with a teacher at chance level", choices=("error", "warn", "off"))
     train: TeacherTrain = option(TeacherTrain, "its training on the data, where that is needed")
 
@@ -137,8 +139,17 @@ class Train:
         None, "weight of the hard-label loss in the last stage; default: the method's", min=0.0
     )
     label_smoothing: float = option(0.0, "label smoothing of the hard-label loss", min=0.0, max=0.99)
+    compile: str = option("off", "torch.compile of student and loss; reduce-overhead uses CUDA graphs",
+                          choices=("off", "default", "reduce-overhead", "max-autotune"))  # fmt: skip
+    freeze_bn: bool = option(False, "the student's batch norms keep the statistics that its weights came with")
+    tf32: bool = option(True, "let CUDA multiply fp32 matrices in TF32")
     clip_grad: Optional[float] = option(None, "largest gradient norm; none: no clipping", min=0.0)
-    accumulate: int = option(1, "micro-batches that a global batch is split into", min=1)
+    accumulate: int = option(1, "micro-batches that a batch is split into", min=1)
+    auto_batch: bool = option(False, "where the device has no memory for a batch, split it further and go on")
+    on_nonfinite: str = option(
+        "stop", "what to do at a step whose loss or gradient is not finite", choices=("stop", "skip")
+    )
+    max_skipped: int = option(10, "steps that on_nonfinite=skip may leave out before the run stops", min=0)
     ema: float = option(0.0, "decay of the student's weight average; 0 turns it off", min=0.0, max=0.99999)
     log_every: int = option(20, "steps between two readings of the loss", min=1)
     select: str = option("best", "which epoch becomes the student: best on the validation split, or last",
@@ -146,8 +157,14 @@ class Train:
 
 
 @dataclass
+class Parallel:
+    sync_bn: bool = option(False, "batch norms of the student see the global batch of all processes")
+
+
+@dataclass
 class Checkpoint:
     every_epochs: int = option(1, "epochs between checkpoints", min=1)
+    every_steps: Optional[int] = option(None, "steps between checkpoints within an epoch; none: none within", min=1)
     keep: int = option(2, "how many of the newest checkpoints are kept", min=1)
 
 
@@ -166,9 +183,10 @@ class Recipe:
     train: Train = option(Train, "the run itself")
     optim: Optim = option(Optim, "the optimizer of the student and the method's own parts")
     schedule: Schedule = option(Schedule, "the learning-rate schedule")
+    parallel: Parallel = option(Parallel, "several processes")
     checkpoint: Checkpoint = option(Checkpoint, "what is saved while training")
     options: dict[str, Any] = option(dict, "each method's options, under the method's name")
 
 
-RESERVED = ("cache", "parallel", "eval", "export", "compare", "track")
+RESERVED = ("cache", "eval", "export", "compare", "track")
 """Section names kept for later; like the sections above, no method may be called so."""

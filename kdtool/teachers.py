@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ import torch
 
 from kdtool.data.loader import Loader, make_loader
 from kdtool.data.sources import DataSet, Split
-from kdtool.engine.job import Job
+from kdtool.engine.job import Fitted, Job
 from kdtool.engine.precision import Precision
+from kdtool.engine.processes import from_main, is_main, rank, wait_for_all, world_size
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
 from kdtool.errors import InputError
@@ -29,7 +31,7 @@ from kdtool.report.events import Reporter
 from kdtool.schema import Checkpoint, Recipe, Teacher, Train
 from kdtool.tasks.image_classification import ImageClassification
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the engine changes what a teacher's training gives."""
 
 # What does not decide a teacher's weights: where and how fast its data is read, and what thins the student's.
@@ -62,18 +64,18 @@ def prepare(section: Teacher, built: Built, prep: Preparation) -> None:
     key = _key(section, built, prep)
     folder = home() / "teachers" / f"{_file_name(built.name)}-{key[:16]}"
     say = prep.reporter.note
-    with waiting_lock(
+    lock = waiting_lock(
         folder.with_name(folder.name + ".lock"),
         on_wait=lambda: say(f"waiting for another run that is training teacher {built.name}"),
         check=lambda: prep.stop.check(prep.resume_command),
-    ):
-        about = folder / "teacher.json"
-        if about.is_file():
+    )
+    with lock if is_main() else nullcontext():
+        if from_main((folder / "teacher.json").is_file()):
             say(f"teacher {built.name}: reusing the one trained before ({folder})")
         else:
             say(f"teacher {built.name}: training it on {prep.data.name} first; it is kept for later runs")
             _train(section, built, prep, folder, key)
-    built.module.load_state_dict(load_state(folder / "model.safetensors"))
+    built.module.load_state_dict(from_main(load_state(folder / "model.safetensors") if is_main() else None))
 
 
 def _train(section: Teacher, built: Built, prep: Preparation, folder: Path, key: str) -> None:
@@ -82,7 +84,10 @@ def _train(section: Teacher, built: Built, prep: Preparation, folder: Path, key:
 
     def loader(split: Split, train: bool) -> Loader:
         norm = (built.mean, built.std)
-        return make_loader(prep.data, split, cfg, built.image_size, norm, how.batch_size, how.seed, prep.device, train)
+        return make_loader(
+            prep.data, split, cfg, built.image_size, norm, how.batch_size, how.seed, prep.device, train,
+            part=(rank(), world_size()),
+        )  # fmt: skip
 
     working = folder.with_name(folder.name + ".partial")
     job = Job(
@@ -100,6 +105,7 @@ def _train(section: Teacher, built: Built, prep: Preparation, folder: Path, key:
             clip_grad=how.clip_grad,
             ema=how.ema,
             log_every=recipe.train.log_every,
+            compile=recipe.train.compile,
         ),
         optim=how.optim,
         schedule=how.schedule,
@@ -110,6 +116,13 @@ def _train(section: Teacher, built: Built, prep: Preparation, folder: Path, key:
         resume_command=prep.resume_command,
     )
     fitted = fit(job, prep.reporter, prep.stop)
+    if is_main():
+        _keep(fitted, built, prep, working, folder, key)
+    wait_for_all()
+
+
+def _keep(fitted: Fitted, built: Built, prep: Preparation, working: Path, folder: Path, key: str) -> None:
+    recipe = prep.recipe
     save_student(working, built, fitted.state, prep.data.class_names, recipe.data.eval_crop)
     (working / "teacher.json").write_text(json.dumps({"key": key, "best": fitted.best, "last": fitted.last}))
     shutil.rmtree(working / "checkpoints", ignore_errors=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 from importlib import import_module
+from typing import Any
 
 import click
 
-from kdtool import __version__
+from kdtool import __version__, parallel
 from kdtool.errors import KdtoolError
 
 _COMMANDS = {
@@ -46,6 +48,14 @@ class _Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, help_) for name, (_, help_) in _COMMANDS.items()])
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        given = list(args)
+        ctx = super().make_context(info_name, args, parent, **extra)
+        ctx.meta["kdtool.arguments"] = given  # what --nproc starts again
+        return ctx
+
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
@@ -59,6 +69,8 @@ class _Commands(click.Group):
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
         except Exception as error:
+            if parallel.launched():
+                time.sleep(parallel.SECONDARY_S)
             self._show_traceback_if_wanted(ctx)
             text = " ".join(f"{type(error).__name__}: {error}".split())
             click.echo(f"internal error: {text} (run with --debug for the traceback)", err=True)
@@ -89,4 +101,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of classes and files must not fail on an ASCII terminal
             stream.reconfigure(errors="backslashreplace")
+    parallel.die_with_parent()
     cli(prog_name="kdtool")

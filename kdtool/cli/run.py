@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -53,6 +54,7 @@ _FLAGS = {
 @click.option("--device", metavar="NAME", help="auto, cpu, mps, cuda or cuda:N.")
 @click.option("--precision", metavar="NAME", help="fp32, bf16, fp16 or fp64.")
 @click.option("--workers", type=int, metavar="N", help="Processes that decode images.")
+@click.option("--nproc", type=click.IntRange(1), metavar="N", help="Processes on this machine, one a GPU.")
 @click.option("--out", metavar="FOLDER", help="The run's folder.")
 @click.option("--resume", metavar="FOLDER", help="Go on with the run in FOLDER, by its own recipe.")
 @click.option("--baseline", is_flag=True, default=None, help="Also train the student alone, on the same budget.")
@@ -61,7 +63,13 @@ _FLAGS = {
 @click.option("--quiet", is_flag=True, help="Only warnings and the final table.")
 @options.debug
 def command(
-    arguments: tuple[str, ...], resume: str | None, dry_run: bool, as_json: bool, quiet: bool, **given: Any
+    arguments: tuple[str, ...],
+    resume: str | None,
+    dry_run: bool,
+    nproc: int | None,
+    as_json: bool,
+    quiet: bool,
+    **given: Any,
 ) -> None:
     """Distil a student from a teacher.
 
@@ -78,17 +86,22 @@ def command(
     paths, overrides = _sort(arguments)
     if resume is not None:
         _refuse_beside_resume([*paths, *overrides, *(f"--{n.replace('_', '-')}" for n in _used(given))], dry_run)
-    from kdtool import recipe, report
+    from kdtool import environment, parallel, recipe, report
 
     with report.choose(json=as_json, quiet=quiet) as reporter, _guarded_stdout(as_json):
         # The recipe is read before the engine is imported, so that a slip is answered at once.
         wanted = None if resume else recipe.load(paths[0] if paths else None, overrides, flags, reporter.note)
+        nproc = nproc or (environment.processes_of(Path(resume)) if resume else 1)
+        if nproc > 1 and not dry_run and not parallel.launched():
+            reporter.close()
+            ctx = click.get_current_context()
+            ctx.exit(parallel.launch(nproc, ctx.meta["kdtool.arguments"]))
         from kdtool import api
 
         result = api.run(wanted, reporter=reporter, resume=resume, dry_run=dry_run)
         if dry_run:
             reporter.done(result.to_dict())
-    if as_json:
+    if as_json and parallel.is_first():
         click.echo(json.dumps(result.to_dict(), indent=2))
 
 

@@ -40,11 +40,13 @@ class Loaded:
         inputs: (B, 3, S, S) float32.
         labels: (B,) int64, -1 for none; (B, K) float32 where samples are mixed.
         index: (B,) int64 positions in the split.
+        view: which view of the samples the inputs are.
     """
 
     inputs: Tensor
     labels: Tensor
     index: Tensor
+    view: int
 
 
 class Loader:
@@ -63,6 +65,10 @@ class Loader:
         drop_last: leave out a short last batch, unless it is the only one.
         channels_last: memory layout of the inputs.
         per_class: samples of a class in a row (class-uniform sampling); None: a random order.
+        part: (r, n): read the r-th of n parts of each batch, or of the batches where samples are read in order.
+
+    Raises:
+        InputError: a batch cannot be divided among n.
     """
 
     def __init__(
@@ -80,10 +86,16 @@ class Loader:
         drop_last: bool,
         channels_last: bool,
         per_class: int | None = None,
+        part: tuple[int, int] = (0, 1),
     ):
         self.split, self.views, self.seed, self.device = split, views, seed, device
         self.num_classes, self.shuffle, self.per_class = num_classes, shuffle, per_class
-        self.batch_size = min(batch_size, len(split))
+        self.batch_size, self.part = min(batch_size, len(split)), part
+        if shuffle and self.batch_size % part[1]:
+            raise InputError(
+                f"a batch of {self.batch_size} samples cannot be shared by {part[1]} processes: choose a --batch-size "
+                f"that {part[1]} divides and that is not larger than the training set."
+            )
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.labels = torch.from_numpy(split.labels)
         self.rows = torch.from_numpy(split.rows)
@@ -124,8 +136,12 @@ class Loader:
             order = class_uniform_order(self.split.labels, self.seed, epoch, self.batch_size, self.per_class)
         else:
             order = random_order(count, self.seed, epoch)
-        whole = torch.from_numpy(order)
-        return [whole[step * self.batch_size : (step + 1) * self.batch_size] for step in range(self.steps)]
+        whole, (number, parts) = torch.from_numpy(order), self.part
+        batches = [whole[step * self.batch_size : (step + 1) * self.batch_size] for step in range(self.steps)]
+        if not self.shuffle:
+            return batches[number::parts]
+        size = self.batch_size // parts
+        return [batch[number * size : (number + 1) * size] for batch in batches]
 
     def _finish(self, index: Tensor, partner: Tensor | None, decoded: Tensor, view: int) -> Loaded:
         views, own = self.views, len(index)
@@ -141,6 +157,7 @@ class Loader:
             images.contiguous(memory_format=self.layout),
             labels.to(self.device, non_blocking=True),
             index.to(self.device, non_blocking=True),
+            view,
         )
 
     def _from_memory(self, batches: list[Tensor]) -> Iterator[Tensor]:
@@ -178,6 +195,7 @@ def make_loader(
     device: torch.device,
     train: bool,
     channels_last: bool = True,
+    part: tuple[int, int] = (0, 1),
 ) -> Loader:
     """Return a split's batches as a recipe wants them: shuffled, random views and whole batches only, to train on.
 
@@ -192,6 +210,7 @@ def make_loader(
         device: where batches go.
         train: False reads in order, evaluation's view, all samples.
         channels_last: memory layout of the inputs.
+        part: (r, n) reads what process r of n is to.
     """
     views = Views(cfg, image_size, *norm, grey=data.grey, native_size=data.native_size, train=train)
     return Loader(
@@ -207,6 +226,7 @@ def make_loader(
         drop_last=train,
         channels_last=channels_last,
         per_class=cfg.samples_per_class if cfg.sampler == "class-uniform" else None,
+        part=part,
     )
 
 

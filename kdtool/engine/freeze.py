@@ -25,16 +25,16 @@ class Frozen:
     """Prepares a step's modules for a stage, and restores their modes for each training epoch.
 
     Parameters outside ``stage.trains``, and those that a dry backward leaves without gradient, stop training; norms
-    whose output gets no gradient keep their running statistics.
+    whose output gets no gradient keep their running statistics, and with ``freeze_bn`` so do all of the student's.
     """
 
-    def __init__(self, step: Step, stage: Stage, dry_loss: Callable[[], Tensor]):
+    def __init__(self, step: Step, stage: Stage, dry_loss: Callable[[], Tensor], freeze_bn: bool = False):
         unknown = set(stage.trains) - set(TRAINABLE)
         if unknown:
             raise InputError(f"stage {stage.name!r} trains {sorted(unknown)}; valid: {', '.join(TRAINABLE)}.")
         self.step = step
         self.trained = [m for name, modules in owners(step).items() if name in stage.trains for m in modules]
-        self.still: list[nn.Module] = []
+        self.still = [m for m in step.student.modules() if _keeps_statistics(m)] if freeze_bn else []
         for parameter in step.parameters():
             parameter.requires_grad_(False)
         for module in self.trained:
@@ -45,7 +45,7 @@ class Frozen:
             if not loss.requires_grad:
                 raise InputError(f"stage {stage.name!r}: its loss depends on nothing that the stage trains.")
             loss.backward()
-        self.still = [m for root in self.trained for m in root.modules() if _keeps_statistics(m) and m not in reached]
+        self.still += [m for root in self.trained for m in root.modules() if _keeps_statistics(m) and m not in reached]
         for parameter in step.parameters():
             if parameter.grad is None:
                 parameter.requires_grad_(False)

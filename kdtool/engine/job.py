@@ -10,16 +10,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from kdtool.method import Method
+from kdtool.method import Method, Out
 from kdtool.schema import Checkpoint, Optim, Schedule, Train
 
 
 class Loaded(Protocol):
-    """A batch on the device: inputs, labels as in ``Batch``, and (B,) positions in the training set."""
+    """A batch on the device: inputs, labels as in ``Batch``, (B,) positions in the training set, and which view."""
 
     inputs: Tensor
     labels: Tensor
     index: Tensor
+    view: int
 
 
 class Batches(Protocol):
@@ -32,6 +33,20 @@ class Batches(Protocol):
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
         """Yield the batches of an epoch from batch ``start`` on."""
+        ...
+
+
+class Replay(Protocol):
+    """Teachers' outputs from a cache.
+
+    Attributes:
+        roles: for each teacher the taps' roles that the cache gives; logits it always gives.
+    """
+
+    roles: Sequence[frozenset[str]]
+
+    def outputs(self, index: Tensor, view: int) -> list[Out]:
+        """Return each teacher's outputs for (B,) positions in the training set, on their device."""
         ...
 
 
@@ -58,6 +73,8 @@ class Job:
         student: the tapped network that trains.
         teachers: frozen tapped networks that take the same inputs.
         peers: tapped networks that train too (online methods).
+        replay: the frozen teachers' outputs from a cache, where there is one.
+        teacher_precisions: arithmetic of each frozen teacher, as ``train.precision``; empty: the student's.
         method: None trains on hard labels only.
         folder: where checkpoints and metrics.jsonl go.
         resume_command: printed when a signal stops the run.
@@ -80,6 +97,8 @@ class Job:
     method: Method | None = None
     teachers: Sequence[nn.Module] = field(default_factory=list)
     peers: Sequence[nn.Module] = field(default_factory=list)
+    replay: Replay | None = None
+    teacher_precisions: Sequence[str] = ()
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -49,11 +50,23 @@ def build_optimizer(cfg: Optim, step: nn.Module, section: str = "optim") -> torc
             weight_decay=cfg.weight_decay,
             momentum=cfg.momentum,
             filter_bias_and_bn=not cfg.decay_norm_and_bias,
+            **_fused(cfg.name),
             **cfg.options,
         )
     except Exception as error:  # whatever a constructor raises: options, a missing package, a device it needs
         raise InputError(f"{section}: {cfg.name} cannot be used with these settings: {error}") from error
     return optimizer
+
+
+def _fused(name: str) -> dict[str, bool]:
+    """Ask for the fused form of an optimizer, one kernel for all parameters, where it has one."""
+    from timm.optim import get_optimizer_class
+
+    try:
+        arguments = inspect.signature(get_optimizer_class(name, bind_defaults=False)).parameters
+    except ValueError:  # a wrapper around another one, such as lookahead_
+        return {}
+    return {"fused": True} if "fused" in arguments else {}
 
 
 def build_schedule(cfg: Schedule, optimizer: torch.optim.Optimizer, epochs: int, steps_per_epoch: int) -> Any:

@@ -1,19 +1,126 @@
-"""Several processes as one: outputs gathered with gradient, so that losses which couple samples see all of them."""
+"""Several processes as one: who is who, what all agree on, and outputs gathered with gradient.
+
+``torchrun`` or ``kdtool run --nproc`` starts them; each joins by the environment variables that torchrun sets. Rank 0
+alone writes files and speaks.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
+from kdtool.errors import InputError
 from kdtool.method import Out
+from kdtool.parallel import launched
+
+PATIENCE = timedelta(hours=4)
+"""How long a process waits for the others, who may be waiting for a teacher that another run trains."""
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[None]:
+    """Join the processes that were started together, where there are several.
+
+    Raises:
+        InputError: the environment does not tell who is who.
+    """
+    if not launched() or world_size() > 1:
+        yield
+        return
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise InputError(f"WORLD_SIZE is set but {', '.join(missing)} is not: start by torchrun or --nproc.")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if sys.platform == "linux" and os.environ["MASTER_ADDR"] in ("127.0.0.1", "localhost"):
+        # A machine's own name may resolve to an address that it does not have.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    # Small agreements and objects go over gloo on the CPU, so that they wait for no kernel.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def world_size() -> int:
     """Return how many processes train together; 1 without torch.distributed."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return this process's number, from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def local_rank() -> int:
+    """Return this process's number on its machine, from 0: which device is its own."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if launched() else 0
+
+
+def is_main() -> bool:
+    """Return whether this process is the one that writes files and speaks."""
+    return rank() == 0
+
+
+def largest(value: int) -> int:
+    """Return the largest of the processes' values, on all of them."""
+    if world_size() == 1:
+        return value
+    shared = torch.tensor(value)
+    dist.all_reduce(shared, dist.ReduceOp.MAX)
+    return int(shared)
+
+
+def from_main(value: Any) -> Any:
+    """Return rank 0's plain value or nested tensors on every process; what the others give is not looked at."""
+    if world_size() == 1:
+        return value
+    box = [value if is_main() else None]
+    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    return box[0]
+
+
+def from_all(value: Any) -> list[Any]:
+    """Return every process's value, in rank order, on all of them."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def copy_from_main(module: nn.Module) -> None:
+    """Make a module's parameters and buffers those of rank 0."""
+    if world_size() > 1:
+        for tensor in module.state_dict().values():
+            dist.broadcast(tensor, src=0)
+
+
+def mean_over_processes(values: Tensor) -> Tensor:
+    """Return the mean of the processes' tensors, on all of them."""
+    if world_size() > 1:
+        values = values.clone()
+        dist.all_reduce(values)
+        values /= world_size()
+    return values
+
+
+def wait_for_all() -> None:
+    """Return once every process is here."""
+    if world_size() > 1:
+        largest(0)
+
+
+# --- outputs ------------------------------------------------------------------------------------------------------
 
 
 def gather(tensor: Tensor) -> Tensor:

@@ -53,25 +53,63 @@ class Step(nn.Module):
         self.precision = precision
         self.stage: Stage | None = None
 
+    @property
+    def couples_samples(self) -> bool:
+        """Whether the method's terms relate the samples of a batch to one another."""
+        return self.method is not None and self.method.batch == "global"
+
     def forward(
-        self, inputs: Tensor, labels: Tensor, index: Tensor, teachers: list[Out], epoch: int, progress: float
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        index: Tensor,
+        teachers: list[Out],
+        epoch: int,
+        progress: float,
+        task_scale: Tensor | float = 1.0,
     ) -> tuple[dict[str, Tensor], Batch]:
-        """Return the weighted terms by name (their sum is the loss) and the batch as the method saw it."""
+        """Return the weighted terms by name (their sum is the loss) and the batch as the method saw it.
+
+        Args:
+            inputs, labels, index: this process's part of the batch.
+            teachers: the frozen teachers' outputs for it.
+            epoch, progress: as in ``Batch``.
+            task_scale: factor of the hard-label loss, for a part with another share of labels than the whole batch.
+        """
+        student, peers = self.networks(inputs)
+        return self.losses(student, peers or teachers, labels, index, epoch, progress, task_scale)
+
+    def networks(self, inputs: Tensor) -> tuple[Out, list[Out]]:
+        """Return the outputs of the student and of the peers."""
+        assert self.stage is not None, "set a stage before the first step"
+        with torch.set_grad_enabled(torch.is_grad_enabled() and "student" in self.stage.trains):
+            student = run_network(self.student, inputs, self.precision)
+        return student, [run_network(peer, inputs, self.precision) for peer in self.peers]
+
+    def losses(
+        self,
+        student: Out,
+        teachers: list[Out],
+        labels: Tensor,
+        index: Tensor,
+        epoch: int,
+        progress: float,
+        task_scale: Tensor | float = 1.0,
+    ) -> tuple[dict[str, Tensor], Batch]:
+        """Return the weighted terms of outputs, and the batch; arguments as for ``forward``."""
         stage = self.stage
         assert stage is not None, "set a stage before the first step"
-        with torch.set_grad_enabled(torch.is_grad_enabled() and "student" in stage.trains):
-            student = run_network(self.student, inputs, self.precision)
-        if self.peers:
-            teachers = [run_network(peer, inputs, self.precision) for peer in self.peers]
         # Terms that couple samples need all of the global batch, on every process.
-        if self.method is not None and self.method.batch == "global" and world_size() > 1:
+        if self.couples_samples and world_size() > 1:
             student, teachers = gather_out(student), [gather_out(out) for out in teachers]
-            labels, index = gather(labels), gather(index)
+            labels, index, task_scale = gather(labels), gather(index), 1.0
+
+        def task_loss(logits: Tensor) -> Tensor:
+            return task_scale * self.task_loss(logits, labels)
+
         with self.precision.loss():
-            batch = Batch(
-                labels, index, student, teachers, lambda logits: self.task_loss(logits, labels), epoch, progress
-            )
+            batch = Batch(labels, index, student, teachers, task_loss, epoch, progress)
             terms = dict(stage.loss(batch))
             if stage.task_weight:
-                terms[TASK] = stage.task_weight * self.task_loss(student.logits, labels)
+                terms[TASK] = stage.task_weight * task_loss(student.logits)
         return terms, batch

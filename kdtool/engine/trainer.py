@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-import copy
+import json
 import time
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdtool.engine.balance import gradient_norms, imbalance
-from kdtool.engine.checkpoint import load_newest, save_checkpoint
+from kdtool.engine.balance import imbalance
 from kdtool.engine.evaluate import predict
 from kdtool.engine.freeze import Frozen
 from kdtool.engine.job import Fitted, Job, Loaded
+from kdtool.engine.launch import callable_step
 from kdtool.engine.log import EpochLog
-from kdtool.engine.meters import Meters, total
-from kdtool.engine.optim import build_optimizer, build_schedule
+from kdtool.engine.memory import OUT_OF_MEMORY, check_split, too_large
+from kdtool.engine.meters import BadStep, Meters, total
 from kdtool.engine.plan import Planned, plan_stages
 from kdtool.engine.precision import Precision
+from kdtool.engine.processes import copy_from_main, is_main, largest, world_size
+from kdtool.engine.saving import Progress, Saver, load_optimizer, weights_of
 from kdtool.engine.signals import StopRequest
-from kdtool.engine.step import Step, teach
-from kdtool.errors import InputError
-from kdtool.method import Batch, Terms
+from kdtool.engine.step import Step
+from kdtool.engine.teaching import FrozenTeachers, Teaching, watched
+from kdtool.engine.update import Taken, Updater
+from kdtool.errors import InputError, RunError
 from kdtool.randomness import seed_torch
 from kdtool.report.events import Reporter
+
+NON_FINITE = "nonfinite.jsonl"
+"""File in a run's folder that lists steps which were not finite, with their samples."""
 
 
 def fit(job: Job, reporter: Reporter, stop: StopRequest) -> Fitted:
@@ -36,7 +42,7 @@ def fit(job: Job, reporter: Reporter, stop: StopRequest) -> Fitted:
         stop: asked after each step; a request is met with a checkpoint and ``Interrupted``.
 
     Raises:
-        RunError: a loss that is not finite.
+        RunError: a loss that is not finite, or no memory for a batch.
         Interrupted: a signal; a checkpoint was written.
     """
     return _Trainer(job, reporter, stop).fit()
@@ -50,19 +56,17 @@ class _Trainer:
         step = Step(job.student, job.method, job.peers, job.task.hard_loss, self.precision)
         self.step = step.to(job.device, self.precision.dtype)
         self.step.to(memory_format=layout)
-        self.teachers = [t.to(job.device, self.precision.dtype).eval().requires_grad_(False) for t in job.teachers]
-        for teacher in self.teachers:
-            # The layout decides the kernels, and so the last bits: one just trained must not differ from one reloaded.
-            teacher.to(memory_format=layout)
+        check_split(job.train.accumulate, step.couples_samples, job.phase)
+        names = job.teacher_precisions or [job.train.precision] * len(job.teachers)
+        frozen = FrozenTeachers(job.teachers, [Precision(name, job.device) for name in names], layout)
+        self.teaching = Teaching(frozen, job.replay, reporter.note)
         self.plan = plan_stages(job.method, job.train.epochs, job.train.task_weight)
         self.ema = self._average() if job.train.ema else None
         self.log = EpochLog(job.folder / "metrics.jsonl")
-        self.at = {"stage": 0, "epoch": 0, "step": 0}
-        self.updates = 0  # steps of the student over all stages
-        self.best: dict[str, Any] | None = None
-        self.last: dict[str, Any] = {"epoch": 0, "val": None}
-        self.optimizer_state: dict[str, Any] | None = None
-        self.meters_state: dict[str, Any] | None = None
+        self.at = Progress(pieces=job.train.accumulate)
+        averages = {"ema": self.ema.module} if self.ema is not None else {}
+        self.saver = Saver(job, {"step": self.step, "scaler": self.precision.scaler, **averages})
+        self.found: dict[str, Any] | None = None  # the checkpoint to go on from
         self.began = time.monotonic()
 
     def _average(self) -> Any:
@@ -74,118 +78,104 @@ class _Trainer:
 
     def fit(self) -> Fitted:
         self._resume()
-        self.log.keep(self.at)
+        if is_main():
+            self.log.keep({"stage": self.at.stage, "epoch": self.at.epoch})
         self.reporter.phase(self.job.phase)
-        while self.at["stage"] < len(self.plan):
-            self._run_stage(self.plan[self.at["stage"]])
-            self.at = {"stage": self.at["stage"] + 1, "epoch": 0, "step": 0}
-            self._save()
+        while self.at.stage < len(self.plan):
+            self._run_stage(self.plan[self.at.stage])
+            self.at.move(self.at.stage + 1)
+            self.saver.save(self.at, None, None)
         self.stop.check(self.job.resume_command)
-        best = self.best or {**self.last, "state": _weights(self._result_network())}
+        best = self.at.best or {**self.at.last, "state": weights_of(self._result_network())}
         return Fitted(
             state=best["state"],
             best={"epoch": best["epoch"], "val": best["val"]},
-            last=self.last,
+            last=self.at.last,
             seconds=time.monotonic() - self.began,
-            steps=self.updates,
+            steps=self.at.updates,
         )
 
     def _run_stage(self, planned: Planned) -> None:
         job, stage = self.job, planned.stage
         self.step.stage = stage
-        self.frozen = Frozen(self.step, stage, lambda: self._dry_loss(planned))
-        self.optimizer = build_optimizer(job.optim, self.step)
-        self.schedule = build_schedule(job.schedule, self.optimizer, planned.epochs, job.train_batches.steps)
-        if self.optimizer_state is not None:
-            _load_optimizer(self.optimizer, self.optimizer_state)
-            self.optimizer_state = None
-        self.reporter.stage(stage.name, planned.epochs, job.train_batches.steps, self.at["epoch"])
-        for epoch in range(self.at["epoch"], planned.epochs):
+        self.teaching.run_live()
+        self.frozen = Frozen(self.step, stage, lambda: self._try_out(self.step, planned), job.train.freeze_bn)
+        self.teaching.enter(stage.name, self.read)
+        call = callable_step(
+            self.step, job.train.compile, job.device, lambda c: self._try_out(c, planned), self.reporter.warn
+        )
+        self.update = Updater(job, self.step, call, self.teaching, planned, self.ema)
+        if self.found is not None and self.found["optimizer"] is not None:
+            load_optimizer(self.update.optimizer, self.found["optimizer"])
+        self.reporter.stage(stage.name, planned.epochs, job.train_batches.steps, self.at.epoch)
+        for epoch in range(self.at.epoch, planned.epochs):
             self._run_epoch(planned, epoch)
-            self.at = {"stage": self.at["stage"], "epoch": epoch + 1, "step": 0}
+            self.at.move(self.at.stage, epoch + 1)
             if (epoch + 1) % job.checkpoint.every_epochs == 0 and epoch + 1 < planned.epochs:
-                self._save()
+                self.saver.save(self.at, self.update.optimizer, None)
 
     def _run_epoch(self, planned: Planned, epoch: int) -> None:
-        job, start, began = self.job, self.at["step"], time.monotonic()
+        job, start, steps, began = self.job, self.at.step, self.job.train_batches.steps, time.monotonic()
         meters = Meters(planned.stage.name)
-        if self.meters_state is not None:
-            meters.load(self.meters_state)
-            self.meters_state = None
+        if self.found is not None and self.found["meters"] is not None:
+            meters.load(self.found["meters"])
+        self.found = None
         self.frozen.train_mode()
         seen = 0
-        for step, batch in enumerate(job.train_batches.epoch(planned.first_epoch + epoch, start), start):
-            at = epoch * job.train_batches.steps + step
+        for number, batch in enumerate(job.train_batches.epoch(planned.first_epoch + epoch, start), start):
+            at, done = epoch * steps + number, number + 1
             # Once an epoch: it costs a backward a term.
-            balance = meters.norms if step == 0 and "student" in planned.stage.trains else None
-            meters.add(at, self._train_step(batch, planned, epoch, at, balance))
-            seen += len(batch.index)
-            done = step + 1
-            if done % job.train.log_every == 0 or done == job.train_batches.steps:
-                means = meters.read()
-                self.reporter.step(means, done, job.train_batches.steps, seen / (time.monotonic() - began))
-            if self.stop.signal is not None:
-                meters.read()
-                self.at = {"stage": self.at["stage"], "epoch": epoch, "step": done}
-                self._interrupt(meters)
+            taken = self._take_step(batch, planned, epoch, at, balance=number == 0)
+            meters.norms = taken.norms or meters.norms
+            meters.add(at, taken.terms, taken.bad, batch.index)
+            seen += len(batch.index) * world_size()
+            logged = done % job.train.log_every == 0 or done == steps
+            if logged:
+                self._read(meters)
+                self.reporter.step(meters.means(), done, steps, seen / (time.monotonic() - began))
+            if logged or world_size() == 1:
+                self._stop_if_asked(meters, epoch, done)
+            every = job.checkpoint.every_steps
+            if every is not None and done % every == 0 and done < steps:
+                self._save_inside(meters, epoch, done)
         self._finish_epoch(planned, epoch, meters, time.monotonic() - began, seen)
 
-    def _train_step(
-        self, loaded: Loaded, planned: Planned, epoch: int, step: int, balance: Terms | None = None
-    ) -> Terms:
-        """One update of the weights; returns the terms, summed over micro-batches.
+    def _take_step(self, loaded: Loaded, planned: Planned, epoch: int, at: int, balance: bool) -> Taken:
+        balance = balance and "student" in planned.stage.trains
+        while True:
+            try:
+                taken = self.update(loaded, epoch, at, self.at.updates, self.at.pieces, balance)
+                break
+            except OUT_OF_MEMORY as error:
+                self._split_further(len(loaded.index), error)
+        self.at.updates += "student" in planned.stage.trains
+        return taken
 
-        Args:
-            balance: takes the norm of each term's gradient, of the first micro-batch.
-        """
-        job, scaler = self.job, self.precision.scaler
-        self.schedule.step_update(step)
-        progress = step / (planned.epochs * job.train_batches.steps)
-        terms: Terms = {}
-        pieces = min(job.train.accumulate, len(loaded.index))
-        micro_batches = zip(
-            loaded.inputs.chunk(pieces), loaded.labels.chunk(pieces), loaded.index.chunk(pieces), strict=True
+    def _split_further(self, batch: int, error: BaseException) -> None:
+        """Halve the micro-batch after a step that found no memory, or say what would help."""
+        self.at.pieces = too_large(self.job, batch, self.at.pieces, self.step.couples_samples, error)
+        for parameter in self.step.parameters():
+            parameter.grad = None
+        self.reporter.warn(
+            f"no memory for the batch: going on with micro-batches of {-(-batch // self.at.pieces)} samples, "
+            "the global batch as it was. Batch norms see the smaller ones."
         )
-        seen: list[Batch] = []
-        for micro, (inputs, labels, index) in enumerate(micro_batches):
-            seed_torch("step", job.train.seed, planned.stage.name, step, micro, 0)
-            share = len(index) / len(loaded.index)
-            parts, batch = self._forward(inputs, labels, index, epoch, progress)
-            if balance is not None and micro == 0:
-                balance.update(gradient_norms(parts, self.step.student.parameters()))
-            parts = {name: share * term for name, term in parts.items()}
-            scaler.scale(total(parts)).backward()
-            terms = {name: terms[name] + term.detach() if terms else term.detach() for name, term in parts.items()}
-            seen.append(batch)
-        if job.train.clip_grad is not None:
-            scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.step.parameters(), job.train.clip_grad)
-        scaler.step(self.optimizer)
-        scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        if "student" in planned.stage.trains:
-            self.updates += 1
-            if self.ema is not None:
-                self.ema.update(self.step.student, step=self.updates)
-        if job.method is not None:
-            with torch.no_grad():
-                for batch in seen:
-                    job.method.after_step(batch)
-        return terms
 
-    def _forward(
-        self, inputs: Tensor, labels: Tensor, index: Tensor, epoch: int, progress: float
-    ) -> tuple[Terms, Batch]:
-        inputs = inputs.to(self.precision.dtype)
-        teachers = teach(self.teachers, inputs, self.precision)
-        result: tuple[Terms, Batch] = self.step(inputs, labels, index, teachers, epoch, progress)
-        return result
-
-    def _dry_loss(self, planned: Planned) -> Tensor:
-        """The loss of the stage's first batch; shows which parameters get a gradient."""
+    def _try_out(self, call: Any, planned: Planned) -> Tensor:
+        """The loss of the stage's first batch; shows which parameters get a gradient and what is read of teachers."""
         batch = next(iter(self.job.train_batches.epoch(planned.first_epoch)))
+        while True:
+            try:
+                return self._dry_loss(call, planned, batch)
+            except OUT_OF_MEMORY as error:
+                self._split_further(len(batch.index), error)
+
+    def _dry_loss(self, call: Any, planned: Planned, batch: Loaded) -> Tensor:
+        own = -(-len(batch.index) // self.at.pieces)
+        inputs, labels, index = (x[:own] for x in (batch.inputs.to(self.precision.dtype), batch.labels, batch.index))
+        teachers, self.read = watched(self.teaching(inputs, index, batch.view))
         seed_torch("dry", self.job.train.seed, planned.stage.name)
-        terms, _ = self._forward(batch.inputs, batch.labels, batch.index, 0, 0.0)
+        terms, _ = call(inputs, labels, index, teachers, 0, 0.0)
         odd = [name for name, term in terms.items() if not isinstance(term, Tensor) or term.ndim != 0]
         if odd or not terms:
             raise InputError(
@@ -193,11 +183,47 @@ class _Trainer:
             )
         return total(terms)
 
-    # --- after an epoch ---------------------------------------------------------------------------------------
+    # --- what the host hears of ---------------------------------------------------------------------------------
+
+    def _read(self, meters: Meters) -> None:
+        """Fetch the steps' terms; stop at one that was not finite, or at too many where they are skipped."""
+        for bad in meters.read():
+            self.at.skipped += 1
+            if is_main():
+                self.job.folder.mkdir(parents=True, exist_ok=True)
+                with (self.job.folder / NON_FINITE).open("a") as stream:
+                    stream.write(json.dumps(vars(bad)) + "\n")
+            cfg = self.job.train
+            if cfg.on_nonfinite == "stop" or self.at.skipped > cfg.max_skipped:
+                raise RunError(self._not_finite(bad))
+            self.reporter.warn(f"stage {bad.stage}, step {bad.step}: not finite, skipped ({_shown(bad)})")
+
+    def _not_finite(self, bad: BadStep) -> str:
+        names = [name for name, value in bad.terms.items() if value != value or abs(value) == float("inf")]
+        what = f"term {' and '.join(names)}" if names else "a gradient"
+        many = f" It is step number {self.at.skipped} of that kind." if self.at.skipped > 1 else ""
+        return (
+            f"the loss is not finite: {what} in stage {bad.stage}, step {bad.step} ({_shown(bad)}).{many} The step's "
+            f"update was withheld; its samples are listed in {self.job.folder / NON_FINITE}. "
+            "Lower --lr, set train.clip_grad=1, use --precision fp32, or train.on_nonfinite=skip."
+        )
+
+    def _stop_if_asked(self, meters: Meters, epoch: int, done: int) -> None:
+        asked = largest(self.stop.signal or 0)
+        if asked:
+            self.stop.signal = asked
+            self._save_inside(meters, epoch, done)
+            self.stop.check(self.job.resume_command)
+
+    def _save_inside(self, meters: Meters, epoch: int, done: int) -> None:
+        self._read(meters)
+        self.at.move(self.at.stage, epoch, done)
+        self.saver.save(self.at, self.update.optimizer, meters)
 
     def _finish_epoch(self, planned: Planned, epoch: int, meters: Meters, seconds: float, seen: int) -> None:
         job = self.job
-        means, balance = meters.read(), meters.shares()
+        self._read(meters)
+        balance = meters.shares()
         lopsided = imbalance(planned.stage.name, balance)
         if lopsided and epoch == 0:
             self.reporter.warn(lopsided)
@@ -208,84 +234,49 @@ class _Trainer:
             "stage": planned.stage.name,
             "epoch": epoch + 1,
             "epochs": planned.epochs,
-            "lr": self.optimizer.param_groups[0]["lr"],
-            "train": means,
+            "lr": self.update.optimizer.param_groups[0]["lr"],
+            "train": meters.means(),
             "gradient_share": {name: round(share, 5) for name, share in balance.items()},
+            "skipped": meters.skipped,
             "val": metrics,
             "seconds": round(seconds, 3),
             "images_per_s": round(seen / seconds, 1),
         }
-        self.log.write({"stage": self.at["stage"], "epoch": epoch}, record)
+        if is_main():
+            self.log.write({"stage": self.at.stage, "epoch": epoch}, record)
         self.reporter.epoch(record)
         if planned.selects:
-            self.last = {"epoch": number, "val": metrics}
-            # Of equals the later one, which has seen more.
-            if job.train.select == "best" and metrics and metrics["top1"] >= (self.best or self.last)["val"]["top1"]:
-                self.best = {**self.last, "state": _weights(self._result_network())}
+            self._select(number, metrics)
+
+    def _select(self, number: int, metrics: dict[str, Any] | None) -> None:
+        at = self.at
+        at.last = {"epoch": number, "val": metrics}
+        # Of equals the later one, which has seen more.
+        if self.job.train.select == "best" and metrics and metrics["top1"] >= (at.best or at.last)["val"]["top1"]:
+            at.best = {**at.last, "state": weights_of(self._result_network())}
 
     def _validate(self) -> dict[str, Any] | None:
+        network = self._result_network()
+        # Running statistics are each process's own while training; what counts is what is saved.
+        copy_from_main(network)
         if self.job.val_batches is None:
             return None
-        logits, labels = predict(self._result_network(), self.job.val_batches, self.precision)
+        logits, labels = predict(network, self.job.val_batches, self.precision)
         return self.job.task.metrics(logits, labels)
 
     def _result_network(self) -> nn.Module:
         network: nn.Module = self.step.student if self.ema is None else self.ema.module
         return network
 
-    # --- checkpoints ------------------------------------------------------------------------------------------
-
-    def _save(self, meters: Meters | None = None) -> None:
-        inside = self.at["epoch"] > 0 or self.at["step"] > 0
-        state = {
-            "key": self.job.key,
-            "place": self.at,
-            "updates": self.updates,
-            "step": self.step.state_dict(),
-            "ema": self.ema.module.state_dict() if self.ema is not None else None,
-            "optimizer": self.optimizer.state_dict() if inside else None,
-            "scaler": self.precision.scaler.state_dict(),
-            "meters": meters.state() if meters is not None else None,
-            "best": self.best,
-            "last": self.last,
-        }
-        name = "step-" + "-".join(f"{self.at[key]:06d}" for key in ("stage", "epoch", "step"))
-        save_checkpoint(self.job.folder / "checkpoints", name, state, self.job.checkpoint.keep)
-
     def _resume(self) -> None:
-        state, passed_over = load_newest(self.job.folder / "checkpoints")
-        for problem in passed_over:
-            self.reporter.warn(problem)
-        if state is None:
+        self.found = self.saver.load(self.reporter)
+        if self.found is None:
             return
-        if state["key"] != self.job.key:
-            raise InputError(f"{self.job.folder} holds checkpoints of another recipe: use another --out.")
-        self.at, self.updates = state["place"], state["updates"]
-        self.step.load_state_dict(state["step"])
-        if self.ema is not None:
-            self.ema.module.load_state_dict(state["ema"])
-        self.precision.scaler.load_state_dict(state["scaler"])
-        self.optimizer_state, self.meters_state = state["optimizer"], state["meters"]
-        self.best, self.last = state["best"], state["last"]
-        if self.at["stage"] < len(self.plan):
-            where = f"stage {self.plan[self.at['stage']].stage.name}, epoch {self.at['epoch'] + 1}"
-            self.reporter.note(f"{self.job.phase}: going on from {where}, step {self.at['step']}")
-
-    def _interrupt(self, meters: Meters) -> None:
-        self._save(meters)
-        self.stop.check(self.job.resume_command)
+        self.at = Progress(**self.found["progress"])
+        if self.at.stage < len(self.plan):
+            where = f"stage {self.plan[self.at.stage].stage.name}, epoch {self.at.epoch + 1}"
+            self.reporter.note(f"{self.job.phase}: going on from {where}, step {self.at.step}")
 
 
-def _weights(network: nn.Module) -> dict[str, Tensor]:
-    """Return a copy, on the CPU, of the plain network's weights inside a tapped one."""
-    plain = getattr(network, "module", network)
-    return {name: tensor.detach().cpu().clone() for name, tensor in plain.state_dict().items()}
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    optimizer.load_state_dict(copy.deepcopy(state))
-    # Moments keep their parameter's memory layout, so that a resumed step runs the very same kernels.
-    for parameter, moments in optimizer.state.items():
-        for name, moment in moments.items():
-            if isinstance(moment, Tensor) and moment.shape == parameter.shape:
-                moments[name] = torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)
+def _shown(bad: BadStep) -> str:
+    return ", ".join(f"{name}={value:.4g}" for name, value in bad.terms.items())

@@ -8,24 +8,37 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+Kept = list[tuple[nn.Module, str, Tensor, Tensor]]
+"""Buffers with their owners, and copies of their contents."""
 
-@contextmanager
-def kept_buffers(module: nn.Module) -> Iterator[None]:
-    """Put every buffer back as it was: running statistics, and what a network makes at its first forward."""
-    before = [
+
+def copy_buffers(module: nn.Module) -> Kept:
+    """Return copies of every buffer: running statistics, memory banks."""
+    return [
         (child, name, buffer, buffer.clone())
         for child in module.modules()
         for name, buffer in child.named_buffers(recurse=False)
     ]
+
+
+@torch.no_grad()
+def put_back(kept: Kept) -> None:
+    """Make buffers what they were when they were copied."""
+    for child, name, buffer, content in kept:
+        # The same tensor again, because a network may have replaced it by one of another shape.
+        child._buffers[name] = buffer
+        if not torch.equal(buffer, content):
+            buffer.copy_(content)
+
+
+@contextmanager
+def kept_buffers(module: nn.Module) -> Iterator[None]:
+    """Put every buffer back as it was: running statistics, and what a network makes at its first forward."""
+    before = copy_buffers(module)
     try:
         yield
     finally:
-        with torch.no_grad():
-            for child, name, buffer, content in before:
-                # The same tensor again, because a network may have replaced it by one of another shape.
-                child._buffers[name] = buffer
-                if not torch.equal(buffer, content):
-                    buffer.copy_(content)
+        put_back(before)
 
 
 @contextmanager

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import sys
 
+from kdtool.parallel import is_first
 from kdtool.report.events import Reporter
 
 
 def choose(*, json: bool = False, quiet: bool = False) -> Reporter:
-    """Return a live view for terminals and plain lines for everything else.
+    """Return a live view for terminals and plain lines for everything else; of several processes one speaks.
 
     Args:
         json: standard output belongs to a JSON document, so all else goes to standard error.
         quiet: only warnings, on standard error, and without ``json`` the final table.
     """
+    if not is_first():
+        return Reporter()
     stream = sys.stderr if json else sys.stdout
     if quiet:
         from kdtool.report.plain import QuietReporter

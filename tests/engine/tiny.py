@@ -24,6 +24,7 @@ class Loaded:
     inputs: Tensor
     labels: Tensor
     index: Tensor
+    view: int = 0
 
 
 class Batches:

@@ -1,0 +1,57 @@
+"""Steps whose loss or gradient is not finite: the update is withheld at once, and the host hears of it in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from kdtool.engine.processes import world_size
+from kdtool.schema import Train
+
+
+class Guard:
+    """Decides whether a step's update is made.
+
+    A fused optimizer reads a flag on the device, so the host need not wait. Where the run goes on after such a step
+    (``train.on_nonfinite=skip``) the host reads the flag at every step, since running statistics, memory banks and
+    averages have to be kept clean too; likewise with other optimizers. Under fp16 the gradient scaler withholds
+    updates, as it is meant to while it finds its scale; then only the loss counts.
+    """
+
+    def __init__(self, cfg: Train, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler):
+        self.optimizer, self.scaler = optimizer, scaler
+        self.skips = cfg.on_nonfinite == "skip"
+        self.on_device = all(group.get("fused") for group in optimizer.param_groups) and not self.skips
+
+    def update(self, loss: Tensor, parameters: Iterable[nn.Parameter], norm: Tensor | None) -> Tensor:
+        """Step the optimizer unless the loss or a gradient is not finite; return that flag, a bool scalar.
+
+        Args:
+            loss: the step's, a scalar.
+            parameters: that train.
+            norm: of all gradients, where it is known already.
+        """
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            return _anywhere(~torch.isfinite(loss.detach()))
+        if norm is None:
+            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        bad = _anywhere(~(torch.isfinite(loss.detach()) & torch.isfinite(norm)))
+        if self.on_device:
+            self.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif not bool(bad):
+            self.optimizer.step()
+        return bad
+
+
+def _anywhere(bad: Tensor) -> Tensor:
+    """Return the flag of all processes: gradients are averaged and so alike, but each has its own loss."""
+    if world_size() == 1:
+        return bad
+    flag = bad.float()
+    torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+    return flag > 0

@@ -1,0 +1,55 @@
+"""How a stage's step is called: as it is, compiled, or averaging its gradients over processes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from kdtool.engine.processes import largest, world_size
+from kdtool.engine.step import Step
+from kdtool.models.dry import kept_buffers
+
+
+def callable_step(step: Step, mode: str, device: torch.device, try_out: Callable[[Any], Tensor], say: Any) -> Any:
+    """Return what runs a step that is frozen for its stage.
+
+    Args:
+        step: student, method and peers.
+        mode: "off", or a mode of ``torch.compile``; where that fails, the step runs as it is, with a word.
+        device: where it runs.
+        try_out: gives the loss of a first batch through the callable, to compile forward and backward.
+        say: told why it is not compiled.
+    """
+    call: Any = step
+    if mode != "off":
+        call = _compiled(step, mode, try_out, say)
+    if world_size() == 1:
+        return call
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # newer torch renames the argument
+        # Buffers stay each process's own: a method's banks are equal everywhere, as they are fed gathered batches.
+        return DistributedDataParallel(call, [device] if device.type == "cuda" else None, broadcast_buffers=False)
+
+
+def _compiled(step: Step, mode: str, try_out: Callable[[Any], Tensor], say: Any) -> Any:
+    # Code compiled for another stage or method must not count against this one's limit of versions.
+    torch._dynamo.reset()
+    call = torch.compile(step, mode=mode)
+    problem = ""
+    try:
+        with kept_buffers(step):
+            try_out(call).backward()
+    except Exception as error:  # whatever a compiler, or the C++ compiler behind it, may raise
+        problem = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    for parameter in step.parameters():
+        parameter.grad = None
+    if largest(int(bool(problem))):
+        say(f"stage {step.stage.name if step.stage else ''}: torch.compile failed ({problem}); going on without it")
+        torch._dynamo.reset()
+        return step
+    return call

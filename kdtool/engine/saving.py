@@ -1,0 +1,101 @@
+"""Where a training stands, and how that is saved and found again."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdtool.engine.checkpoint import load_newest, save_checkpoint
+from kdtool.engine.job import Job
+from kdtool.engine.meters import Meters
+from kdtool.engine.processes import from_main, is_main, wait_for_all
+from kdtool.errors import InputError
+from kdtool.report.events import Reporter
+
+
+@dataclass
+class Progress:
+    """Where a training stands.
+
+    Attributes:
+        stage, epoch, step: what comes next: the stage's number, its epoch and the epoch's batch, from 0.
+        updates: steps of the student over all stages.
+        pieces: micro-batches that a batch is split into.
+        skipped: steps whose update was withheld.
+        best: {"epoch", "val", "state"} of the best epoch so far.
+        last: {"epoch", "val"} of the last epoch of the last stage.
+    """
+
+    stage: int = 0
+    epoch: int = 0
+    step: int = 0
+    updates: int = 0
+    pieces: int = 1
+    skipped: int = 0
+    best: dict[str, Any] | None = None
+    last: dict[str, Any] = field(default_factory=lambda: {"epoch": 0, "val": None})
+
+    def move(self, stage: int, epoch: int = 0, step: int = 0) -> None:
+        """Set what comes next."""
+        self.stage, self.epoch, self.step = stage, epoch, step
+
+
+class Saver:
+    """Writes and reads a job's checkpoints.
+
+    Args:
+        job: whose folder they are in.
+        parts: what has a ``state_dict``, by name.
+    """
+
+    def __init__(self, job: Job, parts: dict[str, Any]):
+        self.job, self.parts = job, parts
+        self.folder = job.folder / "checkpoints"
+
+    def save(self, at: Progress, optimizer: torch.optim.Optimizer | None, meters: Meters | None) -> None:
+        """Save everything; in the middle of a stage its optimizer too, in the middle of an epoch its meters."""
+        if is_main():
+            state = {
+                "key": self.job.key,
+                "progress": dict(vars(at)),
+                "parts": {name: part.state_dict() for name, part in self.parts.items()},
+                "optimizer": optimizer.state_dict() if optimizer is not None else None,
+                "meters": meters.state() if meters is not None else None,
+            }
+            name = "step-" + "-".join(f"{number:06d}" for number in (at.stage, at.epoch, at.step))
+            save_checkpoint(self.folder, name, state, self.job.checkpoint.keep)
+        wait_for_all()
+
+    def load(self, reporter: Reporter) -> dict[str, Any] | None:
+        """Put the parts back as the newest sound checkpoint has them, and return it; None where there is none."""
+        state, passed_over = from_main(load_newest(self.folder) if is_main() else None)
+        for problem in passed_over:
+            reporter.warn(problem)
+        if state is None:
+            return None
+        if state["key"] != self.job.key:
+            raise InputError(f"{self.job.folder} holds checkpoints of another recipe: use another --out.")
+        for name, part in self.parts.items():
+            part.load_state_dict(state["parts"][name])
+        found: dict[str, Any] = state
+        return found
+
+
+def weights_of(network: nn.Module) -> dict[str, Tensor]:
+    """Return a copy, on the CPU, of the plain network's weights inside a tapped one."""
+    plain = getattr(network, "module", network)
+    return {name: tensor.detach().cpu().clone() for name, tensor in plain.state_dict().items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Put an optimizer's moments back."""
+    optimizer.load_state_dict(copy.deepcopy(state))
+    # Moments keep their parameter's memory layout, so that a resumed step runs the very same kernels.
+    for parameter, moments in optimizer.state.items():
+        for name, moment in moments.items():
+            if isinstance(moment, Tensor) and moment.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)

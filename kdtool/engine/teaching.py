@@ -1,0 +1,115 @@
+"""Where the teachers' outputs come from: computed, or replayed from a cache. A method cannot tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdtool.engine.folding import folded
+from kdtool.engine.job import Replay
+from kdtool.engine.precision import Precision
+from kdtool.engine.step import run_network
+from kdtool.method import Out
+from kdtool.watched import Watched
+
+
+class FrozenTeachers:
+    """Teachers that only compute: batch norms folded, in their own precision, under inference mode.
+
+    Args:
+        networks: tapped networks; they are copied, not changed.
+        precisions: one for all, or one for each.
+        layout: memory layout of their weights.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        precisions: Precision | Sequence[Precision],
+        layout: torch.memory_format = torch.channels_last,
+    ):
+        if isinstance(precisions, Precision):
+            precisions = [precisions] * len(networks)
+        self.originals, self.precisions, self.layout = networks, precisions, layout
+        self.networks: list[nn.Module] = []
+
+    def __call__(self, inputs: Tensor) -> list[Out]:
+        """Return each teacher's outputs for (B, ...) inputs."""
+        if not self.networks:
+            # At the first batch, since only an input shows what can be folded.
+            pairs = zip(self.originals, self.precisions, strict=True)
+            self.networks = [self._ready(network, precision, inputs[:2]) for network, precision in pairs]
+        with torch.inference_mode():
+            outs = [
+                run_network(network, inputs.to(precision.dtype), precision)
+                for network, precision in zip(self.networks, self.precisions, strict=True)
+            ]
+        # Tensors of inference mode cannot be saved for a backward pass; copies can.
+        return [Out(out.logits.clone(), {role: _clone(tap) for role, tap in out.taps.items()}) for out in outs]
+
+    def _ready(self, network: nn.Module, precision: Precision, inputs: Tensor) -> nn.Module:
+        network = network.to(inputs.device)
+        ready, _ = folded(network, inputs.detach())
+        ready = ready.to(precision.dtype).eval().requires_grad_(False)
+        # The layout decides the kernels, and so the last bits: one just trained must not differ from one reloaded.
+        ready = ready.to(memory_format=self.layout)
+        if precision.half is not None:
+            for module in ready.modules():
+                # What autocast would do to these weights anew at every step.
+                if type(module) in (nn.Conv2d, nn.Linear):
+                    module.to(precision.half)
+        return ready
+
+
+def _clone(tap: Any) -> Any:
+    return [t.clone() for t in tap] if isinstance(tap, list) else tap.clone()
+
+
+class Teaching:
+    """The teachers' side of a step: live or, in stages that read nothing else than what a cache holds, replayed.
+
+    Args:
+        live: computes.
+        replay: what a cache gives; None: there is none.
+        say: told, once a stage, why a stage that might replay does not.
+    """
+
+    def __init__(self, live: FrozenTeachers, replay: Replay | None, say: Callable[[str], None]):
+        self.live, self.replay, self.say = live, replay, say
+        self.replaying = False
+
+    def run_live(self) -> None:
+        """Compute, whatever the cache holds: for the dry step that shows what a stage reads."""
+        self.replaying = False
+
+    def enter(self, stage: str, read: Sequence[set[str]]) -> None:
+        """Begin a stage whose loss reads these roles of each teacher."""
+        self.replaying = False
+        if self.replay is None:
+            return
+        lacking = sorted({role for need, has in zip(read, self.replay.roles, strict=True) for role in need - has})
+        self.replaying = not lacking
+        if lacking:
+            self.say(f"stage {stage}: the teacher runs live, for the cache does not hold {', '.join(lacking)}")
+
+    def __call__(self, inputs: Tensor, index: Tensor, view: int) -> list[Out]:
+        """Return each teacher's outputs.
+
+        Args:
+            inputs: (B, ...) as the student gets them.
+            index: (B,) positions in the training set.
+            view: which view of the samples the inputs are.
+        """
+        if self.replaying:
+            assert self.replay is not None
+            return self.replay.outputs(index, view)
+        return self.live(inputs)
+
+
+def watched(outs: Sequence[Out]) -> tuple[list[Out], list[set[str]]]:
+    """Return the outputs in such a form that the sets beside them take the roles that are read."""
+    read: list[set[str]] = [set() for _ in outs]
+    return [Out(out.logits, Watched(out.taps, roles)) for out, roles in zip(outs, read, strict=True)], read

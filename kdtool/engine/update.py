@@ -1,0 +1,147 @@
+"""One update of the weights: forward, terms, backward, clip, optimizer, schedule, average."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdtool.engine.balance import gradient_norms
+from kdtool.engine.guard import Guard
+from kdtool.engine.job import Job, Loaded
+from kdtool.engine.meters import total
+from kdtool.engine.micro import cached_backward, label_scale
+from kdtool.engine.optim import build_optimizer, build_schedule
+from kdtool.engine.plan import Planned
+from kdtool.engine.processes import rank
+from kdtool.engine.step import Step
+from kdtool.engine.teaching import Teaching
+from kdtool.method import Batch, Out, Terms
+from kdtool.models.dry import copy_buffers, put_back
+from kdtool.randomness import seed_torch
+
+
+@dataclass
+class Taken:
+    """What a step came to.
+
+    Attributes:
+        terms: the loss's terms, scalars on the device.
+        bad: bool scalar on the device: the update was withheld, since something was not finite.
+        norms: of the terms' gradients, where they were asked for.
+    """
+
+    terms: Terms
+    bad: Tensor
+    norms: Terms = field(default_factory=dict)
+
+
+class Updater:
+    """Takes the steps of one stage.
+
+    Args:
+        job: what is trained.
+        step: all that trains, frozen for the stage.
+        call: ``step`` or what runs it: compiled, or averaging gradients over processes.
+        teaching: gives the teachers' outputs.
+        planned: the stage.
+        ema: the student's average, if any.
+    """
+
+    def __init__(self, job: Job, step: Step, call: Any, teaching: Teaching, planned: Planned, ema: Any):
+        self.job, self.step, self.call, self.teaching, self.planned, self.ema = job, step, call, teaching, planned, ema
+        self.precision = step.precision
+        self.optimizer = build_optimizer(job.optim, step)
+        self.schedule = build_schedule(job.schedule, self.optimizer, planned.epochs, job.train_batches.steps)
+        self.guard = Guard(job.train, self.optimizer, self.precision.scaler)
+        self.trained = [p for p in step.parameters() if p.requires_grad]
+        self.trains_student = "student" in planned.stage.trains
+
+    def __call__(self, loaded: Loaded, epoch: int, at: int, updates: int, pieces: int, balance: bool) -> Taken:
+        """Take a step.
+
+        Args:
+            loaded: this process's part of the batch.
+            epoch, at: the stage's epoch and step, from 0.
+            updates: steps of the student so far, over all stages.
+            pieces: micro-batches that the part is split into.
+            balance: find the norm of each term's gradient too, of the first micro-batch.
+        """
+        self.schedule.step_update(at)
+        before = copy_buffers(self.step) if self.guard.skips else []
+        taken, seen = self._backward(loaded, epoch, at, pieces, balance)
+        norm = None
+        if self.job.train.clip_grad is not None:
+            self.precision.scaler.unscale_(self.optimizer)
+            norm = nn.utils.clip_grad_norm_(self.trained, self.job.train.clip_grad)
+        taken.bad = self.guard.update(total(taken.terms), self.trained, norm)
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.guard.skips and bool(taken.bad):
+            put_back(before)
+            return taken
+        if self.trains_student and self.ema is not None:
+            self.ema.update(self.step.student, step=updates + 1)
+        if self.job.method is not None:
+            with torch.no_grad():
+                for batch in seen:
+                    self.job.method.after_step(batch)
+        return taken
+
+    def _backward(self, loaded: Loaded, epoch: int, at: int, pieces: int, balance: bool) -> tuple[Taken, list[Batch]]:
+        """Leave the whole batch's gradient on the parameters; return the terms and the batches that losses saw."""
+        inputs = loaded.inputs.to(self.precision.dtype)
+        progress = at / (self.planned.epochs * self.job.train_batches.steps)
+        pieces = min(pieces, len(inputs))
+        if pieces > 1 and self.step.couples_samples:
+            return self._coupled(inputs, loaded, epoch, progress, at, pieces)
+        scaler, taken, seen = self.precision.scaler, Taken({}, inputs.new_zeros(())), []
+        parts = list(zip(*(x.chunk(pieces) for x in (inputs, loaded.labels, loaded.index)), strict=True))
+        for micro, (images, labels, index) in enumerate(parts):
+            share, scale = len(index) / len(inputs), label_scale(labels, loaded.labels)
+            teachers = self.teaching(images, index, loaded.view)
+            self._seed(at, micro)
+            with self._gradients_travel(micro == len(parts) - 1):
+                terms, batch = self.call(images, labels, index, teachers, epoch, progress, scale)
+                if balance and micro == 0:
+                    taken.norms = gradient_norms(terms, self.step.student.parameters())
+                terms = {name: share * term for name, term in terms.items()} if share < 1 else terms
+                scaler.scale(total(terms)).backward()
+            taken.terms = {name: taken.terms.get(name, 0.0) + term.detach() for name, term in terms.items()}
+            seen.append(batch)
+        return taken, seen
+
+    def _coupled(
+        self, inputs: Tensor, loaded: Loaded, epoch: int, progress: float, at: int, pieces: int
+    ) -> tuple[Taken, list[Batch]]:
+        parts = inputs.chunk(pieces)
+        taught = [
+            self.teaching(images, index, loaded.view)
+            for images, index in zip(parts, loaded.index.chunk(pieces), strict=True)
+        ]
+        teachers = [_joined([outs[number] for outs in taught]) for number in range(len(taught[0]))]
+
+        def loss(student: Out, peers: list[Out]) -> tuple[Terms, Batch]:
+            terms, batch = self.step.losses(student, peers or teachers, loaded.labels, loaded.index, epoch, progress)
+            return {name: self.precision.scaler.scale(term) for name, term in terms.items()}, batch
+
+        scaled, batch = cached_backward(self.step, parts, lambda micro: self._seed(at, micro), loss)
+        scale = self.precision.scaler.get_scale()
+        return Taken({name: term.detach() / scale for name, term in scaled.items()}, inputs.new_zeros(())), [batch]
+
+    def _seed(self, at: int, micro: int) -> None:
+        seed_torch("step", self.job.train.seed, self.planned.stage.name, at, micro, rank())
+
+    def _gradients_travel(self, last: bool) -> AbstractContextManager[object]:
+        """Between processes gradients are averaged once a step, in the last micro-batch's backward."""
+        no_sync = getattr(self.call, "no_sync", None)
+        return nullcontext() if last or no_sync is None else no_sync()
+
+
+def _joined(outs: list[Out]) -> Out:
+    def join(taps: list[Any]) -> Any:
+        return [torch.cat(layer) for layer in zip(*taps, strict=True)] if isinstance(taps[0], list) else torch.cat(taps)
+
+    return Out(torch.cat([out.logits for out in outs]), {r: join([o.taps[r] for o in outs]) for r in outs[0].taps})
