@@ -287,6 +287,11 @@ def _check_values(recipe: Recipe) -> None:
         raise InputError(f"train.device={train.device} is not valid. Valid: auto, cpu, mps, cuda, cuda:N.")
     if train.accumulate > train.batch_size:
         raise InputError(f"train.accumulate={train.accumulate} is more than train.batch_size={train.batch_size}.")
+    if recipe.cache.mode != "off" and data.views is None:
+        raise InputError(
+            f"cache.mode={recipe.cache.mode} (--teacher-cache) keeps outputs for K views of every sample, but every "
+            "epoch has a new view: set data.views=K (4, say; 1 where nothing is cropped, flipped or coloured)."
+        )
     if len(data.crop_scale) != 2 or data.crop_scale[0] > data.crop_scale[1]:
         raise InputError(f"data.crop_scale={data.crop_scale}: expected two numbers, the smaller first.")
     for key in ("mean", "std"):

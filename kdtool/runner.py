@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from kdtool import __version__, registry
 from kdtool import recipe as recipes
+from kdtool.cache.open import CachedTeacher, Context, open_or_build
+from kdtool.cache.replay import Replayed
 from kdtool.data.loader import Loader, make_loader
 from kdtool.data.sources import DataSet, Split, default_image_size, open_data, thin
 from kdtool.engine.evaluate import predict
@@ -143,14 +145,14 @@ class Run:
         """Prepare teachers, train the baseline and the student, test, write ``student/`` and ``result.json``."""
         assert self.folder is not None
         began = time.monotonic()
-        if not self.online:
-            self._ready_teachers(stop)
+        self.ready_teachers(stop)
         self.seconds["teachers"] = time.monotonic() - began
         teacher_val = self._check_teachers()
+        replay = self.replay(stop)
         baseline = self._train_baseline(stop) if self.recipe.baseline and self.method is not None else None
         if baseline is not None and baseline.best["val"] is not None:
             self._compare_with_baseline(teacher_val, baseline.best["val"]["top1"])
-        fitted = self._train_student(stop)
+        fitted = self._train_student(stop, replay)
         result = self._result(fitted, baseline)
         result["seconds"]["total"] = round(time.monotonic() - began, 1)
         if is_main():
@@ -163,11 +165,35 @@ class Run:
     def resume_command(self) -> str:
         return resume_command(self.resume_folder or self.folder or Path())
 
-    def _ready_teachers(self, stop: StopRequest) -> None:
+    def ready_teachers(self, stop: StopRequest) -> None:
+        """Give the teachers the weights they teach with; an online method's peers have nothing to get ready."""
+        if self.online:
+            return
         prep = Preparation(self.recipe, self.data, self.device, self.reporter, stop, self.resume_command)
         for section, built in zip(self.recipe.teacher, self.networks.teachers, strict=True):
             prepare(section, built, prep)
             stop.check(self.resume_command)
+
+    def cached_teachers(self, stop: StopRequest) -> list[CachedTeacher]:
+        """Return the ready teachers as the cache of outputs knows them."""
+        context = Context(
+            self.recipe, self.data, self.train_loader, self.device, self.reporter, stop, self.resume_command
+        )
+        nets = self.networks
+        each = zip(nets.teachers, nets.teacher_nets, self._teacher_precisions(), nets.shapes[1], strict=True)
+        return [CachedTeacher(context, number, *about) for number, about in enumerate(each)]
+
+    def replay(self, stop: StopRequest) -> Replayed | None:
+        """Return the ready teachers' outputs from a cache, as ``cache.mode`` wants it; None: they are computed."""
+        if self.recipe.cache.mode == "off" or not self.networks.teachers:
+            return None
+        if self.online:
+            self.reporter.note("no outputs are kept or replayed: the peers learn, so that theirs change")
+            return None
+        began = time.monotonic()
+        found = open_or_build(self.cached_teachers(stop), self.recipe.cache.mode, self.reporter)
+        self.seconds["cache"] = time.monotonic() - began
+        return found
 
     def _check_teachers(self) -> list[float]:
         if self.online or not self.networks.teachers:
@@ -204,13 +230,13 @@ class Run:
         self.seconds["baseline"] = time.monotonic() - began
         return fitted
 
-    def _train_student(self, stop: StopRequest) -> Fitted:
+    def _train_student(self, stop: StopRequest, replay: Replayed | None) -> Fitted:
         assert self.folder is not None
         job = self._job("student", self.networks.student_net, self.folder)
         nets = self.networks.teacher_nets
         job = dataclasses.replace(
             job, method=self.method, teachers=[] if self.online else nets, peers=nets if self.online else [],
-            teacher_precisions=[] if self.online else self._teacher_precisions(),
+            teacher_precisions=[] if self.online else self._teacher_precisions(), replay=replay,
         )  # fmt: skip
         began = time.monotonic()
         fitted = fit(job, self.reporter, stop)
@@ -247,7 +273,8 @@ class Run:
             section.weights = ""
         keys = {key: value for key, value in recipes.to_dict(plain).items() if key not in ("out", "checkpoint")}
         weights = [built.weights_id for built in (self.networks.student, *self.networks.teachers)]
-        decides = json.dumps([phase, keys, weights, self.data.fingerprint], sort_keys=True, default=str)
+        images = [self.data.fingerprint, self.train_split.extra_fingerprint]
+        decides = json.dumps([phase, keys, weights, images], sort_keys=True, default=str)
         return hashlib.sha256(decides.encode()).hexdigest()
 
     @cached_property

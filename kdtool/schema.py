@@ -169,6 +169,24 @@ class Checkpoint:
 
 
 @dataclass
+class Cache:
+    """Kept teachers' outputs: for data.views views of every training sample, replayed instead of computed."""
+
+    mode: str = option(
+        "off",
+        "off; build: compute what is not kept yet, then replay; use: replay where all that is needed is kept, else run "
+        "the teacher; require: refuse to run without",
+        choices=("off", "build", "use", "require"),
+    )
+    dtype: str = option("fp16", "numbers in the files", choices=("fp16", "fp32"))
+    top_k: Optional[int] = option(
+        None, "keep so many of a sample's largest logits; the others share the remaining mass; none: all", min=1
+    )
+    shard_rows: int = option(8192, "samples in a file", min=1)
+    jobs: int = option(1, "processes that compute", min=1, max=256)
+
+
+@dataclass
 class Recipe:
     """A whole run. ``options`` holds the sections named after methods, each of its method's ``Config`` type."""
 
@@ -185,8 +203,9 @@ class Recipe:
     schedule: Schedule = option(Schedule, "the learning-rate schedule")
     parallel: Parallel = option(Parallel, "several processes")
     checkpoint: Checkpoint = option(Checkpoint, "what is saved while training")
+    cache: Cache = option(Cache, "teachers' outputs, kept for later runs")
     options: dict[str, Any] = option(dict, "each method's options, under the method's name")
 
 
-RESERVED = ("cache", "eval", "export", "compare", "track")
+RESERVED = ("eval", "export", "compare", "track")
 """Section names kept for later; like the sections above, no method may be called so."""

@@ -353,7 +353,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("teacher: 3\n", r"teacher\.0 is a section"),
         ("method: 3\n", "expected a name"),
         ("trian: {epochs: 3}\n", "unknown key 'trian'.*'train'"),
-        ("cache: {x: 1}\n", "reserved"),
+        ("eval: {x: 1}\n", "reserved"),
         ("method: null\ntrain: {epoch: 1}\n", "'train.epochs'"),
     ],
 )

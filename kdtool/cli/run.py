@@ -30,6 +30,7 @@ _FLAGS = {
     "lr": "optim.lr",
     "assistant": "assistants",
     "generations": "generations",
+    "teacher_cache": "cache.mode",
     "out": "out",
     "baseline": "baseline",
 }
@@ -55,6 +56,7 @@ _FLAGS = {
 @click.option("--precision", metavar="NAME", help="fp32, bf16, fp16 or fp64.")
 @click.option("--workers", type=int, metavar="N", help="Processes that decode images.")
 @click.option("--nproc", type=click.IntRange(1), metavar="N", help="Processes on this machine, one a GPU.")
+@click.option("--teacher-cache", is_flag=True, default=None, help="Keep the teacher's outputs, and replay kept ones.")
 @click.option("--out", metavar="FOLDER", help="The run's folder.")
 @click.option("--resume", metavar="FOLDER", help="Go on with the run in FOLDER, by its own recipe.")
 @click.option("--baseline", is_flag=True, default=None, help="Also train the student alone, on the same budget.")
@@ -82,6 +84,8 @@ def command(
       kdtool run --teacher resnet50 --student mobilenetv3 --data photos/ --baseline
       kdtool run recipe.yaml --epochs 10 optim.weight_decay=0.01 teacher.train.epochs=5
     """
+    if given["teacher_cache"]:
+        given["teacher_cache"] = "build"
     flags = {_FLAGS[name]: value for name, value in given.items() if value not in (None, ())}
     paths, overrides = _sort(arguments)
     if resume is not None:

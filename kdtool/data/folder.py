@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -159,11 +159,18 @@ def unlabelled_images(folder: Path) -> FileImages:
 
 
 def _fingerprint(folder: Path, splits: list[Split]) -> str:
+    return fingerprint(folder, (path for split in splits for path in _paths(split)))
+
+
+def _paths(split: Split) -> tuple[str, ...]:
+    assert isinstance(split.images, FileImages)
+    return split.images.paths
+
+
+def fingerprint(folder: Path, paths: Iterable[str]) -> str:
     """Digest names, sizes and times: reading every byte of a large folder would cost minutes a run."""
     digest = hashlib.sha256()
-    for split in splits:
-        assert isinstance(split.images, FileImages)
-        for path in split.images.paths:
-            stat = os.stat(path)
-            digest.update(f"{os.path.relpath(path, folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    for path in paths:
+        stat = os.stat(path)
+        digest.update(f"{os.path.relpath(path, folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()

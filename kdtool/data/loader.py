@@ -120,7 +120,10 @@ class Loader:
         """Yield the batches of an epoch from batch ``start`` on; those before are not decoded."""
         cfg = self.views.cfg
         view = (epoch % cfg.views if cfg.views else epoch) if self.views.train else 0
-        batches = self._batches(epoch)[start:]
+        return self.view(view, self._batches(epoch)[start:])
+
+    def view(self, view: int, batches: list[Tensor]) -> Iterator[Loaded]:
+        """Yield one view of samples, each batch given by its positions in the split."""
         mixing = self.views.mixing
         partners = [mixing.partners(self.rows[b], view, len(self.split)) if mixing.on else None for b in batches]
         needed = [b if p is None else torch.cat([b, p]) for b, p in zip(batches, partners, strict=True)]

@@ -50,12 +50,14 @@ class Split:
         labels: (N,) int64 class by position, -1 for none.
         rows: (N,) int64 row in ``images`` by position; the number that randomness and caches know a sample by.
         decoded: pixels decoded so far, shared by all splits of the same images.
+        extra_fingerprint: digest of images that joined from elsewhere, None without any.
     """
 
     images: Images
     labels: np.ndarray
     rows: np.ndarray
     decoded: dict[Any, Any] = field(default_factory=dict, repr=False)
+    extra_fingerprint: str | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -199,9 +201,11 @@ def thin(train: Split, cfg: Data, class_names: Sequence[str]) -> Split:
         thinned = thinned.take(chosen)
     if cfg.unlabelled is None:
         return thinned
-    from kdtool.data.folder import unlabelled_images
+    from kdtool.data.folder import fingerprint, unlabelled_images
 
-    return _join(thinned, unlabelled_images(Path(cfg.unlabelled).expanduser()))
+    folder = Path(cfg.unlabelled).expanduser()
+    extra = unlabelled_images(folder)
+    return _join(thinned, extra, fingerprint(folder, extra.paths))
 
 
 def _class_number(name: str, class_names: Sequence[str]) -> int:
@@ -212,12 +216,13 @@ def _class_number(name: str, class_names: Sequence[str]) -> int:
     raise InputError(f"data.exclude_classes: there is no class {name!r}. {did_you_mean(name, class_names)}")
 
 
-def _join(train: Split, extra: Images) -> Split:
+def _join(train: Split, extra: Images, extra_fingerprint: str) -> Split:
     own = len(train.images)
     return Split(
         Joined(train.images, extra),
         np.concatenate([train.labels, np.full(len(extra), -1, dtype=np.int64)]),
         np.concatenate([train.rows, np.arange(own, own + len(extra), dtype=np.int64)]),
+        extra_fingerprint=extra_fingerprint,
     )
 
 

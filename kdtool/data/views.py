@@ -74,6 +74,33 @@ class Views:
         """What decides the pixels that ``host`` gives, where they are fixed."""
         return self.size, self.cfg.eval_crop
 
+    @property
+    def decides(self) -> dict[str, Any]:
+        """What a network's inputs follow from, besides the images and the view, by the recipe's names.
+
+        Of the normalisation only a mean that becomes pixels: of erased boxes, and of corners that policies fill. All
+        else a network that normalises in its own way can undo.
+        """
+        cfg, pixels = self.cfg, bool(self.train and (self.cfg.erase > 0 or self.cfg.auto_augment))
+        random = {
+            "view_seed": self.seed,
+            "crop_padding": self.padding,
+            "crop_scale": list(cfg.crop_scale) if self.crop == "resized" else None,
+            "color_jitter": cfg.color_jitter,
+            "auto_augment": cfg.auto_augment,
+            "erase": cfg.erase,
+            "mixup": self.mixing.mixup,
+            "cutmix": self.mixing.cutmix,
+        }
+        return {
+            "image_size": self.size,
+            "eval_crop": None if self.crop == "resized" else cfg.eval_crop,
+            "crop": self.crop,
+            "flip": self.flip,
+            **(random if self.train else {}),
+            "mean": self.mean.tolist() if pixels else None,
+        }
+
     @cached_property
     def _evaluate(self) -> Any:
         from timm.data import create_transform

@@ -1,0 +1,1 @@
+"""Teachers' outputs, kept: computed once for K views of every training sample and replayed by later runs."""

@@ -1,0 +1,101 @@
+"""A cache's shards computed: by this process, or by several at once."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdtool.cache.part import LOGITS, Part
+from kdtool.cache.store import Place, Store
+from kdtool.data.loader import Loader
+from kdtool.engine.precision import Precision
+from kdtool.engine.teaching import FrozenTeachers
+from kdtool.errors import InputError
+from kdtool.method import Out
+from kdtool.networks import Adapted
+
+BATCH = 128
+"""Samples in a forward; fixed, so that who computes a shard, and after which others, changes none of its bytes."""
+
+SPEAK_S = 30.0
+"""Seconds between two words about a long build."""
+
+
+@dataclass
+class Source:
+    """What computes a teacher's outputs.
+
+    Attributes:
+        network: tapped; takes the loader's inputs.
+        precision: of its forward.
+        loader: the student's training set, its images as they are trained on.
+        layout: memory layout of the weights.
+    """
+
+    network: Adapted
+    precision: Precision
+    loader: Loader
+    layout: torch.memory_format
+
+    def build(
+        self, store: Store, share: Iterable[tuple[Place, Sequence[Part]]], check: Callable[[], None], say: Any
+    ) -> None:
+        """Compute and write shards.
+
+        Args:
+            store: where they go.
+            share: places, each with the parts that lack there.
+            check: called after each batch; what it raises ends the work.
+            say: told now and then how far it is.
+        """
+        teacher = FrozenTeachers([self.network], self.precision, self.layout)
+        share, spoke, began, done = list(share), time.monotonic(), time.monotonic(), 0
+        for number, (place, parts) in enumerate(share):
+            rows: dict[str, list[np.ndarray]] = {part.name: [] for part in parts}
+            positions = torch.tensor(store.manifest.rows_of(place))
+            for loaded in self.loader.view(place.view, list(positions.split(BATCH))):
+                out = teacher(loaded.inputs)[0]
+                for part in parts:
+                    rows[part.name].append(part.encode(self._output(out, part)))
+                done += len(loaded.index)
+                check()
+                if time.monotonic() - spoke > SPEAK_S:
+                    spoke = time.monotonic()
+                    say(f"teacher cache: {number} of {len(share)} shards, {done / (spoke - began):.0f} images/s")
+            for part in parts:
+                store.write(part, place, np.concatenate(rows[part.name]))
+
+    def _output(self, out: Out, part: Part) -> Tensor:
+        if part.name == LOGITS:
+            return out.logits
+        for role, keys in self.network.network.roles.items():
+            if part.name in keys:
+                tap = out.taps[role]
+                found: Tensor = tap if isinstance(tap, Tensor) else tap[keys.index(part.name)]
+                return found
+        raise KeyError(part.name)
+
+
+def refuse_without_room(store: Store, missing: Mapping[Place, Sequence[Part]]) -> None:
+    """Refuse to begin what the disk cannot take.
+
+    Raises:
+        InputError: there is less room than the missing shards need.
+    """
+    rows_of = store.manifest.rows_of
+    needed = sum(len(rows_of(place)) * part.row.itemsize for place, parts in missing.items() for part in parts)
+    there = next(folder for folder in (store.folder, *store.folder.parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise InputError(
+            f"the teacher cache needs {needed} bytes and {there} has {free} free: make room, set KDTOOL_HOME to a "
+            "larger disk, keep less (cache.top_k=, cache.dtype=fp16, fewer data.views), or leave it out "
+            "(cache.mode=off)."
+        )

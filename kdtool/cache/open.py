@@ -1,0 +1,272 @@
+"""A run's side: find the kept outputs that fit, compute what lacks, and replay them; or say why not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdtool.cache.build import Source, refuse_without_room
+from kdtool.cache.identity import differences, identity, key_of
+from kdtool.cache.part import LOGITS, Part
+from kdtool.cache.replay import RESIDENT, Outputs, Replayed, ReplayedTeacher
+from kdtool.cache.store import MANIFEST, Damaged, Manifest, Place, Store, problems, read_all
+from kdtool.cache.workers import in_processes
+from kdtool.data.loader import Loader
+from kdtool.data.sources import DataSet
+from kdtool.engine.precision import Precision
+from kdtool.engine.processes import from_main, is_main, rank, wait_for_all, world_size
+from kdtool.engine.signals import StopRequest
+from kdtool.errors import InputError
+from kdtool.home import home, waiting_lock
+from kdtool.models.build import Built
+from kdtool.networks import Adapted
+from kdtool.report.events import Reporter
+from kdtool.schema import Recipe
+
+
+def outputs_folder() -> Path:
+    """Return the folder below which all caches lie."""
+    return home() / "outputs"
+
+
+def file_size(size: float) -> str:
+    """Return bytes for people: "3.1 MB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+@dataclass
+class Context:
+    """What all teachers of a run have in common."""
+
+    recipe: Recipe
+    data: DataSet
+    loader: Loader
+    device: torch.device
+    reporter: Reporter
+    stop: StopRequest
+    resume_command: str
+
+    def check(self) -> None:
+        self.stop.check(self.resume_command)
+
+
+@dataclass
+class CachedTeacher:
+    """A teacher, ready to teach, and its place among the caches.
+
+    Attributes:
+        number: which of the run's teachers, from 0.
+        precision: of its forward, by name.
+        shapes: of its taps, by role.
+    """
+
+    context: Context
+    number: int
+    built: Built
+    network: Adapted
+    precision: str
+    shapes: dict[str, Any]
+
+    @cached_property
+    def decides(self) -> dict[str, Any]:
+        run, cfg = self.context, self.context.recipe
+        loader = run.loader
+        return identity(
+            self.built, self.precision, run.device, run.data, loader.split, cfg.data, loader.views, cfg.cache,
+            cfg.train.tf32,
+        )  # fmt: skip
+
+    @property
+    def key(self) -> str:
+        return key_of(self.decides)
+
+    @property
+    def folder(self) -> Path:
+        name = "".join(c if c.isalnum() or c in "._-" else "_" for c in self.built.name)[-60:]
+        return outputs_folder() / f"{name}-{self.key[:16]}"
+
+    @property
+    def roles(self) -> dict[str, list[str]]:
+        """The tapped roles whose layers all give vectors, each with the layers' names."""
+        spatial = self.spatial
+        return {role: keys for role, keys in self.network.network.roles.items() if role not in spatial}
+
+    @property
+    def spatial(self) -> list[str]:
+        """The other roles: maps and token sequences, too large to keep."""
+        return [role for role, shape in self.shapes.items() if any(len(each) != 1 for each in _listed(shape))]
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """What is to be kept."""
+        cfg, classes, views = self.context.recipe.cache, self.built.num_classes, self.context.recipe.data.views
+        assert views is not None, "checked with the recipe"
+        top_k = cfg.top_k if cfg.top_k and cfg.top_k < classes else None
+        kept = {LOGITS: Part(LOGITS, classes, cfg.dtype, views, top_k)}
+        for role, keys in self.roles.items():
+            for key, shape in zip(keys, _listed(self.shapes[role]), strict=True):
+                kept[key] = Part(key, shape[0], cfg.dtype, views)
+        return kept
+
+    @property
+    def wanted(self) -> Manifest:
+        about = {"teacher": self.built.name, "data": self.context.data.name}
+        samples = len(self.context.loader.split)
+        return Manifest(self.decides, self.parts, samples, self.context.recipe.cache.shard_rows, about)
+
+    @property
+    def source(self) -> Source:
+        run = self.context
+        layout = torch.channels_last if run.recipe.train.channels_last else torch.contiguous_format
+        return Source(self.network, Precision(self.precision, run.device), run.loader, layout)
+
+    # --- as a run asks for it -------------------------------------------------------------------------------------
+
+    def ensure(self) -> None:
+        """Make the cache hold what the run wants. Of several runs that want it at once, the second waits.
+
+        Raises:
+            InputError: the disk has no room for it.
+            RunError: it cannot be written.
+            Interrupted: by a signal; finished shards stay.
+        """
+        say = self.context.reporter.note
+        lock = waiting_lock(
+            self.folder.with_name(self.folder.name + ".lock"),
+            on_wait=lambda: say(f"waiting for another run that is keeping the outputs of teacher {self.built.name}"),
+            check=self.context.check,
+        )
+        with lock if is_main() else nullcontext():
+            store = Store(self.folder, from_main(self._begin() if is_main() else None))
+            missing = from_main(store.missing(self.parts.values()) if is_main() else None)
+            if missing:
+                self._build(store, missing)
+            wait_for_all()
+
+    def _begin(self) -> Manifest:
+        """Write the manifest of what is there and wanted, and remove what is damaged."""
+        manifest, warn = self.wanted, self.context.reporter.warn
+        if self.folder.exists():
+            try:
+                have = Manifest.read(self.folder)
+                edited = differences(have.decides, manifest.decides)
+                if edited:
+                    warn(f"the teacher cache {self.folder} was edited, and is mended: {'; '.join(edited)}")
+                else:
+                    manifest.shard_rows = have.shard_rows
+                    for name, part in have.parts.items():
+                        # More views than this run wants stay, and so does what it has no use for.
+                        wanted = manifest.parts.get(name, part)
+                        manifest.parts[name] = wanted.in_views(part.views) if wanted.row == part.row else wanted
+            except Damaged as error:
+                warn(f"teacher cache: {error}; writing it anew")
+        else:
+            self._say_nearest()
+        store = Store(self.folder, manifest)
+        store.sweep()
+        for path, why in list(store.damaged(whole=manifest.size() <= RESIDENT)):
+            warn(f"teacher cache: {why}; computing it again")
+            path.unlink()
+        refuse_without_room(store, store.missing(self.parts.values()))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        manifest.write(self.folder)
+        return manifest
+
+    def _say_nearest(self) -> None:
+        near = nearest(self)
+        if near:
+            self.context.reporter.note(f"no kept outputs of teacher {self.built.name} fit; {near}")
+
+    def _build(self, store: Store, missing: dict[Place, list[Part]]) -> None:
+        run, recipe = self.context, self.context.recipe
+        holds = " and ".join(f"{part.name} ({part.top_k or part.width})" for part in self.parts.values())
+        size = store.manifest.size(self.parts)
+        run.reporter.note(
+            f"keeping the outputs of teacher {self.built.name}: {holds} of {store.manifest.samples} samples in "
+            f"{recipe.data.views} views, {file_size(size)} ({size} bytes) in {self.folder}; {len(missing)} shards to "
+            "compute"
+        )
+        jobs = min(recipe.cache.jobs, len(missing))
+        if world_size() == 1 and jobs > 1:
+            places = [(place.view, place.block, [part.name for part in parts]) for place, parts in missing.items()]
+            in_processes(recipe, self.number, self.key, self.folder, places, jobs, run.check)
+        else:
+            share = list(missing.items())[rank() :: world_size()]
+            self.source.build(store, share, run.check, run.reporter.note)
+
+    def unfit(self) -> list[str]:
+        """Return why the cache cannot be replayed, an empty list where it can."""
+        if not self.folder.exists():
+            return [nearest(self) or "none is kept"]
+        found = problems(self.folder, self.wanted)
+        if found:
+            return found
+        store = Store(self.folder, Manifest.read(self.folder))
+        damaged = [why for _, why in store.damaged(whole=store.manifest.size() <= RESIDENT)]
+        lacking = store.missing(self.parts.values())
+        return damaged + ([f"{len(lacking)} shards lack"] if lacking else [])
+
+    def replayed(self) -> ReplayedTeacher:
+        """Open the cache."""
+        store = Store(self.folder, Manifest.read(self.folder))
+        (self.folder / MANIFEST).touch()  # when it was last used
+        resident = self.wanted.size() <= RESIDENT
+        dtype = torch.float64 if self.precision == "fp64" else torch.float32
+        parts = {n: Outputs(store, part, resident, self.context.device, dtype) for n, part in self.parts.items()}
+        return ReplayedTeacher(parts, self.roles, self.network.network.single)
+
+
+def nearest(teacher: CachedTeacher) -> str:
+    """Return in words which kept outputs come nearest to a teacher's and where they differ, "" without any."""
+    kept = {path: found.decides for path, found in read_all(outputs_folder()).items() if found is not None}
+    each = {path.name: differences(decides, teacher.decides) for path, decides in kept.items()}
+    if not each:
+        return ""
+    name = min(each, key=lambda path: len(each[path]))
+    return f"nearest is {name}, where {'; '.join(each[name])}"
+
+
+def open_or_build(teachers: Sequence[CachedTeacher], mode: str, reporter: Reporter) -> Replayed | None:
+    """Return the teachers' kept outputs, as ``cache.mode`` says; None where the teachers are to run live.
+
+    Args:
+        teachers: ready to teach, and checked.
+        mode: "build" computes what lacks, "use" does without, "require" refuses to.
+        reporter: told what is replayed, or why nothing is.
+
+    Raises:
+        InputError: "require", and a teacher has no cache that fits; or there is no room for one.
+    """
+    for teacher in teachers:
+        if mode == "build":
+            teacher.ensure()
+            continue
+        why = from_main(teacher.unfit() if is_main() else None)
+        if why:
+            problem = f"no kept outputs of teacher {teacher.built.name} fit: {'; '.join(why)}."
+            if mode == "require":
+                raise InputError(f"cache.mode=require: {problem} `kdtool cache build` or cache.mode=build makes them.")
+            reporter.warn(f"{problem} The teacher runs live.")
+            return None
+    for teacher in teachers:
+        reporter.note(f"teacher {teacher.built.name}: outputs replayed from {teacher.folder}")
+        if teacher.spatial:
+            reporter.note(
+                f"not kept, for they are maps or sequences: {', '.join(teacher.spatial)}; the teacher runs live in "
+                "stages that read them"
+            )
+    return Replayed([teacher.replayed() for teacher in teachers], [teacher.folder for teacher in teachers])
+
+
+def _listed(shape: Any) -> list[tuple[int, ...]]:
+    return shape if isinstance(shape, list) else [shape]

@@ -1,0 +1,85 @@
+"""One kind of output (the logits, an embedding) as rows of a file, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdtool.errors import InputError
+
+LOGITS = "logits"
+
+_FLOATS = {"fp16": "<f2", "fp32": "<f4"}
+_SMALL = np.iinfo(np.int16).max
+
+
+@dataclass(frozen=True)
+class Part:
+    """A (N, width) output of a teacher.
+
+    Attributes:
+        name: "logits", or the layer's name in the teacher.
+        width: numbers a sample.
+        dtype: "fp16" or "fp32", as stored.
+        views: in how many views of each sample; views 0 to this less one.
+        top_k: keep so many of the largest numbers, where they are, and the logsumexp of the others; None: all.
+    """
+
+    name: str
+    width: int
+    dtype: str
+    views: int
+    top_k: int | None = None
+
+    @property
+    def row(self) -> np.dtype[Any]:
+        """A sample's layout in a file."""
+        number = _FLOATS[self.dtype]
+        if self.top_k is None:
+            return np.dtype([("values", number, (self.width,))])
+        places = "<i2" if self.width <= _SMALL else "<i4"
+        # The lone number comes first and the wide ones before the narrow: each then lies at a multiple of its size.
+        return np.dtype([("rest", "<f4"), ("index", places, (self.top_k,)), ("values", number, (self.top_k,))])
+
+    def encode(self, output_BW: Tensor) -> np.ndarray:
+        """Return a batch's rows.
+
+        Raises:
+            InputError: a number is too large for the type it would be stored in.
+        """
+        rows = np.empty(len(output_BW), dtype=self.row)
+        values = output_BW.double()
+        if self.top_k is not None:
+            values, index = values.topk(self.top_k, dim=1)
+            others = output_BW.double().scatter(1, index, float("-inf"))
+            rows["index"], rows["rest"] = index.cpu().numpy(), others.logsumexp(1).cpu().numpy()
+        with np.errstate(over="ignore"):
+            rows["values"] = values.cpu().numpy()
+        if not np.isfinite(rows["values"]).all():
+            fix = "cache.dtype=fp32 may hold them" if self.dtype == "fp16" else "mend its weights or its precision"
+            raise InputError(
+                f"the teacher's {self.name} hold numbers that are not finite in {self.dtype}: {fix}, or do without the "
+                "cache (cache.mode=off)."
+            )
+        return rows
+
+    def decode(self, stored: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
+        """Return (B, width) outputs of stored fields; what was left out shares its probability evenly."""
+        values = stored["values"].to(dtype)
+        if self.top_k is None:
+            return values
+        others = self.width - self.top_k
+        rest_B1 = stored["rest"].to(dtype)[:, None] - float(np.log(others))
+        return rest_B1.expand(-1, self.width).scatter(1, stored["index"].long(), values)
+
+    def in_views(self, views: int) -> Part:
+        """Return the same in so many views at least."""
+        return replace(self, views=max(views, self.views))
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
