@@ -147,7 +147,7 @@ class Run:
         began = time.monotonic()
         self.ready_teachers(stop)
         self.seconds["teachers"] = time.monotonic() - began
-        teacher_val = self._check_teachers()
+        teacher_val = self.check_teachers()
         replay = self.replay(stop)
         baseline = self._train_baseline(stop) if self.recipe.baseline and self.method is not None else None
         if baseline is not None and baseline.best["val"] is not None:
@@ -163,7 +163,8 @@ class Run:
 
     @property
     def resume_command(self) -> str:
-        return resume_command(self.resume_folder or self.folder or Path())
+        folder = self.resume_folder or self.folder
+        return resume_command(folder) if folder is not None else "the same command"
 
     def ready_teachers(self, stop: StopRequest) -> None:
         """Give the teachers the weights they teach with; an online method's peers have nothing to get ready."""
@@ -195,7 +196,12 @@ class Run:
         self.seconds["cache"] = time.monotonic() - began
         return found
 
-    def _check_teachers(self) -> list[float]:
+    def check_teachers(self) -> list[float]:
+        """Return the ready teachers' accuracies on the validation split, or a part of the training set.
+
+        Raises:
+            InputError: one is at chance level.
+        """
         if self.online or not self.networks.teachers:
             return []
         val, where = self.data.val, "validation"

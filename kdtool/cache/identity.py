@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-from kdtool.data.sources import DataSet, Split
-from kdtool.data.views import Views
-from kdtool.models.build import Built
-from kdtool.models.weights import digest
-from kdtool.schema import Cache, Data
+    from kdtool.data.sources import DataSet, Split
+    from kdtool.data.views import Views
+    from kdtool.models.build import Built
+    from kdtool.schema import Cache, Data
 
 FORMAT = 1
 """Raised when kdtool's views, folding or storage come to give other numbers."""
@@ -45,6 +45,9 @@ def identity(
     """
     import PIL
     import timm
+    import torch
+
+    from kdtool.models.weights import digest
 
     found: dict[str, Any] = {
         "format": FORMAT,

@@ -15,7 +15,7 @@ from kdtool.cache.build import Source, refuse_without_room
 from kdtool.cache.identity import differences, identity, key_of
 from kdtool.cache.part import LOGITS, Part
 from kdtool.cache.replay import RESIDENT, Outputs, Replayed, ReplayedTeacher
-from kdtool.cache.store import MANIFEST, Damaged, Manifest, Place, Store, problems, read_all
+from kdtool.cache.store import MANIFEST, Damaged, Manifest, Place, Store, outputs_folder, problems, read_all
 from kdtool.cache.workers import in_processes
 from kdtool.data.loader import Loader
 from kdtool.data.sources import DataSet
@@ -23,25 +23,12 @@ from kdtool.engine.precision import Precision
 from kdtool.engine.processes import from_main, is_main, rank, wait_for_all, world_size
 from kdtool.engine.signals import StopRequest
 from kdtool.errors import InputError
-from kdtool.home import home, waiting_lock
+from kdtool.home import waiting_lock
 from kdtool.models.build import Built
 from kdtool.networks import Adapted
+from kdtool.report import words
 from kdtool.report.events import Reporter
 from kdtool.schema import Recipe
-
-
-def outputs_folder() -> Path:
-    """Return the folder below which all caches lie."""
-    return home() / "outputs"
-
-
-def file_size(size: float) -> str:
-    """Return bytes for people: "3.1 MB"."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
 
 
 @dataclass
@@ -119,6 +106,11 @@ class CachedTeacher:
         return kept
 
     @property
+    def size(self) -> int:
+        """Bytes of what is to be kept."""
+        return len(self.context.loader.split) * sum(part.views * part.row.itemsize for part in self.parts.values())
+
+    @property
     def wanted(self) -> Manifest:
         about = {"teacher": self.built.name, "data": self.context.data.name}
         samples = len(self.context.loader.split)
@@ -190,11 +182,10 @@ class CachedTeacher:
     def _build(self, store: Store, missing: dict[Place, list[Part]]) -> None:
         run, recipe = self.context, self.context.recipe
         holds = " and ".join(f"{part.name} ({part.top_k or part.width})" for part in self.parts.values())
-        size = store.manifest.size(self.parts)
         run.reporter.note(
             f"keeping the outputs of teacher {self.built.name}: {holds} of {store.manifest.samples} samples in "
-            f"{recipe.data.views} views, {file_size(size)} ({size} bytes) in {self.folder}; {len(missing)} shards to "
-            "compute"
+            f"{recipe.data.views} views, {words.size(self.size)} ({self.size} bytes) in {self.folder}; "
+            f"{len(missing)} shards to compute"
         )
         jobs = min(recipe.cache.jobs, len(missing))
         if world_size() == 1 and jobs > 1:
@@ -220,7 +211,7 @@ class CachedTeacher:
         """Open the cache."""
         store = Store(self.folder, Manifest.read(self.folder))
         (self.folder / MANIFEST).touch()  # when it was last used
-        resident = self.wanted.size() <= RESIDENT
+        resident = self.size <= RESIDENT
         dtype = torch.float64 if self.precision == "fp64" else torch.float32
         parts = {n: Outputs(store, part, resident, self.context.device, dtype) for n, part in self.parts.items()}
         return ReplayedTeacher(parts, self.roles, self.network.network.single)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from kdtool.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 LOGITS = "logits"
 

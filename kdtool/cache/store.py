@@ -23,10 +23,16 @@ import numpy as np
 from kdtool.cache.identity import differences, key_of
 from kdtool.cache.part import Part
 from kdtool.errors import RunError
+from kdtool.home import home
 from kdtool.runfolder import write_whole
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"view(\d+)-block(\d+)-([0-9a-f]{16})\.npy")
+
+
+def outputs_folder() -> Path:
+    """Return the folder below which all caches lie."""
+    return home() / "outputs"
 
 
 class Place(NamedTuple):
@@ -67,10 +73,9 @@ class Manifest:
         """Return the positions in the training set that a shard holds."""
         return range(place.block * self.shard_rows, min((place.block + 1) * self.shard_rows, self.samples))
 
-    def size(self, names: Iterable[str] | None = None) -> int:
-        """Return the bytes of these parts' rows, or of all parts'."""
-        parts = [self.parts[name] for name in (self.parts if names is None else names)]
-        return self.samples * sum(part.views * part.row.itemsize for part in parts)
+    def size(self) -> int:
+        """Return the bytes of all parts' rows."""
+        return self.samples * sum(part.views * part.row.itemsize for part in self.parts.values())
 
     def write(self, folder: Path) -> None:
         plain = {**vars(self), "parts": [part.to_dict() for part in self.parts.values()]}

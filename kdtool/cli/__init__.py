@@ -18,6 +18,7 @@ _COMMANDS = {
     "list-methods": ("kdtool.cli.list_methods", "List the installed distillation methods."),
     "show": ("kdtool.cli.show", "Show a method's paper, equation and options."),
     "check": ("kdtool.cli.check", "Check that an installed method keeps the contract."),
+    "cache": ("kdtool.cli.cache", "Keep teachers' outputs for later runs."),
     "new-method": ("kdtool.cli.new_method", "Write the package of a new method."),
 }
 

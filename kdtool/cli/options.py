@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -31,3 +33,14 @@ def json(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document; all else goes to stderr.")(
         function
     )
+
+
+def sort_arguments(arguments: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Tell recipe files from overrides: a key holds no slash, so a path with = in a folder's name stays a path."""
+    overrides = [text for text in arguments if "=" in text and not set("/\\") & set(text.split("=", 1)[0])]
+    return [text for text in arguments if text not in overrides], overrides
+
+
+def guarded_stdout(as_json: bool) -> contextlib.AbstractContextManager[Any]:
+    """With --json, keep standard output for the document: what plugins or libraries print goes to standard error."""
+    return contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +85,14 @@ def command(
     if given["teacher_cache"]:
         given["teacher_cache"] = "build"
     flags = {_FLAGS[name]: value for name, value in given.items() if value not in (None, ())}
-    paths, overrides = _sort(arguments)
+    paths, overrides = options.sort_arguments(arguments)
+    if len(paths) > 1:
+        raise InputError(f"one recipe at a time; got {' and '.join(paths)}. An override has the form key=value.")
     if resume is not None:
         _refuse_beside_resume([*paths, *overrides, *(f"--{n.replace('_', '-')}" for n in _used(given))], dry_run)
     from kdtool import environment, parallel, recipe, report
 
-    with report.choose(json=as_json, quiet=quiet) as reporter, _guarded_stdout(as_json):
+    with report.choose(json=as_json, quiet=quiet) as reporter, options.guarded_stdout(as_json):
         # The recipe is read before the engine is imported, so that a slip is answered at once.
         wanted = None if resume else recipe.load(paths[0] if paths else None, overrides, flags, reporter.note)
         nproc = nproc or (environment.processes_of(Path(resume)) if resume else 1)
@@ -109,15 +109,6 @@ def command(
         click.echo(json.dumps(result.to_dict(), indent=2))
 
 
-def _sort(arguments: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Tell recipe files from overrides: a key holds no slash, so a path with = in a folder's name stays a path."""
-    overrides = [text for text in arguments if "=" in text and not set("/\\") & set(text.split("=", 1)[0])]
-    paths = [text for text in arguments if text not in overrides]
-    if len(paths) > 1:
-        raise InputError(f"one recipe at a time; got {' and '.join(paths)}. An override has the form key=value.")
-    return paths, overrides
-
-
 def _used(given: dict[str, Any]) -> list[str]:
     return [name for name, value in given.items() if value not in (None, ())]
 
@@ -129,8 +120,3 @@ def _refuse_beside_resume(others: list[str], dry_run: bool) -> None:
             f"--resume goes on with a run as it was begun, so {', '.join(others)} cannot change it. "
             "Leave it out, or start a new run."
         )
-
-
-def _guarded_stdout(as_json: bool) -> contextlib.AbstractContextManager[Any]:
-    """With --json, keep standard output for the document: what plugins or libraries print goes to standard error."""
-    return contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
