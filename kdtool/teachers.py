@@ -187,5 +187,5 @@ def accuracy(network: torch.nn.Module, batches: Loader, task: ImageClassificatio
     """Return a network's top-1 accuracy on a split, computed in fp32."""
     from kdtool.engine.evaluate import predict
 
-    logits, labels = predict(network.to(device), batches, Precision("fp32", device))
+    logits, labels = predict(network.to(device, torch.float32), batches, Precision("fp32", device))
     return float(task.metrics(logits, labels)["top1"])

@@ -16,7 +16,7 @@ from kdtool.engine.meters import total
 from kdtool.engine.micro import cached_backward, label_scale
 from kdtool.engine.optim import build_optimizer, build_schedule
 from kdtool.engine.plan import Planned
-from kdtool.engine.processes import rank
+from kdtool.engine.processes import rank, world_size
 from kdtool.engine.step import Step
 from kdtool.engine.teaching import Teaching
 from kdtool.method import Batch, Out, Terms
@@ -103,9 +103,12 @@ class Updater:
             share, scale = len(index) / len(inputs), label_scale(labels, loaded.labels)
             teachers = self.teaching(images, index, loaded.view)
             self._seed(at, micro)
+            measure = balance and micro == 0
+            # What is compiled runs backward only once.
+            call = self.step if measure and world_size() == 1 else self.call
             with self._gradients_travel(micro == len(parts) - 1):
-                terms, batch = self.call(images, labels, index, teachers, epoch, progress, scale)
-                if balance and micro == 0:
+                terms, batch = call(images, labels, index, teachers, epoch, progress, scale)
+                if measure and (world_size() == 1 or self.job.train.compile == "off"):
                     taken.norms = gradient_norms(terms, self.step.student.parameters())
                 terms = {name: share * term for name, term in terms.items()} if share < 1 else terms
                 scaler.scale(total(terms)).backward()
