@@ -23,7 +23,7 @@ from kdtool.cache.replay import Replayed
 from kdtool.data.loader import Loader, make_loader
 from kdtool.data.sources import DataSet, Split, default_image_size, open_data, thin
 from kdtool.engine.evaluate import predict
-from kdtool.engine.job import Fitted, Job
+from kdtool.engine.job import Fitted, Job, Replay
 from kdtool.engine.optim import build_optimizer
 from kdtool.engine.plan import plan_stages
 from kdtool.engine.precision import Precision, pick_device
@@ -238,16 +238,22 @@ class Run:
 
     def _train_student(self, stop: StopRequest, replay: Replayed | None) -> Fitted:
         assert self.folder is not None
-        job = self._job("student", self.networks.student_net, self.folder)
-        nets = self.networks.teacher_nets
-        job = dataclasses.replace(
-            job, method=self.method, teachers=[] if self.online else nets, peers=nets if self.online else [],
-            teacher_precisions=[] if self.online else self._teacher_precisions(), replay=replay,
-        )  # fmt: skip
         began = time.monotonic()
-        fitted = fit(job, self.reporter, stop)
+        fitted = fit(self.student_job(self.folder, replay), self.reporter, stop)
         self.seconds["student"] = time.monotonic() - began
         return fitted
+
+    def student_job(self, folder: Path, replay: Replay | None) -> Job:
+        """Return the student's training by the method, with the teachers as they are now."""
+        nets = self.networks.teacher_nets
+        return dataclasses.replace(
+            self._job("student", self.networks.student_net, folder),
+            method=self.method,
+            teachers=[] if self.online else nets,
+            peers=nets if self.online else [],
+            teacher_precisions=[] if self.online else self._teacher_precisions(),
+            replay=replay,
+        )
 
     def _teacher_precisions(self) -> list[str]:
         own = [section.precision for section in self.recipe.teacher]

@@ -19,6 +19,7 @@ _COMMANDS = {
     "show": ("kdtool.cli.show", "Show a method's paper, equation and options."),
     "check": ("kdtool.cli.check", "Check that an installed method keeps the contract."),
     "cache": ("kdtool.cli.cache", "Keep teachers' outputs for later runs."),
+    "bench": ("kdtool.cli.bench", "Measure what a step costs on this machine."),
     "new-method": ("kdtool.cli.new_method", "Write the package of a new method."),
 }
 

@@ -50,8 +50,7 @@ def build_optimizer(cfg: Optim, step: nn.Module, section: str = "optim") -> torc
             weight_decay=cfg.weight_decay,
             momentum=cfg.momentum,
             filter_bias_and_bn=not cfg.decay_norm_and_bias,
-            **_fused(cfg.name),
-            **cfg.options,
+            **{**_fused(cfg.name), **cfg.options},
         )
     except Exception as error:  # whatever a constructor raises: options, a missing package, a device it needs
         raise InputError(f"{section}: {cfg.name} cannot be used with these settings: {error}") from error

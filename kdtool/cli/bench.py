@@ -1,0 +1,91 @@
+"""``kdtool bench``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from typing import Any
+
+import click
+
+from kdtool.cli import options
+
+_FLAGS = {
+    "method": "method",
+    "teacher": "teacher.model",
+    "student": "student.model",
+    "data": "data.name",
+    "image_size": "data.image_size",
+    "batch_size": "train.batch_size",
+    "device": "train.device",
+}
+"""The recipe key behind each flag."""
+
+
+@click.command("bench", short_help="Measure what a step costs on this machine.")
+@click.argument("arguments", nargs=-1, metavar="[RECIPE.yaml] [KEY=VALUE]...")
+@click.option("--method", metavar="NAME", help="Distillation method.")
+@click.option("--teacher", multiple=True, metavar="MODEL", help="Teacher; repeat for several.")
+@click.option("--student", metavar="MODEL", help="Student.")
+@click.option("--data", metavar="NAME|FOLDER", help="Data set.")
+@click.option("--image-size", type=int, metavar="N", help="Pixels a side.")
+@click.option("--batch-size", type=int, metavar="N", help="Samples in a batch.")
+@click.option("--device", metavar="NAME", help="auto, cpu, mps, cuda or cuda:N.")
+@click.option("--precision", multiple=True, metavar="NAME", help="Rows of these only.  [default: fp32 and bf16]")
+@click.option("--methods", metavar="A,B|all", help="Compare methods' steps with the default method's instead.")
+@click.option("--pairs", type=click.IntRange(2), default=7, show_default=True, help="Pairs of blocks in a row.")
+@click.option("--steps", type=click.IntRange(1), default=5, show_default=True, help="Steps in a block.")
+@options.json
+@options.debug
+def command(
+    arguments: tuple[str, ...],
+    precision: tuple[str, ...],
+    methods: str | None,
+    pairs: int,
+    steps: int,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Measure what a step costs on this machine, beside what its arithmetic costs.
+
+    The floor is a bare loop that does the same arithmetic on ready batches and nothing else. Blocks of it and of the
+    engine take turns, so that a noisy machine disturbs both; shares are medians of pairs with a 95 % interval.
+    Nothing is kept, and teachers are taken untrained.
+
+    \b
+    Examples:
+      kdtool bench --teacher resnet50 --student mobilenetv3
+      kdtool bench --teacher resnet32x4 --student resnet8x4 --data cifar100/ --methods all --json
+    """
+    flags = {_FLAGS[name]: value for name, value in given.items() if value not in (None, ())}
+    paths, overrides = options.sort_arguments(arguments)
+    from kdtool import recipe
+
+    wanted = recipe.load(paths[0] if paths else None, overrides, flags)
+    _check_precisions(precision)
+    from kdtool.bench.rows import bench
+    from kdtool.report.bench import show
+
+    with contextlib.redirect_stdout(sys.stderr):
+        found = bench(
+            wanted,
+            precisions=precision or ("fp32", "bf16"),
+            pairs=pairs,
+            steps=steps,
+            methods=tuple(methods.split(",")) if methods else (),
+            say=lambda text: click.echo(text, err=True),
+        )
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        show(found, sys.stdout)
+
+
+def _check_precisions(names: tuple[str, ...]) -> None:
+    from kdtool.errors import InputError
+
+    valid = ("fp32", "bf16", "fp16", "fp64")
+    wrong = [name for name in names if name not in valid]
+    if wrong:
+        raise InputError(f"--precision {wrong[0]} is none. Valid: {', '.join(valid)}.")
