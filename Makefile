@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 STAMP = $(VENV)/.installed
 
-.PHONY: setup demo test test-all lint format clean
+.PHONY: setup demo test test-all test-gpu lint format clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,11 @@ test: lint
 
 test-all: lint
 	$(PYTEST)
+
+# Needs a CUDA device; BENCHMARKS.md says what came out where.
+test-gpu: setup
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/kdtool bench --device cuda --teacher resnet32x4 --student resnet8x4 train.compile=default
 
 format: setup
 	$(BIN)/ruff format .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -75,6 +76,8 @@ def run(
     checked = _read(recipe, reporter)
     if dry_run:
         return Result(None, Run(checked, reporter).describe())
+    if _restarted(checked):
+        return run(reporter=reporter, resume=checked.out)
     return _start(checked, reporter)
 
 
@@ -84,6 +87,12 @@ def _read(recipe: Recipe | Mapping[str, Any] | str | Path | None, reporter: Repo
     if isinstance(recipe, Mapping):
         return recipes.from_dict(recipe, note=reporter.note)
     return recipes.load(recipe, note=reporter.note)
+
+
+def _restarted(recipe: Recipe) -> bool:
+    """Tell whether an elastic launcher started the same command again after a failure."""
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return again and recipe.out is not None and (Path(recipe.out) / RECIPE).is_file()
 
 
 def _start(recipe: Recipe, reporter: Reporter) -> Result:

@@ -274,6 +274,7 @@ class Run:
             folder=folder,
             device=self.device,
             key=self._key(phase),
+            sync_bn=recipe.parallel.sync_bn,
             resume_command=self.resume_command,
         )
 
@@ -322,7 +323,7 @@ class Run:
                                      for each, built in zip(about, networks.teachers, strict=True)]),
             "test": {"student": student, "teacher": _one_or_list(teachers), "baseline": alone},
             "gain_points": round(100 * (student["top1"] - alone["top1"]), 4) if alone is not None else None,
-            "epochs": {"best": fitted.best, "last": fitted.last, "selected": "best" if fitted.best["val"] else "last"},
+            "epochs": {"best": fitted.best, "last": fitted.last, "selected": recipe.train.select if fitted.best["val"] else "last"},
             "steps": fitted.steps,
             "chain": self.chain,
             "seed": recipe.train.seed,

@@ -158,3 +158,21 @@ def test_no_process_outlives_the_command(long_run: tuple[Any, Path]) -> None:
     while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < until:
         time.sleep(0.1)
     assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_same_run(tmp_path: Path) -> None:
+    given = [*PLAIN, *SMALL, "--method", "kd", "--out", tmp_path / "run"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    command = [*torchrun, "-m", "kdtool", "run", *map(str, given)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert call("run", "--resume", tmp_path / "run").code == 0
+
+
+def test_an_elastic_restart_goes_on_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["run", *PLAIN, *SMALL, "--method", "none", "--out", tmp_path / "run"]
+    assert call(*given).code == 0
+    assert call(*given).code == 2
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert call(*given).code == 0

@@ -75,6 +75,7 @@ class Job:
         peers: tapped networks that train too (online methods).
         replay: the frozen teachers' outputs from a cache, where there is one.
         teacher_precisions: arithmetic of each frozen teacher, as ``train.precision``; empty: the student's.
+        sync_bn: the student's batch norms see the samples of all processes.
         method: None trains on hard labels only.
         folder: where checkpoints and metrics.jsonl go.
         resume_command: printed when a signal stops the run.
@@ -99,6 +100,7 @@ class Job:
     peers: Sequence[nn.Module] = field(default_factory=list)
     replay: Replay | None = None
     teacher_precisions: Sequence[str] = ()
+    sync_bn: bool = False
 
 
 @dataclass

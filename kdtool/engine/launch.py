@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kdtool.engine.processes import largest, world_size
 from kdtool.engine.step import Step
+from kdtool.errors import InputError
 from kdtool.models.dry import kept_buffers
 
 
@@ -34,6 +35,20 @@ def callable_step(step: Step, mode: str, device: torch.device, try_out: Callable
         warnings.simplefilter("ignore", FutureWarning)  # newer torch renames the argument
         # Buffers stay each process's own: a method's banks are equal everywhere, as they are fed gathered batches.
         return DistributedDataParallel(call, [device] if device.type == "cuda" else None, broadcast_buffers=False)
+
+
+def share_norms(step: Step, device: torch.device) -> None:
+    """Let the student's batch norms see the samples of all processes.
+
+    Raises:
+        InputError: not on CUDA, where torch has no such norm.
+    """
+    if device.type != "cuda":
+        raise InputError(f"parallel.sync_bn needs CUDA; the run is on {device}. Leave it out.")
+    if world_size() > 1:
+        from timm.layers import convert_sync_batchnorm
+
+        step.student = convert_sync_batchnorm(step.student)
 
 
 def _compiled(step: Step, mode: str, try_out: Callable[[Any], Tensor], say: Any) -> Any:

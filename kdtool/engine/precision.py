@@ -41,6 +41,12 @@ def pick_device(name: str, number: int = 0) -> torch.device:
     return torch.device("cuda", number % torch.cuda.device_count()) if name == "cuda" else device
 
 
+def let_tf32(allowed: bool) -> None:
+    """Let CUDA multiply and convolve fp32 in TF32, or not; other devices have no such thing."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
 class Precision:
     """Autocast and gradient scaling for ``train.precision`` (fp32, bf16, fp16 or fp64) on a device.
 

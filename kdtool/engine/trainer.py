@@ -13,12 +13,13 @@ from kdtool.engine.balance import imbalance
 from kdtool.engine.evaluate import predict
 from kdtool.engine.freeze import Frozen
 from kdtool.engine.job import Fitted, Job, Loaded
-from kdtool.engine.launch import callable_step
+from kdtool.engine.launch import callable_step, share_norms
 from kdtool.engine.log import EpochLog
 from kdtool.engine.memory import OUT_OF_MEMORY, check_split, too_large
 from kdtool.engine.meters import BadStep, Meters, total
 from kdtool.engine.plan import Planned, plan_stages
-from kdtool.engine.precision import Precision
+from kdtool.engine.precision import Precision, let_tf32
+from kdtool.engine.prefetch import prefetched
 from kdtool.engine.processes import copy_from_main, is_main, largest, world_size
 from kdtool.engine.saving import Progress, Saver, load_optimizer, weights_of
 from kdtool.engine.signals import StopRequest
@@ -52,10 +53,13 @@ class _Trainer:
     def __init__(self, job: Job, reporter: Reporter, stop: StopRequest):
         self.job, self.reporter, self.stop = job, reporter, stop
         self.precision = Precision(job.train.precision, job.device)
+        let_tf32(job.train.tf32)
         layout = torch.channels_last if job.train.channels_last else torch.contiguous_format
         step = Step(job.student, job.method, job.peers, job.task.hard_loss, self.precision)
         self.step = step.to(job.device, self.precision.dtype)
         self.step.to(memory_format=layout)
+        if job.sync_bn:
+            share_norms(step, job.device)
         check_split(job.train.accumulate, step.couples_samples, job.phase)
         names = job.teacher_precisions or [job.train.precision] * len(job.teachers)
         frozen = FrozenTeachers(job.teachers, [Precision(name, job.device) for name in names], layout)
@@ -122,7 +126,8 @@ class _Trainer:
         self.found = None
         self.frozen.train_mode()
         seen = 0
-        for number, batch in enumerate(job.train_batches.epoch(planned.first_epoch + epoch, start), start):
+        batches = prefetched(job.train_batches.epoch(planned.first_epoch + epoch, start), job.device)
+        for number, batch in enumerate(batches, start):
             at, done = epoch * steps + number, number + 1
             # Once an epoch: it costs a backward a term.
             taken = self._take_step(batch, planned, epoch, at, balance=number == 0)

@@ -1,0 +1,89 @@
+"""What only a CUDA device shows. ``make test-gpu`` runs these."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from kdtool.engine.prefetch import prefetched
+from kdtool.engine.signals import StopRequest
+from kdtool.engine.trainer import fit
+from kdtool.errors import RunError
+from kdtool.report.events import Reporter
+from tests.engine import tiny
+from tests.engine.test_trainer import Hinted
+from tests.engine.test_update import Related, Spoilt
+from tests.running import SMALL, call
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
+
+CUDA = torch.device("cuda", 0)
+
+
+class OnCuda(tiny.Batches):
+    def __init__(self, *size: int):
+        super().__init__(*size)
+        self.images, self.labels = self.images.to(CUDA), self.labels.to(CUDA)
+
+
+def _fit(folder: Path, **changes: object) -> object:
+    cuda = {"device": CUDA, "train_batches": OnCuda(), "val_batches": OnCuda(24)}
+    return fit(tiny.job(folder, **{**cuda, **changes}), Reporter(), StopRequest())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("kind", [Hinted, Related])
+def test_training(tmp_path: Path, precision: str, kind: type) -> None:
+    method = kind() if kind is Hinted else kind(None, Hinted().setup)
+    assert _fit(tmp_path, method=method, train={"precision": precision}).best["val"]["top1"] > 0.4
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_compiled(tmp_path: Path, mode: str) -> None:
+    assert _fit(tmp_path, method=Hinted(), train={"compile": mode}).best["val"]["top1"] > 0.4
+
+
+def test_the_update_of_a_bad_step_is_withheld(tmp_path: Path) -> None:
+    student = tiny.Net()
+    with pytest.raises(RunError, match="withheld"):
+        _fit(tmp_path, method=Spoilt(), student=student)
+    assert all(p.isfinite().all() for p in student.parameters())
+
+
+def test_prefetched_batches_are_the_same() -> None:
+    batches = OnCuda()
+    for one, other in zip(batches.epoch(0), prefetched(batches.epoch(0), CUDA), strict=True):
+        assert torch.equal(one.inputs, other.inputs)
+        assert torch.equal(one.index, other.index)
+
+
+def test_no_step_waits_for_the_device(tmp_path: Path) -> None:
+    torch.cuda.set_sync_debug_mode("default")
+    seen = []
+
+    class Watch(OnCuda):
+        def epoch(self, epoch: int, start: int = 0) -> object:
+            for number, batch in enumerate(super().epoch(epoch, start)):
+                # The first step of an epoch measures how the terms share the gradient.
+                torch.cuda.set_sync_debug_mode("error" if number > 1 else "default")
+                seen.append(number)
+                yield batch
+            torch.cuda.set_sync_debug_mode("default")
+
+    try:
+        _fit(tmp_path, method=Hinted(), train_batches=Watch(), train={"log_every": 1000})
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert max(seen) > 2
+
+
+def test_a_whole_run(tmp_path: Path) -> None:
+    given = [*SMALL, "--device", "cuda", "--teacher", "test_resnet", "--student", "test_efficientnet"]
+    done = call("run", *given, "--method", "rkd+kd", "--out", tmp_path / "run", folder=tmp_path / "run")
+    assert done.code == 0, done.err
+    assert done.result["device"].startswith("cuda")
