@@ -20,6 +20,7 @@ _COMMANDS = {
     "check": ("kdtool.cli.check", "Check that an installed method keeps the contract."),
     "cache": ("kdtool.cli.cache", "Keep teachers' outputs for later runs."),
     "bench": ("kdtool.cli.bench", "Measure what a step costs on this machine."),
+    "doctor": ("kdtool.cli.doctor", "Look for what would keep kdtool from working here."),
     "new-method": ("kdtool.cli.new_method", "Write the package of a new method."),
 }
 
