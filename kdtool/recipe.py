@@ -160,12 +160,17 @@ def _method_names(raw: Mapping[str, Any]) -> list[str]:
 
 def _drop_unused(raw: dict[str, Any], names: list[str], note: Note | None) -> None:
     """Leave out a file's options of installed methods that this run does not use; refuse unknown sections."""
-    for key in [key for key in raw if key not in names and key not in _KEYS]:
+    unused = [key for key in raw if key not in names and key not in _KEYS]
+    for key in unused:
         if key not in registry.names():
             _refuse_foreign(key, names)
         del raw[key]
-        if note:
-            note(f"the recipe's section {key!r} is not used: the run's method is {raw['method']}.")
+    if unused and note:
+        listed, plural = ", ".join(map(repr, unused)), len(unused) > 1
+        note(
+            f"the recipe's section{'s' * plural} {listed} {'are' if plural else 'is'} not used: the run's method is "
+            f"{raw['method']}."
+        )
 
 
 def _refuse_foreign(key: str, names: list[str]) -> None:
@@ -292,6 +297,8 @@ def _check_values(recipe: Recipe) -> None:
             f"cache.mode={recipe.cache.mode} (--teacher-cache) keeps outputs for K views of every sample, but every "
             "epoch has a new view: set data.views=K (4, say; 1 where nothing is cropped, flipped or coloured)."
         )
+    if data.watch_test and train.select != "last":
+        raise InputError("data.watch_test=true shows the test split, which may not choose the epoch: train.select=last.")
     if len(data.crop_scale) != 2 or data.crop_scale[0] > data.crop_scale[1]:
         raise InputError(f"data.crop_scale={data.crop_scale}: expected two numbers, the smaller first.")
     for key in ("mean", "std"):

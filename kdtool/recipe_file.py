@@ -14,9 +14,13 @@ import yaml
 
 from kdtool.errors import InputError, did_you_mean
 
+BASE = "base"
+"""Key of a recipe file that names another one, whose values hold where the first says nothing."""
+
 MAX_BYTES = 1_000_000
 _MAX_VALUES = 20_000
 _MAX_DEPTH = 30
+_MAX_BASES = 5
 
 
 class _Loader(yaml.SafeLoader):
@@ -97,11 +101,40 @@ def shipped_names() -> list[str]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return a recipe file's content as plain data.
+    """Return a recipe file's content as plain data, on top of that of the file that its key ``base`` names.
+
+    A base is looked for beside the file, then among the shipped recipes. Sections are merged key by key.
 
     Raises:
-        InputError: unreadable, larger than ``MAX_BYTES``, no YAML, or no mapping of keys to values.
+        InputError: unreadable, larger than ``MAX_BYTES``, no YAML, no mapping of keys to values, or too many bases.
     """
+    layers = [_read_one(path)]
+    while (name := layers[-1].pop(BASE, None)) is not None:
+        if not isinstance(name, str) or not name.strip():
+            raise InputError(f"{path}: {BASE}: expected the name of a recipe file, got {name!r}.")
+        if len(layers) > _MAX_BASES:
+            raise InputError(f"{path}: {BASE}: {name} would be number {len(layers)} in a row; are they in a circle?")
+        beside = path.parent / name
+        path = beside if beside.is_file() else find(name)
+        layers.append(_read_one(path))
+    whole: dict[str, Any] = {}
+    for layer in reversed(layers):
+        whole = _merged(whole, layer)
+    return whole
+
+
+def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Return both, key by key; ``own`` wins."""
+    both = dict(base)
+    for key, value in own.items():
+        before = base.get(key)
+        if key in ("teacher", "student") and isinstance(value, str):
+            value = {"model": value}  # a model's name stands for its section
+        both[key] = _merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+    return both
+
+
+def _read_one(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)

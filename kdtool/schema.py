@@ -90,6 +90,9 @@ class Data:
     val_fraction: float = option(
         0.1, "share of train held out to pick the best epoch; 0: the last epoch is the result", min=0.0, max=0.9
     )
+    watch_test: bool = option(
+        False, "hold nothing out and validate on the test split, to see every epoch of it; needs train.select=last"
+    )
     split_seed: int = option(0, "decides which samples are held out or kept by labels_per_class", min=0)
     labels_per_class: Optional[int] = option(None, "keep so many of each class in the student's training set", min=1)
     exclude_classes: list[str] = option([], "classes (names or numbers) left out of the student's training set")

@@ -36,7 +36,7 @@ FORMAT = 2
 
 # What does not decide a teacher's weights: where and how fast its data is read, and what thins the student's.
 _DATA_KEYS_ASIDE = (
-    *("name", "root", "download", "workers", "memory_budget_gb", "views"),
+    *("name", "root", "download", "workers", "memory_budget_gb", "views", "watch_test"),
     *("unlabelled", "labels_per_class", "exclude_classes", "sampler", "samples_per_class", "image_size", "mean", "std"),
 )
 
@@ -95,7 +95,8 @@ def _train(section: Teacher, built: Built, prep: Preparation, folder: Path, key:
         student=built.tapped(),
         task=ImageClassification(built.num_classes, how.label_smoothing),
         train_batches=loader(prep.data.train, True),
-        val_batches=loader(prep.data.val, False) if prep.data.val is not None else None,
+        # A teacher is the epoch that validates best, and the test split may not choose it.
+        val_batches=loader(prep.data.val, False) if prep.data.val is not None and not cfg.watch_test else None,
         train=Train(
             epochs=how.epochs,
             batch_size=how.batch_size,

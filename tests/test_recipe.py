@@ -237,7 +237,6 @@ def test_self_distillation_has_no_teacher_and_refuses_one() -> None:
         (["method=[a]"], r"no method '\[a\]'"),
         (["method=m_hard", "data.mixup=0.2"], r"'m_hard' needs one class a sample.*data\.mixup=0\.2"),
         (["method=m_free+m_hard", "data.cutmix=1"], r"data\.cutmix=1\.0 cannot be used"),
-        (["method=m_whole", "train.accumulate=2"], r"'m_whole' relates.*train\.accumulate=2"),
     ],
 )
 def test_rules_between_methods_and_the_rest(arguments: list[str], words: str) -> None:
@@ -426,48 +425,3 @@ def test_one_teacher_is_written_as_a_section() -> None:
     assert plain["teacher"]["model"] == "resnet50"
     assert plain["m_free"]["weight"] == 1.0
     assert "options" not in plain
-
-
-# --- shipped recipes ------------------------------------------------------------------------------------------------
-
-SHIPPED = recipe_file.shipped_names()
-
-
-def test_recipes_are_shipped() -> None:
-    assert "digits/mobilenetv3_from_resnet50_kd.yaml" in SHIPPED
-    assert "digits/mobilenetv3_from_resnet50_fitnets.yaml" in SHIPPED
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_recipe_loads_and_opens_with_its_command(name: str) -> None:
-    path = recipe_file.find(name)
-    recipe = recipes.load(name)
-    assert path.read_text(encoding="utf-8").splitlines()[0] == f"# kdtool run {name}"
-    _, student, teacher, *methods = re.fullmatch(r"(.+)/(.+?)_from_(.+)_([^_]+)\.yaml", name).groups()  # type: ignore[union-attr]
-    assert recipe.method == methods[0]
-    assert (recipe.student.model, [each.model for each in recipe.teacher]) == (student, [teacher])
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_recipe_says_nothing_twice(name: str) -> None:
-    """It holds what differs from the defaults, and the pair and the data that it is about."""
-    data = recipe_file.read(recipe_file.find(name))
-    written_out = {
-        key: value for key, value in flat(data).items() if not key.endswith((".model", "method", "data.name"))
-    }
-    defaults = flat(recipes.to_dict(recipes.from_dict({"method": data["method"]})))
-    assert [key for key, value in written_out.items() if defaults.get(key) == value] == []
-
-
-def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in data.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
-
-
-@pytest.mark.parametrize("form", ["{}", "recipes/{}"])
-def test_a_shipped_recipe_is_found_from_anywhere(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert recipe_file.find(form.format(SHIPPED[0])).is_file()
-    assert recipe_file.find(SHIPPED[0].removesuffix(".yaml")).is_file()

@@ -20,6 +20,8 @@ from kdtool.schema import Data
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from kdtool.data.stream import Stream
+
 SMALL, MEDIUM, LARGE = 32, 64, 224
 """Default image sizes: images up to SMALL pixels are brought to SMALL, those up to MEDIUM stay, others become LARGE."""
 
@@ -76,6 +78,7 @@ class Source:
     test: Split | None
     val: Split | None
     fingerprint: str
+    stream: Stream | None = None
 
 
 @dataclass
@@ -84,10 +87,12 @@ class DataSet:
 
     Attributes:
         class_names: K names in the order of the labels.
-        val: the source's own, or held out of train; None where ``data.val_fraction`` is 0.
+        val: the source's own, or held out of train; None where ``data.val_fraction`` is 0; the test split where
+            ``data.watch_test`` is on.
         native_size: (height, width), medians of a sample of the training images.
         grey: all channels of that sample are equal.
         fingerprint: digest of what decides images, labels and splits.
+        stream: the training set, where it is streamed; ``train`` then is a small part of it.
     """
 
     name: str
@@ -98,15 +103,20 @@ class DataSet:
     native_size: tuple[int, int]
     grey: bool
     fingerprint: str
+    stream: Stream | None = None
 
 
-def open_data(cfg: Data) -> DataSet:
+def open_data(cfg: Data, stream: bool = False) -> DataSet:
     """Open what ``data.name`` names and hold out what the recipe asks for.
+
+    Args:
+        cfg: the recipe's section ``data``.
+        stream: do not hold the training set in memory, but read it from its shards again and again.
 
     Raises:
         InputError: it is not there, is empty, has one class only, or needs a package that is missing.
     """
-    source = _open(cfg)
+    source = _open(cfg) if not stream else import_module("kdtool.data.stream").open_stream(cfg)
     if len(source.class_names) < 2:
         raise InputError(f"--data {cfg.name}: one class only ({source.class_names}); two or more are needed.")
     train, val, test = source.train, source.val, source.test
@@ -116,9 +126,11 @@ def open_data(cfg: Data) -> DataSet:
         test, val = val, None
     if test is None:
         train, test = _hold_out(train, cfg.test_fraction, cfg, "test")
-    if cfg.val_fraction == 0:
+    if cfg.watch_test:
+        val = test
+    elif cfg.val_fraction == 0:
         val = None  # the last epoch is the result, whatever the source offers to choose by
-    elif val is None:
+    elif val is None and source.stream is None:
         train, val = _hold_out(train, cfg.val_fraction, cfg, "validation")
     for name, split in (("training", train), ("test", test), ("validation", val)):
         if split is not None and len(split) == 0:
@@ -129,10 +141,11 @@ def open_data(cfg: Data) -> DataSet:
                 "data.test_split names another split."
             )
     native, grey = _look_at(train)
-    held_out = [cfg.val_fraction, cfg.test_fraction, cfg.split_seed, cfg.train_split, cfg.test_split]
+    val_fraction = 0.0 if cfg.watch_test else cfg.val_fraction
+    held_out = [val_fraction, cfg.test_fraction, cfg.split_seed, cfg.train_split, cfg.test_split]
     decides = [source.fingerprint, *held_out]
     digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
-    return DataSet(cfg.name, source.class_names, train, val, test, native, grey, digest)
+    return DataSet(cfg.name, source.class_names, train, val, test, native, grey, digest, source.stream)
 
 
 def _open(cfg: Data) -> Source:
