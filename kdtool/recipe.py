@@ -298,7 +298,9 @@ def _check_values(recipe: Recipe) -> None:
             "epoch has a new view: set data.views=K (4, say; 1 where nothing is cropped, flipped or coloured)."
         )
     if data.watch_test and train.select != "last":
-        raise InputError("data.watch_test=true shows the test split, which may not choose the epoch: train.select=last.")
+        raise InputError(
+            "data.watch_test=true shows the test split, which may not choose the epoch: train.select=last."
+        )
     if len(data.crop_scale) != 2 or data.crop_scale[0] > data.crop_scale[1]:
         raise InputError(f"data.crop_scale={data.crop_scale}: expected two numbers, the smaller first.")
     for key in ("mean", "std"):
