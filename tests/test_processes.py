@@ -163,7 +163,8 @@ def test_no_process_outlives_the_command(long_run: tuple[Any, Path]) -> None:
 @pytest.mark.slow
 def test_torchrun_starts_the_same_run(tmp_path: Path) -> None:
     given = [*PLAIN, *SMALL, "--method", "kd", "--out", tmp_path / "run"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    torchrun += ["--standalone", "--local-addr", "127.0.0.1"]
     command = [*torchrun, "-m", "kdtool", "run", *map(str, given)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
