@@ -41,7 +41,7 @@ class FrozenTeachers:
         if not self.networks:
             # At the first batch, since only an input shows what can be folded.
             pairs = zip(self.originals, self.precisions, strict=True)
-            self.networks = [self._ready(network, precision, inputs[:2]) for network, precision in pairs]
+            self.networks = [self._ready(network, precision, inputs[:1]) for network, precision in pairs]
         with torch.inference_mode():
             outs = [
                 run_network(network, inputs.to(precision.dtype), precision)
