@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
@@ -109,7 +110,10 @@ def _of(items: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _setup_of(setup: Setup, name: str) -> Setup:
-    return replace(setup, student=_of(setup.student, name), teachers=[_of(shapes, name) for shapes in setup.teachers])
+    # Not dataclasses.replace, which would read what a stream's setup has not got.
+    part = copy.copy(setup)
+    vars(part).update(student=_of(setup.student, name), teachers=[_of(shapes, name) for shapes in setup.teachers])
+    return part
 
 
 def _batch_of(batch: Batch, name: str) -> Batch:

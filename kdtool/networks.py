@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdtool.compose import build_method, combined_taps
+from kdtool.errors import InputError
 from kdtool.method import Method, Setup, Taps
 from kdtool.models.backbone import Backbone
 from kdtool.models.build import Built, build
@@ -19,6 +20,19 @@ from kdtool.schema import Recipe
 
 SCRATCH_LR, TEACHER_LR, FINE_TUNE_LR = 0.003, 0.001, 0.0003
 """Default peak learning rates. A teacher is the larger network and gets fewer epochs; a lower rate is the safer one."""
+
+
+class StreamSetup(Setup):
+    """What a method may know of a stream: its samples pass by, and nothing can be kept for each of them."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("num_samples", "labels"):
+            raise InputError(
+                f"the method reads setup.{name}, for it keeps or draws something for every training sample, and a "
+                "stream (train.steps) cannot offer that: choose another method, or a data set that is read by number "
+                "(a folder, hfds/…)."
+            )
+        return super().__getattribute__(name)
 
 
 class Adapted(nn.Module):
@@ -154,20 +168,23 @@ def make_method(
     methods: dict[str, type[Method]],
     networks: Networks,
     num_classes: int,
-    labels: Tensor,
+    labels: Tensor | None,
     batch_size: int,
 ) -> Method | None:
     """Return the run's method, its own first weights a function of ``train.seed``; None for hard labels only.
 
     Args:
-        labels: (num_samples,) int64 class of every training sample, -1 for none.
+        labels: (num_samples,) int64 class of every training sample, -1 for none; None: they are a stream.
         batch_size: samples in a global batch.
+
+    Raises:
+        InputError: the method needs what a stream has not got.
     """
-    setup = Setup(
+    setup = (Setup if labels is not None else StreamSetup)(
         student=networks.shapes[0],
         teachers=networks.shapes[1],
         num_classes=num_classes,
-        num_samples=len(labels),
+        num_samples=len(labels) if labels is not None else 0,
         batch_size=batch_size,
         labels=labels,
     )

@@ -285,6 +285,18 @@ def _check_method_rules(recipe: Recipe, methods: Mapping[str, type[Method]]) -> 
             raise InputError(f"method {name!r} needs one class a sample, so {mixing[0]} cannot be used; set it to 0.")
 
 
+def _check_stream(recipe: Recipe, steps: int) -> None:
+    if not recipe.data.name.startswith(("wds/", "hfids/")):
+        raise InputError(
+            f"train.steps={steps} is the budget of a stream (data.name=wds/… or hfids/…); that of {recipe.data.name} "
+            "is train.epochs."
+        )
+    if steps < recipe.train.epochs:
+        raise InputError(f"train.steps={steps} is less than train.epochs={recipe.train.epochs}, its number of parts.")
+    if recipe.cache.mode == "require":
+        raise InputError("cache.mode=require: nothing is kept for the samples of a stream (train.steps): they pass by.")
+
+
 def _check_values(recipe: Recipe) -> None:
     """Check what one key's type and range cannot say."""
     data, train = recipe.data, recipe.train
@@ -292,6 +304,8 @@ def _check_values(recipe: Recipe) -> None:
         raise InputError(f"train.device={train.device} is not valid. Valid: auto, cpu, mps, cuda, cuda:N.")
     if train.accumulate > train.batch_size:
         raise InputError(f"train.accumulate={train.accumulate} is more than train.batch_size={train.batch_size}.")
+    if train.steps is not None:
+        _check_stream(recipe, train.steps)
     if recipe.cache.mode != "off" and data.views is None:
         raise InputError(
             f"cache.mode={recipe.cache.mode} (--teacher-cache) keeps outputs for K views of every sample, but every "

@@ -22,6 +22,7 @@ from kdtool.cache.open import CachedTeacher, Context, open_or_build
 from kdtool.cache.replay import Replayed
 from kdtool.data.loader import Loader, make_loader
 from kdtool.data.sources import DataSet, Split, default_image_size, open_data, thin
+from kdtool.data.stream_loader import StreamLoader, make_stream_loader
 from kdtool.engine.evaluate import predict
 from kdtool.engine.job import Fitted, Job, Replay
 from kdtool.engine.optim import build_optimizer
@@ -30,6 +31,7 @@ from kdtool.engine.precision import Precision, pick_device
 from kdtool.engine.processes import from_main, is_main, local_rank, rank, wait_for_all, world_size
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
+from kdtool.errors import InputError
 from kdtool.method import Method
 from kdtool.models.backbone import Backbone
 from kdtool.models.build import Built
@@ -70,7 +72,7 @@ class Run:
         self.device = pick_device(recipe.train.device, local_rank())
         self.methods: dict[str, type[Method]] = {name: registry.get(name) for name in recipes.parts(recipe)}
         self.online = any(method.online for method in self.methods.values())
-        self.data: DataSet = open_data(recipe.data)
+        self.data: DataSet = open_data(recipe.data, stream=recipe.train.steps is not None)
         self.image_size = recipe.data.image_size or default_image_size(self.data.native_size)
         classes = len(self.data.class_names)
         self.task = ImageClassification(classes, recipe.train.label_smoothing)
@@ -81,18 +83,28 @@ class Run:
             say(note)
         self.networks: Networks = tap_networks(recipe, self.methods, student, teachers)
         self.train_split: Split = thin(self.data.train, recipe.data, self.data.class_names)
-        self.train_loader = self._loader(self.train_split, train=True)
-        say(f"data {self.data.name}: {len(self.train_split.labels)} training images, {self.train_loader.placement}")
+        self.train_loader = self._train_loader()
+        say(f"data {self.data.name}: {self.train_size} training images, {self.train_loader.placement}")
         self.method = make_method(
             recipe,
             self.methods,
             self.networks,
             classes,
-            torch.from_numpy(self.train_split.labels),
-            min(recipe.train.batch_size, len(self.train_split.labels)),
+            torch.from_numpy(self.train_split.labels) if self.data.stream is None else None,
+            min(recipe.train.batch_size, self.train_size),
         )
         self.stages = plan_stages(self.method, recipe.train.epochs, recipe.train.task_weight)
         self._check_optimizers()
+        self._check_stream()
+
+    def _check_stream(self) -> None:
+        for built in self.networks.teachers:
+            if self.data.stream is not None and built.needs_training and not self.online:
+                raise InputError(
+                    f"teacher {built.name} would have to be trained on a stream (train.steps) first. Train it by "
+                    f"kdtool run --method none --student {built.name} on the same data, and give its weights: "
+                    "--teacher-weights FOLDER/student/model.safetensors"
+                )
 
     def _check_optimizers(self) -> None:
         """Refuse unknown optimizers before hours of teacher training, not after."""
@@ -101,6 +113,21 @@ class Run:
             if built.needs_training and not self.online:
                 where = f"teacher.{number}" if len(self.recipe.teacher) > 1 else "teacher"
                 build_optimizer(section.train.optim, built.module, f"{where}.train.optim")
+
+    @property
+    def train_size(self) -> int:
+        """How many samples the student is trained on."""
+        return len(self.train_split if self.data.stream is None else self.data.stream)
+
+    def _train_loader(self) -> Loader | StreamLoader:
+        cfg, networks = self.recipe.train, self.networks
+        if cfg.steps is None:
+            return self._loader(self.train_split, train=True)
+        return make_stream_loader(
+            self.data, self.recipe.data, self.image_size, (networks.mean, networks.std), cfg.batch_size, cfg.seed,
+            self.device, steps=-(-cfg.steps // cfg.epochs), channels_last=cfg.channels_last,
+            part=(rank(), world_size()),
+        )  # fmt: skip
 
     def _loader(self, split: Split, train: bool) -> Loader:
         cfg, networks = self.recipe.train, self.networks
@@ -177,6 +204,7 @@ class Run:
 
     def cached_teachers(self, stop: StopRequest) -> list[CachedTeacher]:
         """Return the ready teachers as the cache of outputs knows them."""
+        assert isinstance(self.train_loader, Loader)
         context = Context(
             self.recipe, self.data, self.train_loader, self.device, self.reporter, stop, self.resume_command
         )
@@ -190,6 +218,9 @@ class Run:
             return None
         if self.online:
             self.reporter.note("no outputs are kept or replayed: the peers learn, so that theirs change")
+            return None
+        if self.data.stream is not None:
+            self.reporter.note("no outputs are kept or replayed: the samples of a stream pass by")
             return None
         began = time.monotonic()
         found = open_or_build(self.cached_teachers(stop), self.recipe.cache.mode, self.reporter)
@@ -314,7 +345,7 @@ class Run:
             "kdtool": __version__,
             "method": recipe.method,
             "folder": str(self.folder),
-            "data": {"name": self.data.name, "classes": self.task.num_classes, "train": len(self.train_split.labels),
+            "data": {"name": self.data.name, "classes": self.task.num_classes, "train": self.train_size,
                      "val": len(self.data.val.labels) if self.data.val is not None else 0,
                      "test": len(self.data.test.labels), "image_size": self.image_size},
             "student": {**_about("student", networks.student), "bytes": size,

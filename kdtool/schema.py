@@ -133,6 +133,12 @@ class Data:
 @dataclass
 class Train:
     epochs: int = option(30, "epochs of the student, all stages that train it together", min=1)
+    steps: Optional[int] = option(
+        None,
+        "student steps on a training set that is streamed from its shards (wds/..., hfids/...), in as many parts as "
+        "train.epochs says; none: the data is held, or read by number",
+        min=1,
+    )
     batch_size: int = option(64, "samples in a global batch", min=1)
     seed: int = option(0, "seed of the student's first weights, the order of samples and dropout", min=0)
     device: str = option("auto", "auto (CUDA, then MPS, then CPU), cpu, mps, cuda or cuda:N")

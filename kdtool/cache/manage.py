@@ -60,6 +60,8 @@ def build_cache(
         if run.online or not run.networks.teachers:
             why = "its peers learn, so that their outputs change" if run.online else "it has no teacher"
             raise InputError(f"method {checked.method!r}: there is nothing to keep, for {why}.")
+        if run.data.stream is not None:
+            raise InputError("there is nothing to keep of a stream (train.steps): its samples pass by.")
         if not dry_run:
             run.ready_teachers(stop)
             run.check_teachers()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from typing import IO, Any
 
@@ -25,6 +26,15 @@ def to_rgb(image: Any) -> Image.Image:
         image = image.convert("RGBA")  # PIL warns on the direct way; the colours are the same
     converted: Image.Image = image.convert("RGB")
     return converted
+
+
+def decode_bytes(data: bytes) -> Image.Image:
+    """Return the image in a file's contents, in RGB.
+
+    Raises:
+        any of ``UNREADABLE``: it is no image that PIL can read whole.
+    """
+    return decode(io.BytesIO(data))
 
 
 def decode(file: str | IO[bytes]) -> Image.Image:

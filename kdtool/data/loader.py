@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import signal
-import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,13 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from kdtool.data.mixing import mix_labels
 from kdtool.data.order import class_uniform_order, random_order
 from kdtool.data.sources import DataSet, Images, Split
 from kdtool.data.views import Views
-from kdtool.errors import InputError, RunError
+from kdtool.data.workers import Workers
+from kdtool.errors import InputError
 from kdtool.schema import Data
 
 DECODERS = 4
@@ -27,9 +25,6 @@ DECODERS = 4
 
 DEVICE_SHARE = 0.25
 """Kept pixels live on the GPU where they take no more than this share of its free memory, else beside it."""
-
-GRACE_SECONDS = 30
-"""How long a worker goes on after SIGTERM."""
 
 
 @dataclass
@@ -105,7 +100,7 @@ class Loader:
         self.size = count * 3 * views.size**2
         self.in_memory = views.fixed and self.size <= memory_budget_gb * 1e9
         self._pixels: Tensor | None = None
-        self._stream: _Stream | None = None
+        self._stream: Workers[_Step] | None = None
         self.placement = self._explain(memory_budget_gb)
 
     def _explain(self, budget: float) -> str:
@@ -182,8 +177,9 @@ class Loader:
 
     def _streamed(self, batches: list[Tensor], view: int) -> Iterator[Tensor]:
         if self._stream is None:
-            self._stream = _Stream(self.split, self.views, self.workers, pin=self.device.type == "cuda")
-        for decoded in self._stream.read(batches, view):
+            decoder = _Decoder(self.split.images, self.split.rows, self.views)
+            self._stream = Workers(decoder, self.workers, pin=self.device.type == "cuda")
+        for decoded in self._stream.read([(batch, view) for batch in batches]):
             yield decoded.to(self.device, non_blocking=True)
 
 
@@ -258,68 +254,8 @@ class _Pixels:
         return pixels
 
 
-class _Stream:
-    """Decoded batches from worker processes (or this one), in the order asked for."""
-
-    def __init__(self, split: Split, views: Views, workers: int, pin: bool):
-        self.plan, self.workers = _Plan(), workers
-        self.loader: Any = DataLoader(
-            _Decoder(split.images, split.rows, views),
-            sampler=self.plan,
-            batch_size=None,
-            num_workers=workers,
-            pin_memory=pin,
-            persistent_workers=workers > 0,
-            worker_init_fn=_outlive_signals,
-            # Of its own, so that starting workers draws nothing from the run's generator.
-            generator=torch.Generator(),
-        )
-        self._ending: Any = None
-
-    def read(self, batches: list[Tensor], view: int) -> Iterator[Tensor]:
-        self.plan.steps = [(batch, view) for batch in batches]
-        iterator = iter(self.loader)
-        if self.workers and self._ending is None:
-            # Whoever still refers to the loader (a circle, a traceback, the end of the program): workers are told to
-            # end while their queues still work. Left to torch, each takes seconds.
-            self._ending = weakref.finalize(self, iterator._shutdown_workers)
-            atexit.register(self._ending)
-        for decoded in self._watched(iterator):
-            if isinstance(decoded, str):
-                raise InputError(decoded)
-            yield decoded
-
-    def _watched(self, iterator: Iterator[Any]) -> Iterator[Any]:
-        while True:
-            try:
-                decoded = next(iterator, None)
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                raise RunError(
-                    f"a process that decodes images ended ({error}). It may have run out of memory: data.workers="
-                    f"{self.workers // 2} needs less."
-                ) from error
-            if decoded is None:
-                return
-            yield decoded
-
-
 _Step = tuple[Tensor, int]
 """Positions in the split, and the view."""
-
-
-class _Plan(Sampler[_Step]):
-    """The batches that a stream is asked for."""
-
-    def __init__(self) -> None:
-        self.steps: list[_Step] = []
-
-    def __iter__(self) -> Iterator[_Step]:
-        return iter(self.steps)
-
-    def __len__(self) -> int:
-        return len(self.steps)
 
 
 class _Decoder(Dataset[Any]):
@@ -335,14 +271,3 @@ class _Decoder(Dataset[Any]):
             return torch.stack([self.views.host(self.images[row], row, view) for row in rows])
         except InputError as error:
             return str(error)
-
-
-def _outlive_signals(worker: int) -> None:
-    """Leave Ctrl-C and SIGTERM to the main process, which has a step to finish and a checkpoint to write.
-
-    Schedulers signal all processes at once. A worker that is told to end still does, some seconds later, in case
-    nobody is left to tell it otherwise.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "alarm"):
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_SECONDS))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdtool.data.decode import UNREADABLE, decode, to_rgb
+from kdtool.data.decode import UNREADABLE, decode, decode_bytes, to_rgb
 from kdtool.data.sources import Images, Source, Split
 from kdtool.data.timm_splits import VAL_NAMES, roles
 from kdtool.errors import InputError
@@ -49,7 +49,7 @@ class MapImages:
 
 @dataclass(frozen=True)
 class KeptImages:
-    """The images of a stream, read once and kept as PNG bytes."""
+    """The images of a stream, read once and kept encoded."""
 
     encoded: tuple[bytes, ...]
 
@@ -57,7 +57,10 @@ class KeptImages:
         return len(self.encoded)
 
     def __getitem__(self, row: int) -> Image.Image:
-        return decode(io.BytesIO(self.encoded[row]))
+        try:
+            return decode_bytes(self.encoded[row])
+        except UNREADABLE as error:
+            raise InputError(f"image {row} of the stream cannot be read ({error}).") from error
 
 
 def open_timm(cfg: Data) -> Source:
@@ -70,8 +73,8 @@ def open_timm(cfg: Data) -> Source:
     try:
         found = roles(cfg)
     except Exception as error:
-        raise _refusal(cfg, cfg.train_split, error) from error
-    kept = _Budget(cfg)
+        raise refusal(cfg, cfg.train_split, error) from error
+    kept = Budget(cfg)
     splits = {role: _open(cfg, name, kept) for role, name in found.items()}
     if set(splits) == {"train"} and cfg.name.startswith("tfds/") and cfg.test_split == "auto":
         splits |= _try(cfg, ("test", *VAL_NAMES), kept)
@@ -81,7 +84,7 @@ def open_timm(cfg: Data) -> Source:
     return Source(names, train, test, val, _fingerprint(cfg, [split for split, _ in splits.values()]))
 
 
-def _try(cfg: Data, names: tuple[str, ...], kept: _Budget) -> dict[str, tuple[Split, list[str]]]:
+def _try(cfg: Data, names: tuple[str, ...], kept: Budget) -> dict[str, tuple[Split, list[str]]]:
     """Open the first of these splits that is there; only its reader can tell."""
     for name in names:
         try:
@@ -92,23 +95,28 @@ def _try(cfg: Data, names: tuple[str, ...], kept: _Budget) -> dict[str, tuple[Sp
     return {}
 
 
-class _Budget:
-    """Counts what streams have put into memory."""
+class Budget:
+    """Counts what streams have put into memory, against ``data.memory_budget_gb``."""
 
     def __init__(self, cfg: Data):
         self.cfg, self.left = cfg, cfg.memory_budget_gb * 1e9
 
     def take(self, size: int) -> None:
+        """Count bytes.
+
+        Raises:
+            InputError: that was too much.
+        """
         self.left -= size
         if self.left < 0:
             raise InputError(
                 f"--data {self.cfg.name} is a stream of more than data.memory_budget_gb="
-                f"{self.cfg.memory_budget_gb:g} GB, and is read into memory: raise the budget, or use a data set that "
-                "is read by number (a folder, hfds/…)."
+                f"{self.cfg.memory_budget_gb:g} GB, and is read into memory: raise the budget, use a data set that is "
+                "read by number (a folder, hfds/…), or train on the stream itself with a budget of train.steps=N."
             )
 
 
-def _open(cfg: Data, name: str, kept: _Budget) -> tuple[Split, list[str]]:
+def _open(cfg: Data, name: str, kept: Budget) -> tuple[Split, list[str]]:
     from timm.data import create_dataset
     from torch.utils.data import IterableDataset
 
@@ -121,11 +129,12 @@ def _open(cfg: Data, name: str, kept: _Budget) -> tuple[Split, list[str]]:
         else:
             images, labels = MapImages(dataset, cfg.name), _labels(dataset)
     except Exception as error:  # each of timm's readers fails in its own way
-        raise _refusal(cfg, name, error) from error
+        raise refusal(cfg, name, error) from error
     return Split(images, labels, np.arange(len(labels), dtype=np.int64)), _names(dataset, labels)
 
 
-def _refusal(cfg: Data, split: str, error: Exception) -> InputError:
+def refusal(cfg: Data, split: str, error: Exception) -> InputError:
+    """Return in kdtool's words what a library raised when it was asked for a split."""
     if isinstance(error, InputError):
         return error
     text = str(error)
@@ -165,7 +174,7 @@ def _names(dataset: Any, labels: np.ndarray) -> list[str]:
     return names if len(names) >= count else [str(number) for number in range(count)]
 
 
-def _read_stream(cfg: Data, dataset: Any, kept: _Budget) -> tuple[Images, np.ndarray]:
+def _read_stream(cfg: Data, dataset: Any, kept: Budget) -> tuple[Images, np.ndarray]:
     if hasattr(dataset, "set_loader_cfg"):
         dataset.set_loader_cfg(num_workers=0)
     encoded: list[bytes] = []

@@ -63,6 +63,26 @@ def _of_torchvision(cfg: Data, name: str) -> dict[str, str]:
     return {"train": "train", test: test}
 
 
+def shard_files(cfg: Data, split: str) -> list[Path]:
+    """Return the tar files of a WebDataset's split, as ``roles`` names it.
+
+    Raises:
+        InputError: they are not files of ``data.root``.
+    """
+    root = Path(cfg.root or "").expanduser()
+    names = split.split("::")
+    for info in (root / "_info.json", root / "info.json"):
+        if info.is_file() and split in (splits := json.loads(info.read_text())["splits"]):
+            names = splits[split]["filenames"]
+    missing = [name for name in names if not (root / name).is_file()]
+    if missing:
+        raise InputError(
+            f"--data {cfg.name}: {missing[0]} is no file in data.root={cfg.root}. Streams (train.steps) are read from "
+            "a folder of tar files; a split is one of them, several joined by ::, or a name."
+        )
+    return [root / name for name in names]
+
+
 def _of_shards(cfg: Data) -> dict[str, str] | None:
     """Return a WebDataset's splits: those of its ``_info.json``, else its shards by name (``train-0001.tar``)."""
     if not cfg.root:
