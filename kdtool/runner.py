@@ -244,7 +244,7 @@ class Run:
         for section, built, net in zip(
             self.recipe.teacher, self.networks.teachers, self.networks.teacher_nets, strict=True
         ):
-            top1 = accuracy(net, batches, self.task, self.device)
+            top1 = accuracy(net, batches, self.device)
             self.reporter.note(f"teacher {built.name}: top-1 {top1:.1%} on {len(val)} {where} images")
             check_teacher(section, built.name, top1, self.task.num_classes, len(val.labels), self.reporter.warn)
             found.append(top1)
