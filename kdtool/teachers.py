@@ -61,8 +61,8 @@ def prepare(section: Teacher, built: Built, prep: Preparation) -> None:
     """
     if not built.needs_training:
         return
-    key = _key(section, built, prep)
-    folder = home() / "teachers" / f"{_file_name(built.name)}-{key[:16]}"
+    key = _key(section, built, prep.recipe, prep.data)
+    folder = kept_in(section, built, prep.recipe, prep.data)
     say = prep.reporter.note
     lock = waiting_lock(
         folder.with_name(folder.name + ".lock"),
@@ -76,6 +76,12 @@ def prepare(section: Teacher, built: Built, prep: Preparation) -> None:
             say(f"teacher {built.name}: training it on {prep.data.name} first; it is kept for later runs")
             _train(section, built, prep, folder, key)
     built.module.load_state_dict(from_main(load_state(folder / "model.safetensors") if is_main() else None))
+
+
+def kept_in(section: Teacher, built: Built, recipe: Recipe, data: DataSet) -> Path:
+    """Return the folder in which a teacher that needs training is kept, whether or not it is there yet."""
+    key = _key(section, built, recipe, data)
+    return home() / "teachers" / f"{_file_name(built.name)}-{key[:16]}"
 
 
 def _train(section: Teacher, built: Built, prep: Preparation, folder: Path, key: str) -> None:
@@ -131,19 +137,19 @@ def _keep(fitted: Fitted, built: Built, prep: Preparation, working: Path, folder
     working.rename(folder)
 
 
-def _key(section: Teacher, built: Built, prep: Preparation) -> str:
+def _key(section: Teacher, built: Built, recipe: Recipe, data: DataSet) -> str:
     """Return the digest of everything that decides a prepared teacher's weights."""
     import timm
 
-    data = {k: v for k, v in dataclasses.asdict(prep.recipe.data).items() if k not in _DATA_KEYS_ASIDE}
+    keys = {k: v for k, v in dataclasses.asdict(recipe.data).items() if k not in _DATA_KEYS_ASIDE}
     decides: dict[str, Any] = {
         "format": FORMAT,
         "model": [built.name, built.model_args, built.source_hash, built.weights_id],
         "head": built.num_classes,
         "input": [built.image_size, built.mean, built.std],
         "train": dataclasses.asdict(section.train),
-        "precision": [prep.recipe.train.precision, prep.recipe.train.channels_last],
-        "data": [prep.data.fingerprint, data],
+        "precision": [recipe.train.precision, recipe.train.channels_last],
+        "data": [data.fingerprint, keys],
         "versions": [torch.__version__, timm.__version__],
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
