@@ -31,6 +31,7 @@ _FLAGS = {
     "teacher_cache": "cache.mode",
     "out": "out",
     "baseline": "baseline",
+    "auto_batch": "train.auto_batch",
 }
 """The recipe key behind each flag."""
 
@@ -58,6 +59,7 @@ _FLAGS = {
 @click.option("--out", metavar="FOLDER", help="The run's folder.")
 @click.option("--resume", metavar="FOLDER", help="Go on with the run in FOLDER, by its own recipe.")
 @click.option("--baseline", is_flag=True, default=None, help="Also train the student alone, on the same budget.")
+@click.option("--auto-batch", is_flag=True, default=None, help="Where memory runs out, split the batch and go on.")
 @click.option("--dry-run", is_flag=True, help="Print recipe, tap shapes and parameter counts; train nothing.")
 @options.json
 @click.option("--quiet", is_flag=True, help="Only warnings and the final table.")
