@@ -91,6 +91,9 @@ class TarShards:
                         files = {}
                     name = f"{folder}/{stem}"
                     files[kind.lower()] = member
+                tar.fileobj.seek(tar.offset)
+                if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                    raise tarfile.ReadError("it is cut short")
                 if files:
                     yield tar, files
         except (OSError, tarfile.TarError) as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdtool.data.shards import HubShards, Shards, TarShards
+from kdtool.data.shards import HubShards, Sample, Shards, TarShards
 from kdtool.data.sources import Source, Split
 from kdtool.data.timm_names import Budget, KeptImages, refusal
 from kdtool.data.timm_splits import roles, shard_files
@@ -51,7 +51,11 @@ class Stream:
     def some(self, count: int) -> Split:
         """Return about ``count`` samples, the first of each shard, in memory."""
         share = -(-count // len(self.lengths))
-        found = [sample for shard in range(len(self.lengths)) for sample in _take(self.shards, shard, share)]
+        found = [
+            (sample, f"{at} of {name}")
+            for shard, name in enumerate(self.shards.names)
+            for at, sample in zip(range(share), self.shards.read(shard, 0), strict=False)
+        ]
         return _split(found[:count])
 
 
@@ -102,20 +106,17 @@ def _open(cfg: Data, split: str) -> Shards:
 
 def _whole(shards: Shards, budget: Budget) -> Split:
     found = []
-    for shard in range(len(shards.names)):
-        for data, label in shards.read(shard, 0):
-            budget.take(len(data))
-            found.append((data, label))
+    for shard, name in enumerate(shards.names):
+        for at, sample in enumerate(shards.read(shard, 0)):
+            budget.take(len(sample[0]))
+            found.append((sample, f"{at} of {name}"))
     return _split(found)
 
 
-def _take(shards: Shards, shard: int, count: int) -> list[tuple[bytes, int]]:
-    return [sample for _, sample in zip(range(count), shards.read(shard, 0), strict=False)]
-
-
-def _split(samples: list[tuple[bytes, int]]) -> Split:
-    labels = np.array([label for _, label in samples], dtype=np.int64)
-    return Split(KeptImages(tuple(data for data, _ in samples)), labels, np.arange(len(samples), dtype=np.int64))
+def _split(samples: list[tuple[Sample, str]]) -> Split:
+    images = KeptImages(tuple(data for (data, _), _ in samples), tuple(origin for _, origin in samples))
+    labels = np.array([label for (_, label), _ in samples], dtype=np.int64)
+    return Split(images, labels, np.arange(len(samples), dtype=np.int64))
 
 
 # --- counting ---------------------------------------------------------------------------------------------------------

@@ -1,16 +1,16 @@
 """Batches of a stream: which samples form one, and how each looks, follow from the step alone.
 
-Shards are dealt to a fixed number of lanes, and a global batch takes as many samples of each lane. Processes and their
-workers share the lanes, so neither count changes a batch, and a run goes on at any step: where a lane stands then is
-computed, and only its current shard is opened. Within a lane the order of shards, and of samples within windows of a
-shard, is drawn anew in every pass.
+The samples, numbered through all shards, are cut into a fixed number of lanes of equal length, and a global batch takes
+as many samples of each lane. Processes and their workers share the lanes, so neither count changes a batch, and a run
+goes on at any step: where a lane stands then is computed, and only its current shard is opened. Within a lane the order
+of its pieces of shards, and of samples within windows of a piece, is drawn anew in every pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,8 +29,11 @@ from kdtool.errors import InputError
 from kdtool.randomness import key_of
 from kdtool.schema import Data
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 LANES = 64
-"""Lanes at most: the largest batch share that a process can be given, and how many shards a batch mixes."""
+"""Lanes at most: how many places of the data a batch mixes, and how many processes can share one."""
 
 LANE_SHARE = 4
 """Samples of a lane in a batch at least: mixup and cutmix find their partners among them."""
@@ -49,34 +52,48 @@ class Request:
     view: int
 
 
-@dataclass(frozen=True)
+class Window(NamedTuple):
+    """``size`` samples of a shard, from its sample ``start`` on, as a lane reads them in one of its passes."""
+
+    turn: int
+    shard: int
+    start: int
+    size: int
+
+
 class Lanes:
     """Which sample is the n-th of a lane.
 
-    Attributes:
+    Args:
         stream: what is read.
         count: lanes.
         seed: of the order.
     """
 
-    stream: Stream
-    count: int
-    seed: int
+    def __init__(self, stream: Stream, count: int, seed: int):
+        self.stream, self.count, self.seed = stream, count, seed
+        self.bounds = np.arange(count + 1) * len(stream) // count
 
-    def sample(self, lane: int, number: int) -> tuple[int, int, int]:
-        """Return (pass, shard, position in the shard's shuffled order) of a lane's ``number``-th sample."""
-        shards = np.arange(lane, len(self.stream.lengths), self.count)
-        lengths = np.array(self.stream.lengths)[shards]
-        turn, left = divmod(number, int(lengths.sum()))
-        order = self._draw("shards", turn, lane).permutation(len(shards))
-        ends = np.cumsum(lengths[order])
-        at = int(np.searchsorted(ends, left, side="right"))
-        return turn, int(shards[order[at]]), left - int(ends[at] - lengths[order[at]])
+    def sample(self, lane: int, number: int) -> tuple[Window, int]:
+        """Return the window that a lane's ``number``-th sample is in, and its place in the window's shuffled order."""
+        low, high = int(self.bounds[lane]), int(self.bounds[lane + 1])
+        turn, left = divmod(number, high - low)
+        first, lengths = self.stream.first, np.array(self.stream.lengths)
+        shards = np.flatnonzero((first < high) & (first + lengths > low))
+        shards = shards[self._draw("shards", turn, lane).permutation(len(shards))]
+        starts = np.maximum(first[shards], low)
+        ends = np.cumsum(np.minimum(first[shards] + lengths[shards], high) - starts)
+        piece = int(np.searchsorted(ends, left, side="right"))
+        size = int(ends[piece]) - (int(ends[piece - 1]) if piece else 0)
+        at = left - (int(ends[piece]) - size)
+        skipped = at - at % WINDOW
+        shard = int(shards[piece])
+        start = int(starts[piece] - first[shard]) + skipped
+        return Window(turn, shard, start, min(WINDOW, size - skipped)), at % WINDOW
 
-    def window(self, turn: int, shard: int, number: int) -> np.ndarray:
+    def order(self, window: Window) -> np.ndarray:
         """Return the order of a window's samples."""
-        size = min(WINDOW, self.stream.lengths[shard] - number * WINDOW)
-        return self._draw("window", turn, shard, number).permutation(size)
+        return self._draw("window", *window).permutation(window.size)
 
     def _draw(self, *purpose: int | str) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key_of("stream", *purpose, self.seed)))
@@ -86,58 +103,61 @@ class _LaneReader(Dataset[Any]):
     """Answers requests, in a worker: it goes on where a lane stands, or opens the shard at that place."""
 
     def __init__(self, lanes: Lanes, views: Views):
-        self.lanes, self.views = lanes, views
-        self.open: dict[int, _Window] = {}
+        self.lanes, self.views, self.shards = lanes, views, lanes.stream.shards
+        self.held: dict[int, _Held] = {}
 
     def __getitem__(self, request: Request) -> tuple[Tensor, Tensor, Tensor] | str:
         """Return uint8 (count, 3, S, S) pixels, (count,) classes and (count,) sample numbers."""
         pixels, labels, rows = [], [], []
         try:
             for number in range(request.first, request.first + request.count):
-                (data, label), row = self._sample(request.lane, number)
-                try:
-                    image = decode_bytes(data)
-                except UNREADABLE as error:
-                    shard, at = self._place(row)
-                    raise InputError(f"image {at} of {shard} cannot be read ({error}).") from error
-                pixels.append(self.views.host(image, row, request.view))
+                window, place = self.lanes.sample(request.lane, number)
+                held = self._hold(request.lane, window)
+                inside = int(held.order[place])
+                data, label = held.samples[inside]
+                row = int(self.lanes.stream.first[window.shard]) + window.start + inside
+                pixels.append(self.views.host(self._decode(data, window, inside), row, request.view))
                 labels.append(label)
                 rows.append(row)
         except InputError as error:
             return str(error)
         return torch.stack(pixels), torch.tensor(labels), torch.tensor(rows)
 
-    def _sample(self, lane: int, number: int) -> tuple[Sample, int]:
-        turn, shard, at = self.lanes.sample(lane, number)
-        wanted, slot = at // WINDOW, at % WINDOW
-        window = self.open.get(lane)
-        if window is None or window.place != (turn, shard, wanted):
-            goes_on = window is not None and window.place == (turn, shard, wanted - 1)
-            left = (
-                window.left if window is not None and goes_on else self.lanes.stream.shards.read(shard, wanted * WINDOW)
+    def _hold(self, lane: int, window: Window) -> _Held:
+        """Return the samples of a lane's window, which are read unless the lane stands there already."""
+        held = self.held.get(lane)
+        if held is not None and held.window == window:
+            return held
+        if held is not None and held.window[:2] == window[:2] and held.window.start + held.window.size == window.start:
+            rest = held.rest
+        else:
+            rest = self.shards.read(window.shard, window.start)
+        samples = [sample for _, sample in zip(range(window.size), rest, strict=False)]
+        if len(samples) < window.size:
+            raise InputError(
+                f"the shard {self.shards.names[window.shard]} holds fewer samples than when it was counted: it was "
+                "changed."
             )
-            order = self.lanes.window(turn, shard, wanted)
-            samples = [sample for _, sample in zip(order, left, strict=False)]
-            if len(samples) < len(order):
-                name = self.lanes.stream.shards.names[shard]
-                raise InputError(f"the shard {name} holds fewer samples than when it was counted: it was changed.")
-            window = self.open[lane] = _Window((turn, shard, wanted), samples, order, left)
-        inside = int(window.order[slot])
-        return window.samples[inside], int(self.lanes.stream.first[shard]) + wanted * WINDOW + inside
+        self.held[lane] = _Held(window, samples, self.lanes.order(window), rest)
+        return self.held[lane]
 
-    def _place(self, row: int) -> tuple[str, int]:
-        shard = int(np.searchsorted(self.lanes.stream.first, row, side="right")) - 1
-        return self.lanes.stream.shards.names[shard], row - int(self.lanes.stream.first[shard])
+    def _decode(self, data: bytes, window: Window, inside: int) -> Image:
+        try:
+            return decode_bytes(data)
+        except UNREADABLE as error:
+            raise InputError(
+                f"image {window.start + inside} of {self.shards.names[window.shard]} cannot be read ({error})."
+            ) from error
 
 
 @dataclass
-class _Window:
-    """A part of a shard: (pass, shard, number), its samples, their order, and the shard's rest."""
+class _Held:
+    """A window with its samples, their shuffled order, and the rest of the shard."""
 
-    place: tuple[int, int, int]
+    window: Window
     samples: list[Sample]
     order: np.ndarray
-    left: Iterator[Sample]
+    rest: Iterator[Sample]
 
 
 class StreamLoader:
@@ -175,13 +195,12 @@ class StreamLoader:
     ):
         self.stream, self.views, self.device, self.steps = stream, views, device, steps
         self.batch_size, self.num_classes = batch_size, num_classes
-        limit = max(1, min(LANES, len(stream.lengths), batch_size // LANE_SHARE))
+        limit = max(1, min(LANES, batch_size // LANE_SHARE))
         lanes = next(count for count in range(limit, 0, -1) if batch_size % count == 0)
         if lanes % part[1]:
             raise InputError(
-                f"a batch of {batch_size} samples from {len(stream.lengths)} shards is read in {lanes} lanes, which "
-                f"{part[1]} processes cannot share: choose a --batch-size that is a multiple of "
-                f"{LANE_SHARE * part[1]}, and at least {part[1]} shards."
+                f"a batch of {batch_size} samples of a stream is read in {lanes} lanes, which {part[1]} processes "
+                f"cannot share: choose a --batch-size that is a multiple of {LANE_SHARE * part[1]}."
             )
         self.share = batch_size // lanes
         own = lanes // part[1]
@@ -210,6 +229,7 @@ class StreamLoader:
             yield self._finish(pixels.to(self.device, non_blocking=True), labels, rows, self._view(step))
 
     def _view(self, step: int) -> int:
+        # Of all lanes at once: their lengths differ by one sample at most.
         passes, views = step * self.batch_size // len(self.stream), self.views.cfg.views
         return passes % views if views else passes
 

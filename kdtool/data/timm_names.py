@@ -49,9 +49,10 @@ class MapImages:
 
 @dataclass(frozen=True)
 class KeptImages:
-    """The images of a stream, read once and kept encoded."""
+    """The images of a stream, read once and kept encoded; ``origins`` says where each was, for messages."""
 
     encoded: tuple[bytes, ...]
+    origins: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -60,7 +61,8 @@ class KeptImages:
         try:
             return decode_bytes(self.encoded[row])
         except UNREADABLE as error:
-            raise InputError(f"image {row} of the stream cannot be read ({error}).") from error
+            where = self.origins[row] if self.origins else f"{row} of the stream"
+            raise InputError(f"image {where} cannot be read ({error}).") from error
 
 
 def open_timm(cfg: Data) -> Source:
@@ -201,5 +203,8 @@ def _fingerprint(cfg: Data, splits: list[Split]) -> str:
     for split in splits:
         digest.update(split.labels.tobytes())
         for row in np.unique(np.linspace(0, len(split) - 1, HASHED_IMAGES).astype(np.int64)) if len(split) else ():
-            digest.update(split.images[int(row)].tobytes())
+            try:
+                digest.update(split.images[int(row)].tobytes())
+            except InputError as error:
+                digest.update(str(error).encode())
     return digest.hexdigest()
