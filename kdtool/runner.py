@@ -27,7 +27,7 @@ from kdtool.engine.evaluate import predict
 from kdtool.engine.job import Fitted, Job, Replay
 from kdtool.engine.optim import build_optimizer
 from kdtool.engine.plan import plan_stages
-from kdtool.engine.precision import Precision, pick_device
+from kdtool.engine.precision import Precision, flush_denormals, pick_device
 from kdtool.engine.processes import from_main, is_main, local_rank, rank, wait_for_all, world_size
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
@@ -71,6 +71,7 @@ class Run:
         recipe, say = self.recipe, self.reporter.note
         self.device = pick_device(recipe.train.device, local_rank())
         self.methods: dict[str, type[Method]] = {name: registry.get(name) for name in recipes.parts(recipe)}
+        flush_denormals()
         self.online = any(method.online for method in self.methods.values())
         self.data: DataSet = open_data(recipe.data, stream=recipe.train.steps is not None)
         self.image_size = recipe.data.image_size or default_image_size(self.data.native_size)
