@@ -17,17 +17,33 @@ _HOME = {
     "kdtool.method": ("Batch", "Layer", "Method", "Out", "Setup", "Stage", "Taps"),
     "kdtool.options": ("option",),
     "kdtool.api": ("Result", "run"),
+    "kdtool.evaluation.evaluate": ("evaluate",),
     "kdtool.health": ("doctor",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 if TYPE_CHECKING:
     from kdtool.api import Result, run
+    from kdtool.evaluation.evaluate import evaluate
     from kdtool.health import doctor
     from kdtool.method import Batch, Layer, Method, Out, Setup, Stage, Taps
     from kdtool.options import option
 
-__all__ = ["API", "Batch", "Layer", "Method", "Out", "Result", "Setup", "Stage", "Taps", "doctor", "option", "run"]
+__all__ = [
+    "API",
+    "Batch",
+    "Layer",
+    "Method",
+    "Out",
+    "Result",
+    "Setup",
+    "Stage",
+    "Taps",
+    "doctor",
+    "evaluate",
+    "option",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:

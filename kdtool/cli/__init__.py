@@ -11,10 +11,11 @@ from typing import Any
 import click
 
 from kdtool import __version__, parallel
-from kdtool.errors import KdtoolError
+from kdtool.errors import KdtoolError, from_os
 
 _COMMANDS = {
     "run": ("kdtool.cli.run", "Distil a student from a teacher."),
+    "eval": ("kdtool.cli.eval", "Measure a run, a model or an exported file on data."),
     "list-methods": ("kdtool.cli.list_methods", "List the installed distillation methods."),
     "show": ("kdtool.cli.show", "Show a method's paper, equation and options."),
     "check": ("kdtool.cli.check", "Check that an installed method keeps the contract."),
@@ -67,7 +68,8 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
             ctx.exit(130)
-        except KdtoolError as error:
+        except (KdtoolError, OSError) as cause:
+            error = cause if isinstance(cause, KdtoolError) else from_os(cause)
             self._show_traceback_if_wanted(ctx)
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)

@@ -1,0 +1,87 @@
+"""``kdtool eval``."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from kdtool.cli import options
+from kdtool.errors import InputError
+
+
+@click.command("eval", short_help="Measure a run, a model or an exported file on data.")
+@click.argument("target")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--data", metavar="NAME|FOLDER", help="Data to measure on.  [default: the run's own]")
+@click.option("--split", metavar="NAME", default="test", show_default=True, help="test, val, train or all.")
+@click.option("--teacher", metavar="TARGET", help="What to compare with.  [default: the run's own teachers]")
+@click.option("--weights", metavar="W", default="auto", help="Weights of a model that is given by name.")
+@click.option("--image-size", type=int, metavar="N", help="Pixels a side, for a model that is given by name.")
+@click.option("--corrupt", multiple=True, metavar="KIND[:1-5]", help="noise, blur or jpeg; repeatable.")
+@click.option("--bias", multiple=True, metavar="CLASS=VALUE", help="Add to a class's logit; repeatable.")
+@click.option("--predictions", metavar="FILE.parquet", help="Write each image's prediction and logits.")
+@click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Images at once.")
+@click.option("--device", metavar="NAME", help="auto, cpu, mps, cuda or cuda:N.")
+@options.json
+@options.debug
+def command(
+    target: str,
+    overrides: tuple[str, ...],
+    data: str | None,
+    split: str,
+    teacher: str | None,
+    weights: str,
+    image_size: int | None,
+    corrupt: tuple[str, ...],
+    bias: tuple[str, ...],
+    predictions: str | None,
+    batch_size: int | None,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Measure TARGET on data: accuracy, calibration, classes, agreement with its teacher.
+
+    TARGET is a run's folder, a student's folder, a model as `kdtool run` takes it, or an exported file (.onnx, .pt2).
+    Classes are matched by name. KEY=VALUE changes how the data is read, by the recipe's data.* keys.
+
+    \b
+    Examples:
+      kdtool eval runs/resnet50-mobilenetv3-kd-1 --corrupt noise --corrupt jpeg:5
+      kdtool eval student.onnx --data photos/ --predictions predictions.parquet --json
+    """
+    biases = dict(_bias(text) for text in bias)
+    from kdtool.evaluation.evaluate import evaluate
+    from kdtool.report.evaluation import show
+
+    with options.guarded_stdout(as_json):
+        found = evaluate(
+            target,
+            data,
+            split=split,
+            teacher=teacher,
+            weights=weights,
+            image_size=image_size,
+            corrupt=corrupt,
+            bias=biases,
+            predictions=predictions,
+            batch_size=batch_size,
+            device=device,
+            overrides=overrides,
+            say=lambda text: click.echo(text, err=True),
+        )
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        show(found, sys.stdout)
+
+
+def _bias(text: str) -> tuple[str, float]:
+    name, equals, value = text.rpartition("=")
+    try:
+        if not equals or not name:
+            raise ValueError
+        return name, float(value)
+    except ValueError:
+        raise InputError(f"--bias {text}: expected CLASS=VALUE, such as cat=-0.5.") from None
