@@ -22,7 +22,7 @@ ENDLESS = 1_000_000
 
 
 class Interleaved:
-    """A run's batches, by blocks; before each block but the first, which is not counted, the floor takes as many steps.
+    """A run's batches, by blocks; before each the floor takes as many steps.
 
     Args:
         batches: the run's own.
@@ -44,14 +44,15 @@ class Interleaved:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Loaded]:
         """Yield all blocks' batches."""
         endless = itertools.chain.from_iterable(self.batches.epoch(number) for number in itertools.count())
-        for number in range(self.pairs + 1):
-            if number:
-                self.floor_s.append(self.floor(self.block))
+        # Both warm up first: the engine has just begun a stage, and may have dropped what was compiled before.
+        yield from itertools.islice(endless, self.block)
+        self.floor(self.block)
+        for _ in range(self.pairs):
+            self.floor_s.append(self.floor(self.block))
             began = time.perf_counter()
             yield from itertools.islice(endless, self.block)
             synchronize(self.device)
-            if number:
-                self.engine_s.append(time.perf_counter() - began)
+            self.engine_s.append(time.perf_counter() - began)
 
 
 def run_engine(job: Job, stage: int, floor: Callable[[int], float], pairs: int, steps: int) -> Interleaved:

@@ -38,6 +38,7 @@ class Features:
         folded: the teacher's batch norms are folded, under inference mode.
         precision: of student and teacher.
         replayed: the teacher's outputs are stored.
+        compiled: student and loss, in a mode of ``torch.compile``.
     """
 
     channels_last: bool = True
@@ -45,6 +46,7 @@ class Features:
     folded: bool = True
     precision: str = "fp32"
     replayed: bool = False
+    compiled: str = "off"
 
 
 class BareLoop:
@@ -71,7 +73,11 @@ class BareLoop:
         self.peers: list[Any] = [self._place(copy.deepcopy(n), run.device, layout) for n in nets] if run.online else []
         self.teachers = [] if run.online else self._teachers(nets, features, layout, run.device)
         self.stored: list[list[Out]] | None = None
+        self.forward: Any = self._forward
         self._freeze()
+        if features.compiled != "off":
+            torch._dynamo.reset()
+            self.forward = torch.compile(self._forward, mode=features.compiled)
         if features.replayed and replay is not None:
             self.stored = [replay.outputs(b.index, b.view) for b in batches]
         optim = copy.deepcopy(run.recipe.optim)
@@ -113,17 +119,21 @@ class BareLoop:
             return [run_network(teacher, self.inputs[at], self.precision) for teacher in self.teachers]
 
     def _loss(self, at: int, watch: bool = False) -> tuple[Tensor, Batch]:
-        labels, taught = self.labels[at], self._taught(at)
+        taught = self._taught(at)
         if watch:
             taught, self.reads = watched(taught)
+        found: tuple[Tensor, Batch] = self.forward(self.inputs[at], self.labels[at], self.index[at], taught)
+        return found
+
+    def _forward(self, inputs: Tensor, labels: Tensor, index: Tensor, taught: list[Out]) -> tuple[Tensor, Batch]:
         with torch.set_grad_enabled("student" in self.stage.trains):
-            student = run_network(self.student, self.inputs[at], self.precision)
+            student = run_network(self.student, inputs, self.precision)
 
         def task_loss(logits: Tensor) -> Tensor:
             return self.task.hard_loss(logits, labels)
 
         with self.precision.loss():
-            batch = Batch(labels, self.index[at], student, taught, task_loss)
+            batch = Batch(labels, index, student, taught, task_loss)
             terms = list(self.stage.loss(batch).values())
             if self.stage.task_weight:
                 terms.append(self.stage.task_weight * task_loss(student.logits))

@@ -159,7 +159,7 @@ class Arm:
         return open_or_build(run.cached_teachers(StopRequest()), "build", Reporter())
 
     def loop(self, stage: int, replay: Replay | None = None, **features: Any) -> BareLoop:
-        wanted = Features(precision=self.precision, replayed=replay is not None)
+        wanted = Features(precision=self.precision, replayed=replay is not None, compiled=self.run.recipe.train.compile)
         return BareLoop(self.run, stage, self.batches, replace(wanted, **features), replay)
 
 
@@ -189,15 +189,17 @@ def _features(recipe: Recipe, half: bool, pairs: int, steps: int, say: Say) -> l
     arm = Arm(recipe, "fp32")
     last = len(arm.run.stages) - 1
     replay = arm.replay()
-    off: dict[str, Any] = {"channels_last": False, "fused": False, "folded": False}
+    off: dict[str, Any] = {"channels_last": False, "fused": False, "folded": False, "compiled": "off"}
     ladder: list[tuple[str, dict[str, Any]]] = [("plain fp32", {})]
     ladder += [("channels-last", {"channels_last": True}), ("fused optimizer", {"fused": True})]
     ladder += [("folded teacher", {"folded": True})]
     ladder += [("bf16", {"precision": "bf16"})] if half else []
     ladder += [("replayed teacher", {"replayed": True})] if replay is not None else []
+    mode = recipe.train.compile
+    ladder += [(f"compiled ({mode})", {"compiled": mode})] if mode != "off" else []
     plain, found, on = arm.loop(last, **off), [], dict(off)
     if replay is not None and any(r - has for r, has in zip(plain.reads, replay.roles, strict=True)):
-        ladder = ladder[:-1]
+        ladder = [step for step in ladder if "replayed" not in step[1]]
     for name, change in ladder:
         say(f"feature: {name}")
         on |= change
