@@ -8,6 +8,7 @@ of its pieces of shards, and of samples within windows of a piece, is drawn anew
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,7 +33,7 @@ from kdtool.schema import Data
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-LANES = 64
+LANES = 256
 """Lanes at most: how many places of the data a batch mixes, and how many processes can share one."""
 
 LANE_SHARE = 4
@@ -73,23 +74,30 @@ class Lanes:
     def __init__(self, stream: Stream, count: int, seed: int):
         self.stream, self.count, self.seed = stream, count, seed
         self.bounds = np.arange(count + 1) * len(stream) // count
+        self._current: dict[int, _Pass] = {}
 
     def sample(self, lane: int, number: int) -> tuple[Window, int]:
         """Return the window that a lane's ``number``-th sample is in, and its place in the window's shuffled order."""
-        low, high = int(self.bounds[lane]), int(self.bounds[lane + 1])
-        turn, left = divmod(number, high - low)
+        turn, left = divmod(number, int(self.bounds[lane + 1] - self.bounds[lane]))
+        current = self._current.get(lane)
+        if current is None or current.turn != turn:
+            current = self._current[lane] = self._pass(lane, turn)
+        piece = bisect_right(current.ends, left)
+        end, start, shard = current.ends[piece], current.starts[piece], current.shards[piece]
+        size = end - (current.ends[piece - 1] if piece else 0)
+        at = left - (end - size)
+        skipped = at - at % WINDOW
+        return Window(turn, shard, start + skipped, min(WINDOW, size - skipped)), at % WINDOW
+
+    def _pass(self, lane: int, turn: int) -> _Pass:
+        """Return the pieces of shards that a lane consists of, in the order of one of its passes."""
+        low, high = self.bounds[lane], self.bounds[lane + 1]
         first, lengths = self.stream.first, np.array(self.stream.lengths)
         shards = np.flatnonzero((first < high) & (first + lengths > low))
         shards = shards[self._draw("shards", turn, lane).permutation(len(shards))]
         starts = np.maximum(first[shards], low)
         ends = np.cumsum(np.minimum(first[shards] + lengths[shards], high) - starts)
-        piece = int(np.searchsorted(ends, left, side="right"))
-        size = int(ends[piece]) - (int(ends[piece - 1]) if piece else 0)
-        at = left - (int(ends[piece]) - size)
-        skipped = at - at % WINDOW
-        shard = int(shards[piece])
-        start = int(starts[piece] - first[shard]) + skipped
-        return Window(turn, shard, start, min(WINDOW, size - skipped)), at % WINDOW
+        return _Pass(turn, shards.tolist(), (starts - first[shards]).tolist(), ends.tolist())
 
     def order(self, window: Window) -> np.ndarray:
         """Return the order of a window's samples."""
@@ -97,6 +105,16 @@ class Lanes:
 
     def _draw(self, *purpose: int | str) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key_of("stream", *purpose, self.seed)))
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """A lane's pieces of shards: which, from which sample on, and how many samples of the lane they end."""
+
+    turn: int
+    shards: list[int]
+    starts: list[int]
+    ends: list[int]
 
 
 class _LaneReader(Dataset[Any]):
