@@ -1,11 +1,12 @@
-"""What decides a run's bytes beside its recipe: versions, and the number of threads that sums are split over."""
+"""What decides a run's bytes beside its recipe: versions, the processor, and the threads that sums are split over."""
 
 from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,24 @@ FILE = "environment.json"
 
 
 def current() -> dict[str, Any]:
-    """Return the versions in use, torch's number of threads and the number of processes."""
+    """Return the versions in use, the processor, torch's number of threads and the number of processes."""
     import timm
     import torch
 
     from kdtool.engine.processes import world_size
 
     versions = {"kdtool": __version__, "python": platform.python_version(), "torch": torch.__version__}
-    return {**versions, "timm": timm.__version__, "threads": torch.get_num_threads(), "processes": world_size()}
+    versions |= {"timm": timm.__version__, "processor": processor()}
+    return {**versions, "threads": torch.get_num_threads(), "processes": world_size()}
+
+
+def processor() -> str:
+    """Return the processor's name as the system gives it, or its architecture."""
+    with suppress(OSError):
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+        if found:
+            return found[1]
+    return platform.processor() or platform.machine()
 
 
 def processes_of(folder: Path) -> int:
