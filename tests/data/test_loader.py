@@ -296,7 +296,8 @@ def test_a_broken_image_is_one_clear_message(options: dict[str, Any]) -> None:
     loader = _loader(_split(Pictures(broken=20)), train=False, **options)
     with pytest.raises(InputError) as caught:
         _all(loader)
-    assert str(caught.value) == "image 20 cannot be read: mend or remove it."
+    assert str(caught.value).startswith("1 of 23")
+    assert "image 20 cannot be read: mend or remove it." in str(caught.value)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="POSIX signals")
@@ -311,3 +312,29 @@ def test_a_signal_to_the_whole_group_does_not_end_workers_at_once() -> None:
         os.kill(worker.pid, signal.SIGINT)
     got.extend(batches)
     assert _same(got, _all(_loader(cfg=ANEW)))
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("sampler", ["random", "class-uniform"])
+def test_processes_share_the_very_batches_of_one(train: bool, sampler: str) -> None:
+    given: dict[str, Any] = {"batch_size": 6, "train": train, "cfg": {"mixup": 0.2} if train else {}}
+    given["per_class"] = 2 if sampler == "class-uniform" and train else None
+    whole = _all(_loader(**given), epoch=1)
+    parts = [_all(_loader(**given, part=(number, 3)), epoch=1) for number in range(3)]
+    if train:
+        joined = [
+            (torch.cat([b.index for b in each]), torch.cat([b.inputs for b in each]))
+            for each in zip(*parts, strict=True)
+        ]
+    else:  # read in order, whole batches go round
+        count = len(whole)
+        joined = [(b.index, b.inputs) for n in range(count) for b in [parts[n % 3][n // 3]]]
+    assert len(joined) == len(whole)
+    for batch, (index, inputs) in zip(whole, joined, strict=True):
+        assert torch.equal(batch.index, index)
+        assert torch.equal(batch.inputs, inputs)
+
+
+def test_a_batch_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(InputError, match="cannot be shared by 4 processes"):
+        _loader(batch_size=6, part=(0, 4))
