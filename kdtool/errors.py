@@ -7,6 +7,7 @@ disk); 130 and 143 a run stopped by Ctrl-C or SIGTERM, with a checkpoint written
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -39,6 +40,21 @@ class Interrupted(KdtoolError):
     def __init__(self, message: str, exit_code: int):
         super().__init__(message)
         self.exit_code = exit_code
+
+
+_NAMED_WRONG = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
+_NOT_ALLOWED = {errno.EACCES, errno.EPERM}
+
+
+def from_os(error: OSError) -> KdtoolError:
+    """Return what the operating system refused as an error of kdtool's: a bad name or a run that cannot go on."""
+    place = f" {str(error.filename)[:200]!r}" if error.filename is not None else ""
+    text = f"the system refused{place}: {error.strerror or error}."
+    if error.errno in _NAMED_WRONG:
+        return InputError(f"{text} Check the name.")
+    if error.errno in _NOT_ALLOWED:
+        return InputError(f"{text} Change its permissions, or name another.")
+    return RunError(text)
 
 
 def did_you_mean(name: str, valid: Iterable[str], count: int = 3) -> str:

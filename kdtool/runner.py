@@ -20,6 +20,7 @@ from kdtool import __version__, registry
 from kdtool import recipe as recipes
 from kdtool.cache.open import CachedTeacher, Context, open_or_build
 from kdtool.cache.replay import Replayed
+from kdtool.data import unreadable
 from kdtool.data.loader import Loader, make_loader
 from kdtool.data.sources import DataSet, Split, default_image_size, open_data, thin
 from kdtool.data.stream_loader import StreamLoader, make_stream_loader
@@ -70,8 +71,8 @@ class Run:
     def __post_init__(self) -> None:
         recipe, say = self.recipe, self.reporter.note
         self.device = pick_device(recipe.train.device, local_rank())
-        self.methods: dict[str, type[Method]] = {name: registry.get(name) for name in recipes.parts(recipe)}
         flush_denormals()
+        self.methods: dict[str, type[Method]] = {name: registry.get(name) for name in recipes.parts(recipe)}
         self.online = any(method.online for method in self.methods.values())
         self.data: DataSet = open_data(recipe.data, stream=recipe.train.steps is not None)
         self.image_size = recipe.data.image_size or default_image_size(self.data.native_size)
@@ -173,6 +174,7 @@ class Run:
         """Prepare teachers, train the baseline and the student, test, write ``student/`` and ``result.json``."""
         assert self.folder is not None
         began = time.monotonic()
+        self.data.unreadable.write_to(self.folder / unreadable.FILE)
         self.ready_teachers(stop)
         self.seconds["teachers"] = time.monotonic() - began
         teacher_val = self.check_teachers()
@@ -181,6 +183,7 @@ class Run:
         if baseline is not None and baseline.best["val"] is not None:
             self._compare_with_baseline(teacher_val, baseline.best["val"]["top1"])
         fitted = self._train_student(stop, replay)
+        self._tell_unreadable()
         result = self._result(fitted, baseline)
         result["seconds"]["total"] = round(time.monotonic() - began, 1)
         if is_main():
@@ -188,6 +191,13 @@ class Run:
         wait_for_all()
         self.reporter.done(result)
         return result
+
+    def _tell_unreadable(self) -> None:
+        if count := len(self.data.unreadable.found):
+            self.reporter.warn(
+                f"{count} images could not be read, and others of their class stood in for them: see "
+                f"{self.data.unreadable.path}"
+            )
 
     @property
     def resume_command(self) -> str:

@@ -124,6 +124,14 @@ class Data:
     std: Optional[list[float]] = option(
         None, "channel deviations for normalising; default: the student model's", min=0.001, max=1.0
     )
+    max_bad: float = option(
+        0.01,
+        "share of a split's images that may be unreadable; each is replaced by the next of its class and listed in "
+        "bad-images.jsonl",
+        min=0.0,
+        max=1.0,
+    )
+    follow_links: bool = option(False, "follow symbolic links that lead out of the data's folder, and links to folders")
     workers: int = option(0, "processes that decode images (in-memory data needs none)", min=0, max=256)
     memory_budget_gb: float = option(
         4.0, "small data sets up to this size are decoded once and kept in memory", min=0.0

@@ -36,8 +36,9 @@ FORMAT = 2
 
 # What does not decide a teacher's weights: where and how fast its data is read, and what thins the student's.
 _DATA_KEYS_ASIDE = (
-    *("name", "root", "download", "workers", "memory_budget_gb", "views", "watch_test"),
+    *("name", "root", "download", "workers", "memory_budget_gb", "views", "watch_test", "max_bad"),
     *("unlabelled", "labels_per_class", "exclude_classes", "sampler", "samples_per_class", "image_size", "mean", "std"),
+    "follow_links",
 )
 
 

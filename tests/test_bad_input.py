@@ -5,6 +5,7 @@ What is wrong with a recipe or is found before a run begins is in ``tests/cli``.
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -164,15 +165,20 @@ def test_images_too_small_for_a_model(here: Path, side: str) -> None:
 
 
 @pytest.mark.parametrize("more", [(), ("data.crop=resized", "--workers", "1")], ids=["in memory", "by workers"])
-def test_an_image_that_cannot_be_read_is_named(here: Path, more: tuple[str, ...]) -> None:
+def test_images_that_cannot_be_read(here: Path, more: tuple[object, ...]) -> None:
     images = write_images(here.parent / "images", {"a": 120, "b": 120})
     train = open_data(Data(name=str(images))).train
-    path = Path(train.images.paths[train.rows[100]])  # type: ignore[attr-defined]
-    path.write_bytes(b"no picture")
-    before = _teachers()
-    _refused(start(here / "out", "--data", images, *more), path.name, "cannot be read")
-    assert _teachers() == before
-    assert list(here.iterdir()) == []
+    paths = [Path(train.images.paths[train.rows[at]]) for at in (100, 101)]  # type: ignore[attr-defined]
+    for path in paths:
+        path.write_bytes(b"no picture")
+    more = ("--method", "none", "--data", images, "data.labels_per_class=null", "--batch-size", "43", *more)
+    done = distil(here / "out", "data.max_bad=0.02", *more)
+    listed = [json.loads(line) for line in (done.folder / "bad-images.jsonl").read_text().splitlines()]
+    assert "2 images could not be read" in done.out + done.err
+    assert {line["why"].split()[1] for line in listed} == {str(path) for path in paths}
+    done = start(here / "stopped", *more)
+    _refused(done, "2 of 172 training images", "cannot be read", "data.max_bad=0.01", "bad-images.jsonl", code=3)
+    assert (here / "stopped" / "bad-images.jsonl").read_text().count("\n") == 2
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(here: Path) -> None:

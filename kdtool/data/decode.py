@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import io
-import struct
+from functools import cache
 from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 
-UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, Image.DecompressionBombError)
-"""What PIL raises on what is no image, is cut short, or would be absurdly large."""
+UNREADABLE = (Exception,)
+"""What PIL raises on what is no image, is cut short, or would be absurdly large: nearly anything."""
+
+MAX_ASPECT = 1000
+"""Longest side over shortest: resized by its short side, a picture of 1 x 60000 pixels would fill the memory."""
+
+PROGRAMS = {"EPS", "WMF", "GRIB", "HDF5", "BUFR", "STUB", "FPX"}
+"""Formats that PIL reads by other programs or not itself; a file's name does not tell its format."""
 
 
 def to_rgb(image: Any) -> Image.Image:
@@ -43,5 +49,13 @@ def decode(file: str | IO[bytes]) -> Image.Image:
     Raises:
         any of ``UNREADABLE``: it is no image that PIL can read whole.
     """
-    with Image.open(file) as image:
+    with Image.open(file, formats=_formats()) as image:
+        if max(image.size) > MAX_ASPECT * min(image.size):
+            raise ValueError(f"{image.size[0]} x {image.size[1]} pixels are no picture")
         return to_rgb(image)
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(sorted(set(Image.OPEN) - PROGRAMS))

@@ -45,13 +45,13 @@ def open_source(folder: Path, cfg: Data) -> Source:
     Raises:
         InputError: no images, one class only, or splits whose classes differ.
     """
-    train = folder / cfg.train_split
+    train, links = folder / cfg.train_split, cfg.follow_links
     if cfg.train_split != "train" and not train.is_dir():
         raise InputError(f"data.train_split={cfg.train_split}: {folder} has no such folder.")
     if not _holds_classes(train):
-        class_names, whole = _read(folder, None)
+        class_names, whole = _read(folder, None, links=links)
         return Source(class_names, whole, None, None, _fingerprint(folder, [whole]))
-    class_names, train_split = _read(train, None)
+    class_names, train_split = _read(train, None, links=links)
     splits = {name: folder / name for name in ("test", *VAL_NAMES) if (folder / name).is_dir()}
     if cfg.test_split != "auto":
         if not (folder / cfg.test_split).is_dir():
@@ -61,7 +61,7 @@ def open_source(folder: Path, cfg: Data) -> Source:
     val_name = next((name for name in VAL_NAMES if name in splits and splits[name] != splits.get("test")), None)
     test_name = "test" if "test" in splits else val_name
     read = {
-        name: _read(splits[name], class_names, complete=name == test_name)[1]
+        name: _read(splits[name], class_names, complete=name == test_name, links=links)[1]
         for name in dict.fromkeys((test_name, val_name))
         if name is not None
     }
@@ -77,13 +77,15 @@ def _holds_classes(folder: Path) -> bool:
     return any(path.is_dir() for path in entries) or not any(path.suffix.lower() in EXTENSIONS for path in entries)
 
 
-def _read(folder: Path, class_names: list[str] | None, complete: bool = False) -> tuple[list[str], Split]:
+def _read(
+    folder: Path, class_names: list[str] | None, complete: bool = False, links: bool = False
+) -> tuple[list[str], Split]:
     """Read one folder of class folders.
 
-    With ``class_names``, labels follow those; ``complete``: none of them may be missing.
+    With ``class_names``, labels follow those; ``complete``: none of them may be missing; ``links``: follow all links.
     """
     found = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    root = os.path.realpath(folder)
+    root = None if links else os.path.realpath(folder)
     paths = {name: [] if _leaves(folder / name, root) else list(_files(str(folder / name), root)) for name in found}
     empty = [name for name in found if not paths[name]]
     if not found or len(empty) == len(found):
@@ -94,7 +96,7 @@ def _read(folder: Path, class_names: list[str] | None, complete: bool = False) -
     if empty:
         raise InputError(
             f"--data: class folder {folder / empty[0]} holds no images (links that lead out of the data's folder are "
-            "not followed); fill or remove it."
+            "followed with data.follow_links=true only); fill or remove it."
         )
     if class_names is None:
         class_names = found
@@ -118,24 +120,30 @@ def _read(folder: Path, class_names: list[str] | None, complete: bool = False) -
     return class_names, Split(FileImages(tuple(flat)), np.array(labels, dtype=np.int64), np.arange(len(flat)))
 
 
-def _leaves(path: Path | str, root: str) -> bool:
-    """Tell whether a path's real place lies outside the folder ``root``."""
-    return os.path.commonpath([os.path.realpath(path), root]) != root
+def _leaves(path: Path | str, root: str | None) -> bool:
+    """Tell whether a path's real place lies outside the folder ``root``; None: all places are inside."""
+    return root is not None and os.path.commonpath([os.path.realpath(path), root]) != root
 
 
-def _files(folder: str, root: str) -> Iterator[str]:
+def _files(folder: str, root: str | None, above: frozenset[str] = frozenset()) -> Iterator[str]:
     """Yield the images below a folder in order.
 
-    Hidden files are passed over, and so are links to folders and links that lead out of ``root``. Only links are
-    resolved: a folder may hold a million files.
+    Hidden files are passed over, and so are links to folders and links that lead out of ``root``; where that is None,
+    all links are followed but those that lead back to a folder ``above``. Only links are resolved: a folder may hold a
+    million files.
     """
+    if root is None:
+        place = os.path.realpath(folder)
+        if place in above:
+            return
+        above |= {place}
     with os.scandir(folder) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)
     for entry in ordered:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(entry.path, root)
+        if entry.is_dir(follow_symlinks=root is None):
+            yield from _files(entry.path, root, above)
         elif _is_image(entry) and not (entry.is_symlink() and _leaves(entry.path, root)):
             yield entry.path
 
@@ -144,7 +152,7 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
     return os.path.splitext(entry.name)[1].lower() in EXTENSIONS and entry.is_file()
 
 
-def unlabelled_images(folder: Path) -> FileImages:
+def unlabelled_images(folder: Path, follow_links: bool = False) -> FileImages:
     """Return all images below a folder, whatever its structure.
 
     Raises:
@@ -152,7 +160,7 @@ def unlabelled_images(folder: Path) -> FileImages:
     """
     if not folder.is_dir():
         raise InputError(f"data.unlabelled={folder}: there is no such folder.")
-    paths = tuple(_files(str(folder), os.path.realpath(folder)))
+    paths = tuple(_files(str(folder), None if follow_links else os.path.realpath(folder)))
     if not paths:
         raise InputError(f"data.unlabelled={folder} holds no images ({', '.join(sorted(EXTENSIONS))}).")
     return FileImages(paths)

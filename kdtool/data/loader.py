@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from kdtool.data.mixing import mix_labels
 from kdtool.data.order import class_uniform_order, random_order
 from kdtool.data.sources import DataSet, Images, Split
+from kdtool.data.unreadable import Pool, Replaced
 from kdtool.data.views import Views
 from kdtool.data.workers import Workers
 from kdtool.errors import InputError
@@ -168,7 +169,7 @@ class Loader:
     def _decode_all(self) -> tuple[Tensor, Tensor]:
         """Return pixels, and for each position of the split where in them its sample is."""
         shared: _Pixels = self.split.decoded.setdefault(self.views.pixels_key, _Pixels(self.split.images))
-        pixels = shared.get(self.split.rows, self.views)
+        pixels = shared.get(self.split.rows, self.views, self.split.pool())
         if self.device.type == "cpu" or (
             self.device.type == "cuda" and self.size > torch.cuda.mem_get_info(self.device)[0] * DEVICE_SHARE
         ):
@@ -177,9 +178,10 @@ class Loader:
 
     def _streamed(self, batches: list[Tensor], view: int) -> Iterator[Tensor]:
         if self._stream is None:
-            decoder = _Decoder(self.split.images, self.split.rows, self.views)
+            decoder = _Decoder(self.split.images, self.split.rows, self.views, self.split.pool())
             self._stream = Workers(decoder, self.workers, pin=self.device.type == "cuda")
-        for decoded in self._stream.read([(batch, view) for batch in batches]):
+        for decoded, replaced in self._stream.read([(batch, view) for batch in batches]):
+            self.split.pool().note(replaced)
             yield decoded.to(self.device, non_blocking=True)
 
 
@@ -237,19 +239,22 @@ class _Pixels:
         self.done = np.zeros(len(images), dtype=bool)
         self.pixels: Tensor | None = None
 
-    def get(self, rows: np.ndarray, views: Views) -> Tensor:
+    def get(self, rows: np.ndarray, views: Views, pool: Pool) -> Tensor:
         """Return uint8 (len(images), 3, S, S), decoded at least at these rows."""
         if self.pixels is None:
             # Untouched pages cost nothing, so rows that no split wants take no memory.
             self.pixels = torch.empty((len(self.images), 3, views.size, views.size), dtype=torch.uint8)
         pixels, missing = self.pixels, np.unique(rows[~self.done[rows]])
 
-        def decode(row: int) -> None:
-            pixels[row] = views.host(self.images[row], row, 0)
+        def decode(row: int) -> Replaced | None:
+            image, replaced = pool.read(self.images, row)
+            pixels[row] = views.host(image, row, 0)
+            return replaced
 
-        with ThreadPoolExecutor(DECODERS) as pool:
-            for _ in pool.map(decode, missing.tolist(), chunksize=64):
-                pass
+        with ThreadPoolExecutor(DECODERS) as threads:
+            for replaced in threads.map(decode, missing.tolist()):
+                if replaced is not None:
+                    pool.note([replaced])
         self.done[missing] = True
         return pixels
 
@@ -261,13 +266,15 @@ _Step = tuple[Tensor, int]
 class _Decoder(Dataset[Any]):
     """Decodes a batch; an error in what the user gave comes back as its message, without a worker's traceback."""
 
-    def __init__(self, images: Images, rows: np.ndarray, views: Views):
-        self.images, self.rows, self.views = images, rows, views
+    def __init__(self, images: Images, rows: np.ndarray, views: Views, pool: Pool):
+        self.images, self.rows, self.views, self.pool = images, rows, views, pool
 
-    def __getitem__(self, step: _Step) -> Tensor | str:
+    def __getitem__(self, step: _Step) -> tuple[Tensor, list[Replaced]] | str:
         positions, view = step
         rows = self.rows[positions.numpy()].tolist()
         try:
-            return torch.stack([self.views.host(self.images[row], row, view) for row in rows])
+            read = [self.pool.read(self.images, row) for row in rows]
         except InputError as error:
             return str(error)
+        pixels = [self.views.host(image, row, view) for (image, _), row in zip(read, rows, strict=True)]
+        return torch.stack(pixels), [replaced for _, replaced in read if replaced is not None]

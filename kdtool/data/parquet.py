@@ -74,6 +74,11 @@ def open_source(folder: Path, cfg: Data) -> Source:
     if val is not None:
         wanted["val"] = val
     files = [file for name in wanted.values() for file in splits[name]]
+    outside = [file for file in files if not file.resolve().is_relative_to(folder.resolve())]
+    if outside and not cfg.follow_links:
+        raise InputError(
+            f"--data: {outside[0]} is a link that leads out of the data's folder; data.follow_links=true allows it."
+        )
     _refuse_large(folder, files, max(KEPT_GB, cfg.memory_budget_gb))
     names: list[str] | None = None
     read: dict[str, Split] = {}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from kdtool.data.splits import pick_per_class, stratified
+from kdtool.data.unreadable import Pool, Unreadable
 from kdtool.errors import InputError, did_you_mean
 from kdtool.schema import Data
 
@@ -53,6 +54,7 @@ class Split:
         rows: (N,) int64 row in ``images`` by position; the number that randomness and caches know a sample by.
         decoded: pixels decoded so far, shared by all splits of the same images.
         extra_fingerprint: digest of images that joined from elsewhere, None without any.
+        whole: the split before it was thinned, from which unreadable images are replaced; None: this one.
     """
 
     images: Images
@@ -60,6 +62,7 @@ class Split:
     rows: np.ndarray
     decoded: dict[Any, Any] = field(default_factory=dict, repr=False)
     extra_fingerprint: str | None = None
+    whole: Pool | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -67,6 +70,10 @@ class Split:
     def take(self, positions: np.ndarray) -> Split:
         """Return the samples at these positions."""
         return dataclasses.replace(self, labels=self.labels[positions], rows=self.rows[positions])
+
+    def pool(self) -> Pool:
+        """Return the samples that stand in for those of this split that cannot be read."""
+        return self.whole or Pool("", self.rows, self.labels, Unreadable(0.0))
 
 
 @dataclass
@@ -93,6 +100,7 @@ class DataSet:
         grey: all channels of that sample are equal.
         fingerprint: digest of what decides images, labels and splits.
         stream: the training set, where it is streamed; ``train`` then is a small part of it.
+        unreadable: the images that could not be read so far.
     """
 
     name: str
@@ -104,6 +112,7 @@ class DataSet:
     grey: bool
     fingerprint: str
     stream: Stream | None = None
+    unreadable: Unreadable = field(default_factory=lambda: Unreadable(0.0))
 
 
 def open_data(cfg: Data, stream: bool = False) -> DataSet:
@@ -132,7 +141,10 @@ def open_data(cfg: Data, stream: bool = False) -> DataSet:
         val = None  # the last epoch is the result, whatever the source offers to choose by
     elif val is None and source.stream is None:
         train, val = _hold_out(train, cfg.val_fraction, cfg, "validation")
+    unreadable = Unreadable(cfg.max_bad)
     for name, split in (("training", train), ("test", test), ("validation", val)):
+        if split is not None:
+            split.whole = Pool(name, split.rows, split.labels, unreadable)
         if split is not None and len(split) == 0:
             raise InputError(f"--data {cfg.name}: the {name} split is empty.")
         if split is not None and split is not train and (split.labels < 0).any():
@@ -145,7 +157,7 @@ def open_data(cfg: Data, stream: bool = False) -> DataSet:
     held_out = [val_fraction, cfg.test_fraction, cfg.split_seed, cfg.train_split, cfg.test_split]
     decides = [source.fingerprint, *held_out]
     digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
-    return DataSet(cfg.name, source.class_names, train, val, test, native, grey, digest, source.stream)
+    return DataSet(cfg.name, source.class_names, train, val, test, native, grey, digest, source.stream, unreadable)
 
 
 def _open(cfg: Data) -> Source:
@@ -180,7 +192,10 @@ def _hold_out(split: Split, fraction: float, cfg: Data, what: str) -> tuple[Spli
 def _look_at(split: Split) -> tuple[tuple[int, int], bool]:
     # Spread: the first images of a folder are all of one class.
     positions = np.unique(np.linspace(0, len(split) - 1, LOOKED_AT).astype(np.int64))
-    some = [np.asarray(split.images[int(split.rows[position])]) for position in positions]
+    pool = split.pool()
+    read = [pool.read(split.images, int(split.rows[position])) for position in positions]
+    pool.note(replaced for _, replaced in read)
+    some = [np.asarray(image) for image, _ in read]
     height, width = (int(np.median([pixels.shape[axis] for pixels in some])) for axis in (0, 1))
     return (height, width), all(_is_grey(pixels) for pixels in some)
 
@@ -217,7 +232,7 @@ def thin(train: Split, cfg: Data, class_names: Sequence[str]) -> Split:
     from kdtool.data.folder import fingerprint, unlabelled_images
 
     folder = Path(cfg.unlabelled).expanduser()
-    extra = unlabelled_images(folder)
+    extra = unlabelled_images(folder, cfg.follow_links)
     return _join(thinned, extra, fingerprint(folder, extra.paths))
 
 
@@ -230,12 +245,16 @@ def _class_number(name: str, class_names: Sequence[str]) -> int:
 
 
 def _join(train: Split, extra: Images, extra_fingerprint: str) -> Split:
-    own = len(train.images)
+    own, pool = len(train.images), train.pool()
+    labels, rows = np.full(len(extra), -1, dtype=np.int64), np.arange(own, own + len(extra), dtype=np.int64)
     return Split(
         Joined(train.images, extra),
-        np.concatenate([train.labels, np.full(len(extra), -1, dtype=np.int64)]),
-        np.concatenate([train.rows, np.arange(own, own + len(extra), dtype=np.int64)]),
+        np.concatenate([train.labels, labels]),
+        np.concatenate([train.rows, rows]),
         extra_fingerprint=extra_fingerprint,
+        whole=dataclasses.replace(
+            pool, labels=np.concatenate([pool.labels, labels]), rows=np.concatenate([pool.rows, rows])
+        ),
     )
 
 
