@@ -18,6 +18,7 @@ _HOME = {
     "kdtool.options": ("option",),
     "kdtool.api": ("Result", "run"),
     "kdtool.evaluation.evaluate": ("evaluate",),
+    "kdtool.profiling.profile": ("profile",),
     "kdtool.health": ("doctor",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from kdtool.health import doctor
     from kdtool.method import Batch, Layer, Method, Out, Setup, Stage, Taps
     from kdtool.options import option
+    from kdtool.profiling.profile import profile
 
 __all__ = [
     "API",
@@ -42,6 +44,7 @@ __all__ = [
     "doctor",
     "evaluate",
     "option",
+    "profile",
     "run",
 ]
 

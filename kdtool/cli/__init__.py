@@ -16,6 +16,7 @@ from kdtool.errors import KdtoolError, from_os
 _COMMANDS = {
     "run": ("kdtool.cli.run", "Distil a student from a teacher."),
     "eval": ("kdtool.cli.eval", "Measure a run, a model or an exported file on data."),
+    "profile": ("kdtool.cli.profile", "Measure size, memory and speed of networks on this machine."),
     "list-methods": ("kdtool.cli.list_methods", "List the installed distillation methods."),
     "show": ("kdtool.cli.show", "Show a method's paper, equation and options."),
     "check": ("kdtool.cli.check", "Check that an installed method keeps the contract."),

@@ -174,13 +174,13 @@ def bias_vector(bias: Mapping[str, float], names: Sequence[str]) -> Tensor:
 
 def about(target: Target) -> dict[str, Any]:
     """Return what a target is: name, kind, parameters, MACs and bytes, None where unknown."""
-    built = target.built
+    built, said = target.built, target.metadata
     return {
         "name": target.name,
         "kind": target.kind,
         "model": built.name if built is not None else None,
-        "params": parameters(built.module) if built is not None else None,
-        "macs": macs(built.module, built.image_size) if built is not None else None,
+        "params": parameters(built.module) if built is not None else said and said.params,
+        "macs": macs(built.module, built.image_size) if built is not None else said and said.macs,
         "bytes": target.file.stat().st_size if target.file is not None else None,
         "classes": target.num_classes,
     }

@@ -54,11 +54,14 @@ class Metadata:
         preprocessing: of its input.
         class_names: K names in the order of the logits.
         name: the run or model that it was made of.
+        params, macs: of the network that it was made of; None: unknown.
     """
 
     preprocessing: Preprocessing
     class_names: list[str]
     name: str
+    params: int | None = None
+    macs: int | None = None
 
     def texts(self) -> dict[str, str]:
         """Return it as texts by key, as ONNX and torch.export keep them."""
@@ -66,6 +69,7 @@ class Metadata:
             "preprocessing": json.dumps(dataclasses.asdict(self.preprocessing)),
             "class_names": json.dumps(self.class_names, ensure_ascii=False),
             "name": self.name,
+            "network": json.dumps({"params": self.params, "macs": self.macs}),
         }
 
     @classmethod
@@ -79,10 +83,11 @@ class Metadata:
             kept: dict[str, Any] = json.loads(texts["preprocessing"])
             names: Sequence[Any] = json.loads(texts["class_names"])
             kept |= {"mean": tuple(map(float, kept["mean"])), "std": tuple(map(float, kept["std"]))}
+            cost = json.loads(texts.get("network", "{}"))
             preprocessing = Preprocessing(**{**kept, "size": int(kept["size"])})
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{where} does not say how its input is made (no readable 'preprocessing' and 'class_names' inside): "
                 "give a file that kdtool export wrote."
             ) from error
-        return cls(preprocessing, [str(name) for name in names], texts.get("name", where))
+        return cls(preprocessing, [str(name) for name in names], texts.get("name", where), **cost)

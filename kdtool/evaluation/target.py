@@ -16,7 +16,7 @@ from kdtool.chain import links
 from kdtool.data.sources import DataSet, default_image_size
 from kdtool.errors import InputError
 from kdtool.evaluation.exported import SUFFIXES, open_exported
-from kdtool.evaluation.preprocessing import Preprocessing
+from kdtool.evaluation.preprocessing import Metadata, Preprocessing
 from kdtool.models.build import Built, build
 from kdtool.models.save import CONFIG, WEIGHTS
 from kdtool.runfolder import RECIPE, RESULT
@@ -53,6 +53,7 @@ class Target:
         num_classes: K.
         file: what ships, None where nothing is stored.
         built: the plain network; None for an exported file.
+        metadata: what an exported file says of itself, else None.
         notes: sentences for the user.
     """
 
@@ -64,6 +65,7 @@ class Target:
     num_classes: int
     file: Path | None = None
     built: Built | None = None
+    metadata: Metadata | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -137,9 +139,8 @@ def open_target(
 def _open_file(found: Found) -> Target:
     assert found.path is not None
     network, meta = open_exported(found.path)
-    return Target(
-        found.name, found.kind, network, meta.preprocessing, meta.class_names, len(meta.class_names), found.path
-    )
+    how, names = meta.preprocessing, meta.class_names
+    return Target(found.name, found.kind, network, how, names, len(names), found.path, metadata=meta)
 
 
 def _open_model(
@@ -163,7 +164,7 @@ def _open_model(
     if built.origin != "pretrained":
         own_cfg = {**own_cfg, "crop_pct": 1.0, "interpolation": "bicubic"}
     how = Preprocessing.of(built, {**own_cfg, "mean": built.mean, "std": built.std, **cfg})
-    return Target(name, "model", built.tapped(), how, names, built.num_classes, file, built, notes)
+    return Target(name, "model", built.tapped(), how, names, built.num_classes, file, built, notes=notes)
 
 
 def _own_classes(name: str) -> int:
@@ -206,7 +207,7 @@ def _open_folder(found: Found) -> Target:
         classes,
         folder / WEIGHTS,
         built,
-        list(built.notes),
+        notes=list(built.notes),
     )
 
 
