@@ -67,7 +67,7 @@ def build_cache(
             run.check_teachers()
         teachers = run.cached_teachers(stop)
         for teacher in [] if dry_run else teachers:
-            teacher.ensure()
+            teacher.ensure(verify=True)
         return [_about(teacher, dry_run) for teacher in teachers]
 
 

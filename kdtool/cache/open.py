@@ -85,8 +85,9 @@ class CachedTeacher:
     @property
     def roles(self) -> dict[str, list[str]]:
         """The tapped roles whose layers all give vectors, each with the layers' names."""
-        spatial = self.spatial
-        return {role: keys for role, keys in self.network.network.roles.items() if role not in spatial}
+        found, spatial = self.network.network.roles.items(), self.spatial
+        # A layer that happens to be called so is left out: the name is taken.
+        return {role: keys for role, keys in found if role not in spatial and LOGITS not in keys}
 
     @property
     def spatial(self) -> list[str]:
@@ -124,8 +125,11 @@ class CachedTeacher:
 
     # --- as a run asks for it -------------------------------------------------------------------------------------
 
-    def ensure(self) -> None:
+    def ensure(self, verify: bool = False) -> None:
         """Make the cache hold what the run wants. Of several runs that want it at once, the second waits.
+
+        Args:
+            verify: compare the checksums of what is there, however large it is.
 
         Raises:
             InputError: the disk has no room for it.
@@ -139,13 +143,13 @@ class CachedTeacher:
             check=self.context.check,
         )
         with lock if is_main() else nullcontext():
-            store = Store(self.folder, from_main(self._begin() if is_main() else None))
+            store = Store(self.folder, from_main(self._begin(verify) if is_main() else None))
             missing = from_main(store.missing(self.parts.values()) if is_main() else None)
             if missing:
                 self._build(store, missing)
             wait_for_all()
 
-    def _begin(self) -> Manifest:
+    def _begin(self, verify: bool) -> Manifest:
         """Write the manifest of what is there and wanted, and remove what is damaged."""
         manifest, warn = self.wanted, self.context.reporter.warn
         if self.folder.exists():
@@ -166,7 +170,7 @@ class CachedTeacher:
             self._say_nearest()
         store = Store(self.folder, manifest)
         store.sweep()
-        for path, why in list(store.damaged(whole=manifest.size() <= RESIDENT)):
+        for path, why in list(store.damaged(verify or self.size <= RESIDENT, self.parts.values())):
             warn(f"teacher cache: {why}; computing it again")
             path.unlink()
         refuse_without_room(store, store.missing(self.parts.values()))
@@ -203,7 +207,7 @@ class CachedTeacher:
         if found:
             return found
         store = Store(self.folder, Manifest.read(self.folder))
-        damaged = [why for _, why in store.damaged(whole=store.manifest.size() <= RESIDENT)]
+        damaged = [why for _, why in store.damaged(self.size <= RESIDENT, self.parts.values())]
         lacking = store.missing(self.parts.values())
         return damaged + ([f"{len(lacking)} shards lack"] if lacking else [])
 

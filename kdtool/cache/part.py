@@ -55,13 +55,13 @@ class Part:
             InputError: a number is too large for the type it would be stored in.
         """
         rows = np.empty(len(output_BW), dtype=self.row)
-        values = output_BW.double()
+        values = output_BW.cpu().double()
         if self.top_k is not None:
-            values, index = values.topk(self.top_k, dim=1)
-            others = output_BW.double().scatter(1, index, float("-inf"))
-            rows["index"], rows["rest"] = index.cpu().numpy(), others.logsumexp(1).cpu().numpy()
+            kept, index = values.topk(self.top_k, dim=1)
+            rows["rest"] = values.scatter(1, index, float("-inf")).logsumexp(1).numpy()
+            rows["index"], values = index.numpy(), kept
         with np.errstate(over="ignore"):
-            rows["values"] = values.cpu().numpy()
+            rows["values"] = values.numpy()
         if not np.isfinite(rows["values"]).all():
             fix = "cache.dtype=fp32 may hold them" if self.dtype == "fp16" else "mend its weights or its precision"
             raise InputError(

@@ -22,9 +22,9 @@ import numpy as np
 
 from kdtool.cache.identity import differences, key_of
 from kdtool.cache.part import Part
+from kdtool.disk import write_whole
 from kdtool.errors import RunError
 from kdtool.home import home
-from kdtool.runfolder import write_whole
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"view(\d+)-block(\d+)-([0-9a-f]{16})\.npy")
@@ -73,10 +73,6 @@ class Manifest:
         """Return the positions in the training set that a shard holds."""
         return range(place.block * self.shard_rows, min((place.block + 1) * self.shard_rows, self.samples))
 
-    def size(self) -> int:
-        """Return the bytes of all parts' rows."""
-        return self.samples * sum(part.views * part.row.itemsize for part in self.parts.values())
-
     def write(self, folder: Path) -> None:
         plain = {**vars(self), "parts": [part.to_dict() for part in self.parts.values()]}
         write_whole(folder / MANIFEST, json.dumps(plain, indent=2) + "\n")
@@ -94,7 +90,7 @@ class Manifest:
             found = cls(**plain, parts=parts)
             if not (found.parts and found.samples >= 1 and found.shard_rows >= 1 and dict(found.decides)):
                 raise ValueError("a number is out of range")
-            _ = found.size(), key_of(found.decides)
+            _ = [part.row for part in parts.values()], key_of(found.decides)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise Damaged(f"{folder / MANIFEST} cannot be read ({type(error).__name__}: {error})") from error
         return found
@@ -182,9 +178,12 @@ class Store:
             raise Damaged(f"{path.relative_to(self.folder.parent)} is damaged: {error}") from error
         return rows
 
-    def damaged(self, whole: bool = True) -> Iterator[tuple[Path, str]]:
-        """Yield each shard that is not what was written, and why; ``whole`` verifies checksums, not only sizes."""
-        for part in self.manifest.parts.values():
+    def damaged(self, whole: bool = True, parts: Iterable[Part] | None = None) -> Iterator[tuple[Path, str]]:
+        """Yield each shard of these parts (default: of all) that is not what was written, and why.
+
+        ``whole`` verifies checksums, not only sizes.
+        """
+        for part in self.manifest.parts.values() if parts is None else parts:
             places = set(self.manifest.places(part))
             for place, path in self.found(part).items():
                 if place not in places:
