@@ -62,7 +62,13 @@ def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 def seed_torch(*parts: int | str) -> None:
     """Seed torch's generators (first weights, dropout) from what they are for."""
-    torch.manual_seed(key_of(*parts))
+    key = key_of(*parts)
+    torch.default_generator.manual_seed(key)
+    # torch.manual_seed would note where it was called from for every device that is absent, a millisecond a step.
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(key)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(key)
 
 
 @contextmanager
