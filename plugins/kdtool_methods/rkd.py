@@ -21,9 +21,9 @@ from torch.autograd.function import once_differentiable
 from kdtool import Batch, Method, Taps, option
 from kdtool.losses import at_least_fp32
 
-_BLOCK = 64  # samples along each side of a tile
+_BLOCK = 128  # samples along each side of a tile
 _ANCHORS = 256  # for which a tile's vectors are laid out at a time
-_CHUNK = 1 << 16  # entries of a tile's work space on the CPU: it should stay in the second-level cache
+_CHUNK = 1 << 17  # entries of a tile's work space on the CPU: fewer, and two threads wait for the interpreter's lock
 _CHUNK_ACCELERATOR = 1 << 20  # elsewhere, where starting an operation costs more than its arithmetic
 _WORKERS = 4  # each holds a matrix of its own, so that sums keep their order
 
