@@ -60,7 +60,7 @@ def of_tensors(run: Callable[[], object], device: torch.device) -> int:
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         run()
-        return int(torch.cuda.max_memory_allocated(device)) - before
+        return int(torch.cuda.max_memory_allocated(device) - before)
     with _LiveTensors() as live:
         run()
     return live.peak
