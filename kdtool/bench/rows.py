@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 import os
-import platform
 import resource
 import statistics
 import sys
@@ -27,6 +26,7 @@ from kdtool.bench.pairs import compare, median_interval
 from kdtool.cache.open import open_or_build
 from kdtool.engine.job import Job, Loaded, Replay
 from kdtool.engine.signals import StopRequest
+from kdtool.environment import processor
 from kdtool.errors import InputError, KdtoolError
 from kdtool.report.events import Reporter
 from kdtool.runner import Run
@@ -94,7 +94,7 @@ def _about(recipe: Recipe) -> dict[str, Any]:
     return {
         "kdtool": __version__,
         "machine": {
-            "processor": platform.processor() or platform.machine(),
+            "processor": processor(),
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
