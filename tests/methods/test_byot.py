@@ -125,6 +125,12 @@ def test_exits_and_shallow_layers_learn_and_the_deepest_does_not():
     assert BYOT.scheme() == "self"
 
 
+def test_the_hint_s_weight_does_not_grow_with_the_embedding():
+    (method, batch), (given, _) = build(), build(beta=0.5)
+    assert method.beta == pytest.approx(0.03 / 10)
+    torch.testing.assert_close(given.loss(batch)["hint"] * method.beta, 0.5 * method.loss(batch)["hint"])
+
+
 def test_its_taps_follow_the_options():
     assert BYOT.taps(BYOT.Config()).student == {"exits": [0.25, 0.5, 0.75], "last": 1.0, "deepest": "embedding"}
     assert BYOT.taps(BYOT.Config(student_layers=["layer1"])).student["exits"] == ["layer1"]
