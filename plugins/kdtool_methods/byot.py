@@ -2,11 +2,11 @@
 Zhang et al., ICCV 2019. https://arxiv.org/abs/1905.08094
 
 As in the paper, and in the authors' code, the divergence of softened probabilities carries no factor T^2. The paper
-gives no values of alpha, lambda and T; alpha = 0.3 and T = 3 are those of the authors' code. Its hint is not the paper's:
-0.03 times the norm, not squared, of the whole batch's difference, behind a learned linear layer "to soften the influence"
-of the hint, and none for the shallowest exit; another version has none at all (``beta=0``). With the paper's squared sum
-over D entries, 0.03 would let the hint supply most of the gradient; the default here is 0.03 / D, a mean over entries.
-A widely used reimplementation has 1.3e-4 at D = 512, which is twice that.
+gives no values of alpha, lambda and T; alpha = 0.3 and T = 3 are those of the authors' code. Its hint is not the
+paper's: 0.03 times the norm, not squared, of the whole batch's difference, behind a learned linear layer that is to
+soften its influence, and none for the shallowest exit; another version has none at all (``beta=0``). Under the paper's
+squared sum over D entries 0.03 lets the hint supply most of the gradient. The default here is 0.03 / D, a mean over
+entries; a widely used reimplementation has 1.3e-4 at D = 512, twice that.
 """
 
 from __future__ import annotations

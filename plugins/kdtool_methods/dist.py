@@ -4,9 +4,9 @@ The authors' code adds 1e-8 to the denominator of Pearson's correlation. Where p
 hardly appear in a batch, of many) that is no rounding guard: it silences the column. The paper's equation has no
 such number, so the default is none; ``eps=1e-8`` is the code's.
 
-beta = gamma = 2 are the paper's (in the code both are 1, under a weight of 2 for their sum). T is 1 on ImageNet and 4 on
-CIFAR-100. Where the teacher is sure of nearly every training image its probabilities at T = 1 are the hard labels over
-again, and so are their correlations; the default is 4, as in the other methods that soften.
+beta = gamma = 2 are the paper's (in the code both are 1, under a weight of 2 for their sum). T is 1 on ImageNet and 4
+on CIFAR-100. Where the teacher is sure of nearly every training image its probabilities at T = 1 are the hard labels
+over again, and so are their correlations; the default is 4, as in the other methods that soften.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ class DIST(Method):
 
     @dataclass
     class Config:
-        temperature: float = option(4.0, "T, softens both distributions; the paper: 4 on CIFAR-100, 1 on ImageNet", min=0.01)
+        temperature: float = option(
+            4.0, "T, softens both distributions; the paper: 4 on CIFAR-100, 1 on ImageNet", min=0.01
+        )
         beta: float = option(2.0, "weight of the inter-class part (rows: samples)", min=0.0)
         gamma: float = option(2.0, "weight of the intra-class part (columns: classes)", min=0.0)
         eps: float = option(0.0, "added to the correlation's denominator; the authors' code: 1e-8", min=0.0)
