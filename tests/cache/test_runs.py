@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kdtool.cache.store import MANIFEST
+from kdtool.data.views import Views
+from kdtool.schema import Data
 from tests.cache.small import TEACHER, VIEWS, build, only, shards
 from tests.running import Done, distil, start
 
@@ -28,7 +31,11 @@ def worst(done: Done, live: Done, epochs: slice = slice(None)) -> float:
     ("method", "extra"),
     [
         ("kd", MIXED),
-        ("rkd+kd", ("data.auto_augment=rand-m5", "data.erase=0.3", "teacher.image_size=40", "--epochs", "2")),
+        pytest.param(
+            "rkd+kd",
+            ("data.auto_augment=rand-m5", "data.erase=0.3", "teacher.image_size=40", "--epochs", "2"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_replayed_losses_are_the_live_ones(tmp_path: Path, home: Path, method: str, extra: tuple[str, ...]) -> None:
@@ -166,6 +173,7 @@ def test_an_edited_manifest_is_named_and_mended(tmp_path: Path, home: Path) -> N
     assert json.loads(manifest.read_text())["decides"]["teacher"]["precision"] == "fp32"
 
 
+@pytest.mark.slow
 def test_several_teachers_each_have_their_cache(tmp_path: Path, home: Path) -> None:
     teachers = ("--teacher", "test_resnet", "--teacher", "test_efficientnet", "--method", "kd")
     common = (*teachers, *VIEWS, "teacher.check=off")
@@ -187,6 +195,7 @@ def test_a_cache_needs_views_that_come_again(tmp_path: Path) -> None:
     assert "data.views=K" in done.err
 
 
+@pytest.mark.slow
 def test_top_k_trains_close_to_the_live_run(tmp_path: Path) -> None:
     common = ("--method", "kd", *VIEWS)
     live = distil(tmp_path / "live", *common)
@@ -195,3 +204,13 @@ def test_top_k_trains_close_to_the_live_run(tmp_path: Path) -> None:
     )
     few = distil(tmp_path / "few", *common, "--teacher-cache", "cache.top_k=2", "cache.dtype=fp32")
     assert 1e-5 < worst(few, live) < 0.5
+
+
+def test_a_mean_decides_only_where_it_becomes_pixels() -> None:
+    def decides(mean: float, **options: Any) -> dict[str, Any]:
+        cfg = Data(crop="pad", **options)
+        return Views(cfg, 32, (mean,) * 3, (1.0,) * 3, grey=False, native_size=(32, 32), train=True).decides
+
+    assert decides(0.1) == decides(0.2)
+    assert decides(0.1, erase=0.5) != decides(0.2, erase=0.5)
+    assert decides(0.1, auto_augment="rand-m5") != decides(0.2, auto_augment="rand-m5")

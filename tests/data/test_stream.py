@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import signal
 import tarfile
 from collections import Counter
@@ -340,13 +339,13 @@ class Stopper(Reporter):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_a_stopped_run_goes_on_to_the_same_bytes(shards: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_to_the_same_bytes(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(shards, tmp_path / "whole", *STUDENT)
-    shutil.copytree(whole.folder, tmp_path / "copy")
-    recipe = (tmp_path / "copy" / "recipe.yaml").read_text().replace(str(whole.folder), str(tmp_path / "stopped"))
-    (tmp_path / "again.yaml").write_text(recipe)
+    monkeypatch.chdir(tmp_path)
+    recipe = (whole.folder / "recipe.yaml").read_text().replace(str(whole.folder), "stopped")
+    Path("again.yaml").write_text(recipe)
     with pytest.raises(Interrupted):
-        kdtool.run(tmp_path / "again.yaml", reporter=Stopper())
-    resumed = kdtool.run(resume=tmp_path / "stopped")
+        kdtool.run("again.yaml", reporter=Stopper())
+    resumed = kdtool.run(resume="stopped")
     assert resumed.values["steps"] == 6
-    assert (tmp_path / "stopped/student/model.safetensors").read_bytes() == whole.file()
+    assert Path("stopped/student/model.safetensors").read_bytes() == whole.file()
