@@ -33,7 +33,7 @@ TITLES = {
 }
 TEXT = """## Speed
 
-The floor is a bare loop on ready batches with the same layout, folding, precision and replay. Both take turns in blocks;
+The floor is a bare loop on ready batches with the same layout, folding, precision and replay. Both take turns;
 shares are medians of the pairs, with 95% sign-test intervals. Images are 32x32 (scikit-learn's digits), batches of 64.
 """
 
