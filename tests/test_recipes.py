@@ -44,7 +44,7 @@ def test_recipes_are_shipped() -> None:
 @pytest.mark.parametrize("name", COMMANDED)
 def test_it_opens_with_its_command(name: str) -> None:
     first = recipe_file.find(name).read_text(encoding="utf-8").splitlines()[0]
-    command = re.fullmatch(rf"# kdtool run {re.escape(name)}( --method \w+| --data photos)?", first)
+    command = re.fullmatch(rf"# kdtool run {re.escape(name)}( --method \w+| --data photos| --teacher-cache)?", first)
     assert command, first
 
 
