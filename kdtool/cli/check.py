@@ -30,7 +30,10 @@ def command(ctx: click.Context, method: str, slow: bool, as_json: bool) -> None:
       kdtool check my_method --slow --json
     """
     from kdtool import registry
+    from kdtool.errors import InputError
 
+    if method == registry.NONE:
+        raise InputError(f"{method} is the engine without a method: there is nothing to check.")
     cls = registry.get(method)
     from kdtool.report import checks
     from kdtool.testing import run_checks

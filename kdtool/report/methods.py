@@ -156,8 +156,8 @@ def _head_lines(about: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 _BATCH = {
-    "sample": "each sample on its own: any batch size, accumulation allowed",
-    "global": "relates the samples of a whole batch: the batch size matters, no accumulation",
+    "sample": "each sample on its own: any batch size",
+    "global": "relates the samples of a whole batch: its size matters, and micro-batches take two passes",
 }
 
 

@@ -57,6 +57,12 @@ def test_a_failure_is_shown_with_its_reason(kdtool: Kdtool, checks: Callable[...
     assert "kd: 1 of 2 checks failed" in answer.out
 
 
+def test_the_engine_alone_is_no_method_to_check(kdtool: Kdtool) -> None:
+    answer = kdtool("check", "none")
+    assert answer.code == 2
+    assert "nothing to check" in answer.err
+
+
 def test_json(kdtool: Kdtool, checks: Callable[..., None]) -> None:
     checks(SOUND, BROKEN, ABSENT)
     answer = kdtool("check", "kd", "--json")

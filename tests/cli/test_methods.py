@@ -106,7 +106,7 @@ def test_show_as_text(kdtool: Kdtool, install: Callable[..., None]) -> None:
         "https://example.org/paper",
         "a + b",
         "1 or more",
-        "no accumulation",
+        "micro-batches take two passes",
         "no mixup",
         "student: deep at stage -1, many at stage 0 and relative depth 0.5; teacher: name at embedding",
         "fancy.branches.N.depth",
