@@ -24,6 +24,7 @@ from kdtool.data.mixing import mix_labels
 from kdtool.data.shards import Sample
 from kdtool.data.sources import DataSet
 from kdtool.data.stream import Stream
+from kdtool.data.unreadable import Replaced, Unreadable
 from kdtool.data.views import Views
 from kdtool.data.workers import Workers
 from kdtool.errors import InputError
@@ -124,22 +125,36 @@ class _LaneReader(Dataset[Any]):
         self.lanes, self.views, self.shards = lanes, views, lanes.stream.shards
         self.held: dict[int, _Held] = {}
 
-    def __getitem__(self, request: Request) -> tuple[Tensor, Tensor, Tensor] | str:
-        """Return uint8 (count, 3, S, S) pixels, (count,) classes and (count,) sample numbers."""
-        pixels, labels, rows = [], [], []
+    def __getitem__(self, request: Request) -> tuple[Tensor, Tensor, Tensor, list[Replaced]] | str:
+        """Return uint8 (count, 3, S, S) pixels, (count,) classes, (count,) sample numbers, and what stands in."""
+        pixels, labels, rows, replaced = [], [], [], []
         try:
             for number in range(request.first, request.first + request.count):
                 window, place = self.lanes.sample(request.lane, number)
-                held = self._hold(request.lane, window)
-                inside = int(held.order[place])
-                data, label = held.samples[inside]
-                row = int(self.lanes.stream.first[window.shard]) + window.start + inside
-                pixels.append(self.views.host(self._decode(data, window, inside), row, request.view))
+                image, label, row, instead = self._read(self._hold(request.lane, window), place)
+                pixels.append(self.views.host(image, row, request.view))
                 labels.append(label)
                 rows.append(row)
+                replaced += [instead] if instead is not None else []
         except InputError as error:
             return str(error)
-        return torch.stack(pixels), torch.tensor(labels), torch.tensor(rows)
+        return torch.stack(pixels), torch.tensor(labels), torch.tensor(rows), replaced
+
+    def _read(self, held: _Held, place: int) -> tuple[Image, int, int, Replaced | None]:
+        """Return image, class and number of a sample; of the next in the window where it cannot be read."""
+        first = int(self.lanes.stream.first[held.window.shard]) + held.window.start
+        wanted, why = int(held.order[place]), ""
+        for inside in (*range(wanted, held.window.size), *range(wanted)):
+            data, label = held.samples[inside]
+            try:
+                image = decode_bytes(data)
+            except UNREADABLE as error:
+                name = self.shards.names[held.window.shard]
+                why = why or f"image {held.window.start + inside} of {name} cannot be read ({error})."
+                continue
+            row = first + inside
+            return image, label, row, Replaced(first + wanted, row, why) if why else None
+        raise InputError(f"{why} Nor can any of the {held.window.size} around it.")
 
     def _hold(self, lane: int, window: Window) -> _Held:
         """Return the samples of a lane's window, which are read unless the lane stands there already."""
@@ -158,14 +173,6 @@ class _LaneReader(Dataset[Any]):
             )
         self.held[lane] = _Held(window, samples, self.lanes.order(window), rest)
         return self.held[lane]
-
-    def _decode(self, data: bytes, window: Window, inside: int) -> Image:
-        try:
-            return decode_bytes(data)
-        except UNREADABLE as error:
-            raise InputError(
-                f"image {window.start + inside} of {self.shards.names[window.shard]} cannot be read ({error})."
-            ) from error
 
 
 @dataclass
@@ -191,6 +198,7 @@ class StreamLoader:
         device: where batches go.
         channels_last: memory layout of the inputs.
         part: (r, n): read the r-th of n parts of each batch.
+        unreadable: told of images that cannot be read.
         steps: batches in an epoch, which is a part of the step budget here, not a pass over the data.
 
     Raises:
@@ -209,10 +217,11 @@ class StreamLoader:
         device: torch.device,
         channels_last: bool,
         part: tuple[int, int],
+        unreadable: Unreadable,
         steps: int,
     ):
         self.stream, self.views, self.device, self.steps = stream, views, device, steps
-        self.batch_size, self.num_classes = batch_size, num_classes
+        self.batch_size, self.num_classes, self.unreadable = batch_size, num_classes, unreadable
         limit = max(1, min(LANES, batch_size // LANE_SHARE))
         lanes = next(count for count in range(limit, 0, -1) if batch_size % count == 0)
         if lanes % part[1]:
@@ -242,8 +251,9 @@ class StreamLoader:
         ]
         answers = self.workers.read(requests)
         for step in numbers:
-            parts = [next(answers) for _ in self.own]
-            pixels, labels, rows = (torch.cat(each) for each in zip(*parts, strict=True))
+            *parts, replaced = zip(*(next(answers) for _ in self.own), strict=True)
+            self.unreadable.note("training", len(self.stream), [each for some in replaced for each in some])
+            pixels, labels, rows = (torch.cat(each) for each in parts)
             yield self._finish(pixels.to(self.device, non_blocking=True), labels, rows, self._view(step))
 
     def _view(self, step: int) -> int:
@@ -286,5 +296,6 @@ def make_stream_loader(
     views = Views(cfg, image_size, *norm, grey=data.grey, native_size=data.native_size, train=True)
     return StreamLoader(
         data.stream, views, batch_size, num_classes=len(data.class_names), seed=seed, workers=cfg.workers,
-        device=device, channels_last=channels_last, part=part, steps=steps,
+        device=device, channels_last=channels_last, part=part,
+        unreadable=data.unreadable, steps=steps,
     )  # fmt: skip

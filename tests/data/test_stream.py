@@ -20,6 +20,7 @@ from kdtool.data import stream_loader
 from kdtool.data.sources import DataSet, open_data
 from kdtool.data.stream_loader import StreamLoader, make_stream_loader
 from kdtool.errors import InputError, Interrupted
+from kdtool.recipe import load
 from kdtool.report.events import Reporter
 from kdtool.schema import Data
 from tests.data.pictures import picture
@@ -199,12 +200,18 @@ def test_processes_that_cannot_share_the_lanes_are_refused(shards: Path) -> None
 # --- what is wrong with shards ----------------------------------------------------------------------------------------
 
 
-def test_an_image_that_cannot_be_read_is_named(shards: Path) -> None:
-    data = opened(shards)
+def test_an_image_that_cannot_be_read_is_named_counted_and_stood_in_for(shards: Path) -> None:
+    data = opened(shards, max_bad=0.02)
     write_shard(shards / "train-0002.tar", 21, 23, lambda n: {"png": b"?" if n == 27 else encoded(n), "cls": b"0"})
-    for read in (lambda: batches(loader(data)), lambda: opened(shards)):
-        with pytest.raises(InputError, match=r"image 4 of .*train-0002.tar cannot be read"):
-            read()
+    found = Counter(number for batch in batches(loader(data)) for number in batch.index.tolist())
+    assert 27 not in found
+    assert found[28] >= 6  # twice a pass
+    ((_, replaced),) = data.unreadable.found.items()
+    assert (replaced.row, replaced.by) == (27, 28)
+    assert "image 4 of " in replaced.why
+    assert "train-0002.tar cannot be read" in replaced.why
+    with pytest.raises(InputError, match=r"1 of 62 training images cannot be read, more than data.max_bad=0.001"):
+        batches(loader(opened(shards, max_bad=0.001)))
 
 
 @pytest.mark.parametrize(
@@ -339,13 +346,11 @@ class Stopper(Reporter):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_a_stopped_run_goes_on_to_the_same_bytes(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run(shards, tmp_path / "whole", *STUDENT)
-    monkeypatch.chdir(tmp_path)
-    recipe = (whole.folder / "recipe.yaml").read_text().replace(str(whole.folder), "stopped")
-    Path("again.yaml").write_text(recipe)
+def test_a_stopped_run_goes_on_to_the_same_bytes(shards: Path, tmp_path: Path) -> None:
+    whole, stopped = run(shards, tmp_path / "whole", *STUDENT), tmp_path / "stopped"
+    again = load(whole.folder / "recipe.yaml", flags={"out": str(stopped)})
     with pytest.raises(Interrupted):
-        kdtool.run("again.yaml", reporter=Stopper())
-    resumed = kdtool.run(resume="stopped")
+        kdtool.run(again, reporter=Stopper())
+    resumed = kdtool.run(resume=stopped)
     assert resumed.values["steps"] == 6
-    assert Path("stopped/student/model.safetensors").read_bytes() == whole.file()
+    assert (stopped / "student/model.safetensors").read_bytes() == whole.file()
