@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdtool import recipe as recipes
+from kdtool import resuming
 from kdtool.chain import links
 from kdtool.engine.precision import pick_device
 from kdtool.engine.processes import from_main, is_main, joined, local_rank
 from kdtool.engine.signals import StopRequest
 from kdtool.environment import as_recorded
 from kdtool.report.events import Reporter
-from kdtool.runfolder import RECIPE, RESULT, choose_folder, claimed, held, open_for_resume, write_whole
+from kdtool.runfolder import RECIPE, RESULT, Resumed, choose_folder, claimed, held, open_for_resume, write_recipe
 from kdtool.runner import Run
 from kdtool.schema import Recipe
 
@@ -49,6 +50,9 @@ def run(
     *,
     reporter: Reporter | None = None,
     resume: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    accept_changes: bool = False,
     dry_run: bool = False,
 ) -> Result:
     """Distil a student as a recipe says.
@@ -57,6 +61,9 @@ def run(
         recipe: a ``Recipe``, nested plain data, or the path or name of a recipe file; None: all defaults.
         reporter: who is told what happens; default: nobody.
         resume: folder of an earlier run to go on with, instead of a recipe. A finished one returns its result.
+        overrides, flags: with ``resume``, changes to that run's recipe, as ``kdtool.recipe.load`` takes them; models
+            whose code is a file of one's own have to be named again.
+        accept_changes: with ``resume``, go on though something that decides the result was changed.
         dry_run: build and measure everything, train and write nothing.
 
     Raises:
@@ -67,17 +74,17 @@ def run(
     reporter = reporter or Reporter()
     if resume is not None:
         folder = Path(resume)
-        checked, finished = open_for_resume(folder)
-        if finished is not None:
-            reporter.done(finished)
-            return Result(folder, finished)
-        with _together(checked), _only_main(held(folder)), as_recorded(folder, reporter.warn), StopRequest() as stop:
-            return _execute(checked, reporter, folder, stop)
+        found = open_for_resume(folder, overrides, flags, accept_changes)
+        if found.result is not None:
+            reporter.done(found.result)
+            return Result(folder, found.result)
+        return _go_on(folder, found, reporter)
     checked = _read(recipe, reporter)
     if dry_run:
         return Result(None, Run(checked, reporter).describe())
     if _restarted(checked):
-        return run(reporter=reporter, resume=checked.out)
+        named = dict(recipes.own_code(checked))
+        return run(reporter=reporter, resume=checked.out, flags=named)
     return _start(checked, reporter)
 
 
@@ -104,6 +111,17 @@ def _start(recipe: Recipe, reporter: Reporter) -> Result:
             return _execute(recipe, reporter, from_main(claim), stop, run)
 
 
+def _go_on(folder: Path, found: Resumed, reporter: Reporter) -> Result:
+    recipe = found.recipe
+    with _together(recipe), _only_main(held(folder)), as_recorded(folder, reporter.warn), StopRequest() as stop:
+        if found.changes:
+            reporter.warn(f"going on with what the run did not begin with: {'; '.join(found.changes)}")
+            if is_main():
+                write_recipe(folder, recipe)
+                resuming.record(folder, recipe)
+        return _execute(recipe, reporter, folder, stop, accept_changes=bool(found.changes))
+
+
 def _together(recipe: Recipe) -> AbstractContextManager[None]:
     return joined(pick_device(recipe.train.device, local_rank()))
 
@@ -113,18 +131,27 @@ def _only_main(context: AbstractContextManager[Any]) -> AbstractContextManager[A
     return context if is_main() else nullcontext()
 
 
-def _execute(recipe: Recipe, reporter: Reporter, folder: Path, stop: StopRequest, first: Run | None = None) -> Result:
+def _execute(
+    recipe: Recipe,
+    reporter: Reporter,
+    folder: Path,
+    stop: StopRequest,
+    first: Run | None = None,
+    accept_changes: bool = False,
+) -> Result:
     """Run all links of a chain, or the only one; ``first`` is the first of them where it is built already."""
     *early, last = links(recipe, folder)
     for link in early:
-        _finish(link, first, folder, reporter, stop)
+        _finish(link, first, folder, reporter, stop, accept_changes)
         first = None
     run = first or Run(last, reporter)
-    run.folder, run.chain = folder, [str(link.out) for link in early]
+    run.folder, run.chain, run.accept_changes = folder, [str(link.out) for link in early], accept_changes
     return Result(folder, run.execute(stop))
 
 
-def _finish(link: Recipe, run: Run | None, whole: Path, reporter: Reporter, stop: StopRequest) -> None:
+def _finish(
+    link: Recipe, run: Run | None, whole: Path, reporter: Reporter, stop: StopRequest, accept_changes: bool
+) -> None:
     """Run one early link of the chain in ``whole``, unless an earlier process finished it."""
     folder = Path(link.out or "")
     if from_main((folder / RESULT).is_file()):
@@ -132,7 +159,7 @@ def _finish(link: Recipe, run: Run | None, whole: Path, reporter: Reporter, stop
         return
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / RECIPE, recipes.to_yaml(link))
+        write_recipe(folder, link)
     run = run or Run(link, reporter)
-    run.folder, run.resume_folder = folder, whole
+    run.folder, run.resume_folder, run.accept_changes = folder, whole, accept_changes
     run.execute(stop)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdtool import recipe_file, registry
 from kdtool.errors import InputError
+from kdtool.models.names import is_own_file
 from kdtool.schema import RESERVED, Recipe, Teacher
 from kdtool.sections import Typed, build, key_names, to_plain, unknown_key
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 Note = Callable[[str], None]
 
 _MODELS = ("teacher", "student")
+_NAMES_CODE = (*_MODELS, "assistants")
 _KEYS = [key for key in key_names(Recipe) if key != "options"]
 _SECTIONS = {key.split(".")[0] for key in _KEYS if "." in key}
 _OVERRIDE = re.compile(r"(?P<key>[A-Za-z_][\w.-]*)=(?P<text>.*)", re.DOTALL)
@@ -45,13 +47,20 @@ def load(
         note: called with sentences that the user should read (sections that are not used).
 
     Raises:
-        InputError: whatever is wrong, naming the key, what was given and what is valid.
+        InputError: whatever is wrong, naming the key, what was given and what is valid. Also where the file, which may
+            be a stranger's, names code to run or a folder elsewhere to write to that neither flags nor overrides name.
     """
     for key, value in (flags or {}).items():
         if value == "":  # likelier an unset shell variable than a wish for the default
             raise InputError(f"{key} is empty; leave it out for the default.")
-    raw = to_plain(recipe_file.read(recipe_file.find(path))) if path is not None else {}  # aliases become copies
-    return _resolve(raw, dict(flags or {}), [split_override(text) for text in overrides], note)
+    given = [*(flags or {}).items(), *map(split_override, overrides)]
+    if path is None:
+        return _resolve({}, given, note)
+    raw = to_plain(recipe_file.read(recipe_file.find(path)))  # aliases become copies
+    _refuse_place(raw.get("out"), given)
+    recipe = _resolve(raw, given, note)
+    _refuse_code(recipe, given)
+    return recipe
 
 
 def from_dict(raw: Mapping[str, Any], note: Note | None = None) -> Recipe:
@@ -62,7 +71,7 @@ def from_dict(raw: Mapping[str, Any], note: Note | None = None) -> Recipe:
     """
     plain = to_plain(raw)
     recipe_file.refuse_unsafe(plain, "recipe")
-    return _resolve(plain, {}, [], note)
+    return _resolve(plain, [], note)
 
 
 def validate(recipe: Recipe) -> Recipe:
@@ -110,12 +119,56 @@ def split_override(text: str) -> tuple[str, Typed]:
     return match["key"], Typed(match["text"])
 
 
-def _resolve(
-    data: Mapping[str, Any], flags: dict[str, Any], overrides: list[tuple[str, Typed]], note: Note | None
-) -> Recipe:
-    """Merge, build and check; ``data`` is what the file (or the dictionary) says."""
+def own_code(recipe: Recipe) -> list[tuple[str, str]]:
+    """Return key and name of each model whose architecture is a user's own file, which building it runs."""
+    models = [(f"teacher.{number}.model", teacher.model) for number, teacher in enumerate(recipe.teacher)]
+    models += [("student.model", recipe.student.model)]
+    models += [(f"assistants.{number}", model) for number, model in enumerate(recipe.assistants)]
+    return [(key, model) for key, model in models if is_own_file(model)]
+
+
+def _refuse_code(recipe: Recipe, given: list[tuple[str, Any]]) -> None:
+    named = {text for key, value in given if key.split(".")[0] in _NAMES_CODE for text in _texts(value)}
+    for key, model in own_code(recipe):
+        if model not in named:
+            flag = f"--{key.split('.')[0].removesuffix('s')}"
+            raise InputError(
+                f"{key}={model} would run the code in that file, which a recipe alone may not ask for. If you trust "
+                f"it, name it on the command line too: {flag} {model}"
+            )
+
+
+def _texts(value: Any) -> list[str]:
+    """Return all texts within a value as somebody gave it."""
+    if isinstance(value, Typed):
+        return [str(value), *_texts(value.parsed())]
+    if isinstance(value, Mapping):
+        return [text for each in value.values() for text in _texts(each)]
+    if isinstance(value, (list, tuple)):
+        return [text for each in value for text in _texts(each)]
+    return [value] if isinstance(value, str) else []
+
+
+def _refuse_place(out: Any, given: list[tuple[str, Any]]) -> None:
+    if not isinstance(out, str) or "out" in dict(given):
+        return
+    if Path(out).expanduser().is_absolute() or ".." in Path(out).parts:
+        raise InputError(
+            f"out={out} leads out of the current folder, which a recipe alone may not ask for. Give it on the command "
+            f"line: --out {out}"
+        )
+
+
+def _resolve(data: Mapping[str, Any], given: list[tuple[str, Any]], note: Note | None) -> Recipe:
+    """Merge, build and check.
+
+    Args:
+        data: what the file (or the dictionary) says.
+        given: what flags and overrides say, in order.
+        note: see ``load``.
+    """
     raw = {key: value for key, value in data.items() if "." not in key}
-    late = [*((key, value) for key, value in data.items() if "." in key), *flags.items(), *overrides]
+    late = [*((key, value) for key, value in data.items() if "." in key), *given]
     for key, value in late:
         if key == "method":
             raw["method"] = str(value)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
-import os
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdtool import environment
+from kdtool import environment, resuming
 from kdtool import recipe as recipes
+from kdtool.disk import write_whole
 from kdtool.errors import InputError
 from kdtool.home import sole_lock
 from kdtool.schema import Recipe
@@ -74,8 +76,9 @@ def claimed(recipe: Recipe) -> Iterator[Path]:
             # Looked at again: another run may have come and gone since it was chosen.
             if any(path.name != LOCK for path in folder.iterdir()):
                 raise _taken(folder)
-            write_whole(folder / RECIPE, recipes.to_yaml(recipe, header=resume_command(folder)))
+            write_recipe(folder, recipe)
             write_whole(folder / environment.FILE, json.dumps(environment.current(), indent=2) + "\n")
+            resuming.record(folder, recipe)
             try:
                 yield folder
             except InputError:
@@ -119,30 +122,61 @@ def held(folder: Path) -> contextlib.AbstractContextManager[None]:
     return sole_lock(folder / LOCK, f"the run folder {folder}")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old or the new one, never a part."""
-    aside = path.with_name(f".{path.name}.tmp")
-    with aside.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    aside.replace(path)
+def write_recipe(folder: Path, recipe: Recipe) -> None:
+    """Write a run's recipe into its folder; where that lies is no part of it, so that another run can be made of it."""
+    header = resume_command(folder)
+    write_whole(folder / RECIPE, recipes.to_yaml(dataclasses.replace(recipe, out=None), header))
 
 
-def open_for_resume(folder: Path) -> tuple[Recipe, dict[str, Any] | None]:
-    """Return a run's recipe, and its result if it is finished.
+@dataclass(frozen=True)
+class Resumed:
+    """A run to go on with.
+
+    Attributes:
+        recipe: as it is now.
+        result: of a finished run, else None.
+        changes: what differs from the recipe that it began with.
+    """
+
+    recipe: Recipe
+    result: dict[str, Any] | None
+    changes: list[str]
+
+
+def open_for_resume(
+    folder: Path, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None, accept_changes: bool = False
+) -> Resumed:
+    """Return what is known of a run.
+
+    Args:
+        folder: the run's.
+        overrides, flags: changes to its recipe, as for ``kdtool.recipe.load``; models whose code is a user's own file
+            have to be named again.
+        accept_changes: go on though the recipe, or such a file, was changed since the run began.
 
     Raises:
-        InputError: the folder holds no run.
+        InputError: the folder holds no run, a link in it leads out of it, or something was changed.
     """
     if not (folder / RECIPE).is_file():
         raise InputError(f"--resume {folder}: there is no run (no {RECIPE}); name a folder that kdtool run wrote.")
-    recipe = recipes.load(folder / RECIPE)
-    recipe.out = str(folder)
+    resuming.refuse_links_out(folder)
     try:
-        result = json.loads((folder / RESULT).read_text())
+        result = json.loads((folder / RESULT).read_bytes())
     except FileNotFoundError:
         result = None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{folder / RESULT} is not readable ({error}): delete it and resume again.") from error
-    return recipe, result
+    given = dict(flags or {})
+    if result is not None:
+        if overrides or given:
+            raise InputError(f"--resume {folder}: that run is finished, nothing of it can change; start a new one.")
+        return Resumed(Recipe(), result, [])
+    recipe = recipes.load(folder / RECIPE, overrides, {**given, "out": str(folder)})
+    recipe.out = str(folder)
+    changes = resuming.changes(folder, recipe)
+    if changes and not accept_changes:
+        raise InputError(
+            f"--resume {folder}: not what the run began with: {'; '.join(changes)}. Undo it, start a new run, or go on "
+            "all the same with --accept-changes."
+        )
+    return Resumed(recipe, None, changes)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import hashlib
 import json
 import time
 from dataclasses import dataclass, field
@@ -24,6 +22,7 @@ from kdtool.data import unreadable
 from kdtool.data.loader import Loader, make_loader
 from kdtool.data.sources import DataSet, Split, default_image_size, open_data, thin
 from kdtool.data.stream_loader import StreamLoader, make_stream_loader
+from kdtool.disk import write_whole
 from kdtool.engine.evaluate import predict
 from kdtool.engine.job import Fitted, Job, Replay
 from kdtool.engine.optim import build_optimizer
@@ -40,7 +39,8 @@ from kdtool.models.measure import macs, parameters
 from kdtool.models.save import how_to_open, save_student
 from kdtool.networks import Networks, build_student, build_teachers, make_method, settle_rates, tap_networks
 from kdtool.report.events import Reporter
-from kdtool.runfolder import RESULT, resume_command, write_whole
+from kdtool.resuming import training_key
+from kdtool.runfolder import RESULT, resume_command
 from kdtool.schema import Recipe
 from kdtool.tasks.image_classification import ImageClassification
 from kdtool.teachers import Preparation, accuracy, check_teacher, prepare
@@ -59,6 +59,7 @@ class Run:
         folder: where the run goes; None for a dry run.
         resume_folder: what a stopped run is resumed by, where that is not ``folder``: a link's whole chain.
         chain: folders of the runs that made this one's teacher.
+        accept_changes: go on from a checkpoint of another recipe.
     """
 
     recipe: Recipe
@@ -67,6 +68,7 @@ class Run:
     resume_folder: Path | None = None
     chain: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    accept_changes: bool = False
 
     def __post_init__(self) -> None:
         recipe, say = self.recipe, self.reporter.note
@@ -316,21 +318,14 @@ class Run:
             folder=folder,
             device=self.device,
             key=self._key(phase),
+            accept_changes=self.accept_changes,
             sync_bn=recipe.parallel.sync_bn,
             resume_command=self.resume_command,
         )
 
     def _key(self, phase: str) -> str:
-        """Return the digest of what decides a training: weights by what they are, not by where they lie."""
-        plain = copy.deepcopy(self.recipe)
-        plain.student.weights = ""
-        for section in plain.teacher:
-            section.weights = ""
-        keys = {key: value for key, value in recipes.to_dict(plain).items() if key not in ("out", "checkpoint")}
         weights = [built.weights_id for built in (self.networks.student, *self.networks.teachers)]
-        images = [self.data.fingerprint, self.train_split.extra_fingerprint]
-        decides = json.dumps([phase, keys, weights, images], sort_keys=True, default=str)
-        return hashlib.sha256(decides.encode()).hexdigest()
+        return training_key(phase, self.recipe, weights, [self.data.fingerprint, self.train_split.extra_fingerprint])
 
     @cached_property
     def _val_loader(self) -> Loader | None:

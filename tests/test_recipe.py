@@ -393,7 +393,7 @@ TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_si
 @given(
     name=TEXTS
     | st.sampled_from(["no", "off", "1e3", "007", "null", "~", "1:30", "2024-01-01", "# x", "[", "<<", "=", "1_0"]),
-    lr=st.floats(0, 1e6, allow_nan=False),
+    lr=st.floats(0, 1e6, allow_nan=False, allow_subnormal=False),  # runs flush them to zero
     seed=st.integers(0, 2**63),
     excluded=st.lists(TEXTS | st.sampled_from(["no", "1.0", "001", "true"])),
 )

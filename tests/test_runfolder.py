@@ -36,7 +36,7 @@ def test_runs_at_once_get_folders_of_their_own(recipe: Recipe, monkeypatch: pyte
         monkeypatch.setattr(runfolder, "choose_folder", lambda recipe: next(stale, None) or choose(recipe))
         with claimed(recipe) as second:
             assert second == Path("runs/make-small-kd-2")
-    assert {path.name for path in first.iterdir()} == {"recipe.yaml", "environment.json"}
+    assert {path.name for path in first.iterdir()} == {"recipe.yaml", "environment.json", "begun.json"}
 
 
 def _fail(recipe: Recipe, wrote: str) -> None:
@@ -62,7 +62,7 @@ def test_what_was_trained_is_kept(recipe: Recipe) -> None:
     recipe.out = "out"
     with pytest.raises(InputError, match="knows nothing"):
         _fail(recipe, "checkpoints")
-    assert open_for_resume(Path("out"))[0] == recipe
+    assert open_for_resume(Path("out")).recipe == recipe
 
 
 def test_a_folder_that_is_held_stays_as_it_is(recipe: Recipe) -> None:
@@ -98,10 +98,11 @@ def test_folders_that_cannot_be_resumed_say_why(recipe: Recipe, tmp_path: Path) 
         open_for_resume(tmp_path)
     with claimed(recipe) as folder:
         pass
-    assert open_for_resume(folder)[1] is None
+    assert open_for_resume(folder).result is None
     (folder / "result.json").write_text('{"method": ')
     with pytest.raises(InputError, match="delete it and resume"):
         open_for_resume(folder)
+    (folder / "result.json").unlink()
     (folder / "recipe.yaml").write_text("train: {epochs: many}")
     with pytest.raises(InputError, match=r"train\.epochs"):
         open_for_resume(folder)

@@ -82,6 +82,7 @@ def test_a_run_leaves_one_folder_with_all_that_the_issue_names(full: Done) -> No
     files = {path.name for path in full.folder.iterdir()}
     assert files == {
         "recipe.yaml",
+        "begun.json",
         "environment.json",
         "metrics.jsonl",
         "checkpoints",

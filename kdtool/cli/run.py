@@ -58,6 +58,7 @@ _FLAGS = {
 @click.option("--teacher-cache", is_flag=True, default=None, help="Keep the teacher's outputs, and replay kept ones.")
 @click.option("--out", metavar="FOLDER", help="The run's folder.")
 @click.option("--resume", metavar="FOLDER", help="Go on with the run in FOLDER, by its own recipe.")
+@click.option("--accept-changes", is_flag=True, help="With --resume: go on though its recipe was changed.")
 @click.option("--baseline", is_flag=True, default=None, help="Also train the student alone, on the same budget.")
 @click.option("--auto-batch", is_flag=True, default=None, help="Where memory runs out, split the batch and go on.")
 @click.option("--dry-run", is_flag=True, help="Print recipe, tap shapes and parameter counts; train nothing.")
@@ -67,6 +68,7 @@ _FLAGS = {
 def command(
     arguments: tuple[str, ...],
     resume: str | None,
+    accept_changes: bool,
     dry_run: bool,
     nproc: int | None,
     as_json: bool,
@@ -91,7 +93,9 @@ def command(
     if len(paths) > 1:
         raise InputError(f"one recipe at a time; got {' and '.join(paths)}. An override has the form key=value.")
     if resume is not None:
-        _refuse_beside_resume([*paths, *overrides, *(f"--{n.replace('_', '-')}" for n in _used(given))], dry_run)
+        _refuse_beside_resume([*paths, *(["--dry-run"] if dry_run else [])])
+    elif accept_changes:
+        raise InputError("--accept-changes goes with --resume FOLDER.")
     from kdtool import environment, parallel, recipe, report
 
     with report.choose(json=as_json, quiet=quiet) as reporter, options.guarded_stdout(as_json):
@@ -104,19 +108,19 @@ def command(
             ctx.exit(parallel.launch(nproc, ctx.meta["kdtool.arguments"]))
         from kdtool import api
 
-        result = api.run(wanted, reporter=reporter, resume=resume, dry_run=dry_run)
+        if resume is None:
+            result = api.run(wanted, reporter=reporter, dry_run=dry_run)
+        else:
+            result = api.run(
+                resume=resume, overrides=overrides, flags=flags, accept_changes=accept_changes, reporter=reporter
+            )
         if dry_run:
             reporter.done(result.to_dict())
     if as_json and parallel.is_first():
         click.echo(json.dumps(result.to_dict(), indent=2))
 
 
-def _used(given: dict[str, Any]) -> list[str]:
-    return [name for name, value in given.items() if value not in (None, ())]
-
-
-def _refuse_beside_resume(others: list[str], dry_run: bool) -> None:
-    others = others + ["--dry-run"] * dry_run
+def _refuse_beside_resume(others: list[str]) -> None:
     if others:
         raise InputError(
             f"--resume goes on with a run as it was begun, so {', '.join(others)} cannot change it. "

@@ -16,9 +16,9 @@ from kdtool.data.shards import HubShards, Sample, Shards, TarShards
 from kdtool.data.sources import Source, Split
 from kdtool.data.timm_names import Budget, KeptImages, refusal
 from kdtool.data.timm_splits import roles, shard_files
+from kdtool.disk import write_whole
 from kdtool.errors import InputError
 from kdtool.home import home, waiting_lock
-from kdtool.runfolder import write_whole
 from kdtool.schema import Data
 
 READERS = 8

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kdtool.disk import append_line
 from kdtool.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -85,11 +86,10 @@ class Unreadable:
 
     def _list(self, split: str, each: Replaced) -> None:
         assert self.path is not None
-        line = json.dumps({"split": split, **asdict(each)}, ensure_ascii=False) + "\n"
+        line = json.dumps({"split": split, **asdict(each)})
         # Several processes, and a resumed run, find the same images.
-        if not self.path.exists() or line not in self.path.read_text(encoding="utf-8").splitlines(keepends=True):
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line)
+        if not self.path.exists() or line not in self.path.read_text().splitlines():
+            append_line(self.path, line)
 
 
 @dataclass(frozen=True)

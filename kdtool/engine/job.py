@@ -79,7 +79,9 @@ class Job:
         method: None trains on hard labels only.
         folder: where checkpoints and metrics.jsonl go.
         resume_command: printed when a signal stops the run.
-        key: digest of all that decides the result; a checkpoint with another one is refused.
+        key: digests of all that decides the result, as "name=digest" with spaces between, or one digest; a checkpoint
+            with another one is refused.
+        accept_changes: go on from a checkpoint with another key.
     """
 
     phase: str
@@ -100,6 +102,7 @@ class Job:
     peers: Sequence[nn.Module] = field(default_factory=list)
     replay: Replay | None = None
     teacher_precisions: Sequence[str] = ()
+    accept_changes: bool = False
     sync_bn: bool = False
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kdtool.disk import append_line, write_whole
+
 
 class EpochLog:
     """Appends records; ``keep`` drops those that a resumed run is about to write again."""
@@ -27,12 +29,8 @@ class EpochLog:
             if tuple(place) >= (at["stage"], at["epoch"]):
                 break
             kept.append(line + "\n")
-        aside = self.path.with_suffix(".tmp")
-        aside.write_text("".join(kept))
-        aside.replace(self.path)
+        write_whole(self.path, "".join(kept))
 
     def write(self, at: Mapping[str, int], record: Mapping[str, Any]) -> None:
         """Append a record of the epoch at position ``at``."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as stream:
-            stream.write(json.dumps({"place": [at["stage"], at["epoch"]], **record}) + "\n")
+        append_line(self.path, json.dumps({"place": [at["stage"], at["epoch"]], **record}))

@@ -67,7 +67,8 @@ class Saver:
                 "meters": meters.state() if meters is not None else None,
             }
             name = "step-" + "-".join(f"{number:06d}" for number in (at.stage, at.epoch, at.step))
-            save_checkpoint(self.folder, name, state, self.job.checkpoint.keep)
+            best = at.best is not None and at.best["epoch"] == at.last["epoch"] and at.step == 0
+            save_checkpoint(self.folder, name, state, self.job.checkpoint.keep, best)
         wait_for_all()
 
     def load(self, reporter: Reporter) -> dict[str, Any] | None:
@@ -77,12 +78,29 @@ class Saver:
             reporter.warn(problem)
         if state is None:
             return None
-        if state["key"] != self.job.key:
-            raise InputError(f"{self.job.folder} holds checkpoints of another recipe: use another --out.")
-        for name, part in self.parts.items():
-            part.load_state_dict(state["parts"][name])
+        try:
+            self._check_key(state["key"])
+            Progress(**state["progress"])
+            for name, part in self.parts.items():
+                part.load_state_dict(state["parts"][name])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"the checkpoint in {self.folder} is of other networks, or of another recipe ({str(error)[:300]}): "
+                "use another --out."
+            ) from error
         found: dict[str, Any] = state
         return found
+
+    def _check_key(self, key: str) -> None:
+        if key == self.job.key or self.job.accept_changes:
+            return
+        before, now = (dict(part.split("=") for part in each.split() if "=" in part) for each in (key, self.job.key))
+        changed = [name for name in now if before.get(name) != now[name]]
+        what = f"with another {' and '.join(changed)}" if before and changed else "by another recipe"
+        raise InputError(
+            f"the checkpoints in {self.job.folder} were made {what}: put it back, use another --out, or go on all the "
+            "same by --resume and --accept-changes."
+        )
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:

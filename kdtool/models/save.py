@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from kdtool.disk import write_whole
 from kdtool.models.built import Built
 
 WEIGHTS = "model.safetensors"
@@ -39,6 +39,9 @@ def save_student(
         class_names: K names, in the order of the logits.
         crop_pct: share of the resized image that evaluation's centre crop keeps, in (0, 1].
         interpolation: how evaluation resizes.
+
+    Raises:
+        RunError: they cannot be written.
     """
     from safetensors.torch import save
 
@@ -47,8 +50,9 @@ def save_student(
     # Copies, because safetensors refuses tensors that share memory, and contiguous, whatever layout training used.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(state.items())}
     config = describe(built, class_names, crop_pct, interpolation)
-    _write(folder / CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
-    return _write(folder / WEIGHTS, save(tensors, {"format": "pt"}))
+    write_whole(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    write_whole(folder / WEIGHTS, save(tensors, {"format": "pt"}))
+    return folder / WEIGHTS
 
 
 def describe(built: Built, class_names: Sequence[str], crop_pct: float, interpolation: str) -> dict[str, Any]:
@@ -93,13 +97,3 @@ def how_to_open(built: Built, folder: str | Path) -> str:
         )
     first = f"import {built.import_first}; " if built.import_first else ""
     return f'{first}timm.create_model("local-dir:{folder}", pretrained=True)'
-
-
-def _write(path: Path, content: bytes) -> Path:
-    aside = path.with_name(path.name + ".partial")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-    return path

@@ -29,7 +29,7 @@ class Engine:
         self.calls: list[dict[str, Any]] = []
         self.error: BaseException | None = None
 
-    def __call__(self, recipe: Any, **given: Any) -> Engine:
+    def __call__(self, recipe: Any = None, **given: Any) -> Engine:
         self.calls.append({"recipe": recipe, **given})
         print("a library talks")
         given["reporter"].note("a note")
@@ -84,7 +84,7 @@ def test_every_flag_reaches_its_key(kdtool: Kdtool, engine: Engine, tmp_path: Pa
 def test_nothing_given_is_the_default_recipe(kdtool: Kdtool, engine: Engine) -> None:
     assert kdtool("run").code == 0
     assert engine.recipe == recipes.load()
-    assert (engine.calls[0]["resume"], engine.calls[0]["dry_run"]) == (None, False)
+    assert (engine.calls[0].get("resume"), engine.calls[0]["dry_run"]) == (None, False)
 
 
 def test_recipe_flags_and_overrides_together(kdtool: Kdtool, engine: Engine, tmp_path: Path) -> None:
@@ -98,14 +98,17 @@ def test_recipe_flags_and_overrides_together(kdtool: Kdtool, engine: Engine, tmp
 
 
 def test_resume_leaves_the_recipe_to_the_folder(kdtool: Kdtool, engine: Engine) -> None:
-    assert kdtool("run", "--resume", "runs/x").code == 0
-    assert engine.calls[0]["recipe"] is None
-    assert engine.calls[0]["resume"] == "runs/x"
+    assert kdtool("run", "--resume", "runs/x", "--epochs", "3", "optim.lr=1").code == 0
+    called = engine.calls[0]
+    assert called["recipe"] is None
+    assert (called["resume"], called["flags"], called["overrides"]) == ("runs/x", {"train.epochs": 3}, ["optim.lr=1"])
+    assert not called["accept_changes"]
+    assert kdtool("run", "--resume", "runs/x", "--accept-changes").code == 0
+    assert engine.calls[1]["accept_changes"]
+    assert kdtool("run", "--accept-changes").code == 2
 
 
-@pytest.mark.parametrize(
-    "more", [["--epochs", "3"], ["recipe.yaml"], ["train.epochs=3"], ["--baseline"], ["--dry-run"], ["--teacher", "a"]]
-)
+@pytest.mark.parametrize("more", [["recipe.yaml"], ["--dry-run"]])
 def test_resume_refuses_what_would_change_the_run(kdtool: Kdtool, engine: Engine, more: list[str]) -> None:
     answer = kdtool("run", "--resume", "runs/x", *more)
     assert answer.code == 2
