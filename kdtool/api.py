@@ -16,6 +16,7 @@ from kdtool.engine.precision import pick_device
 from kdtool.engine.processes import from_main, is_main, joined, local_rank
 from kdtool.engine.signals import StopRequest
 from kdtool.environment import as_recorded
+from kdtool.outcome import describe
 from kdtool.report.events import Reporter
 from kdtool.runfolder import RECIPE, RESULT, Resumed, choose_folder, claimed, held, open_for_resume, write_recipe
 from kdtool.runner import Run
@@ -81,7 +82,7 @@ def run(
         return _go_on(folder, found, reporter)
     checked = _read(recipe, reporter)
     if dry_run:
-        return Result(None, Run(checked, reporter).describe())
+        return Result(None, describe(Run(checked, reporter)))
     if _restarted(checked):
         named = dict(recipes.own_code(checked))
         return run(reporter=reporter, resume=checked.out, flags=named)

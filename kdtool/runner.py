@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
-from kdtool import __version__, registry
 from kdtool import recipe as recipes
+from kdtool import registry
 from kdtool.cache.open import CachedTeacher, Context, open_or_build
 from kdtool.cache.replay import Replayed
 from kdtool.data import unreadable
@@ -23,21 +22,18 @@ from kdtool.data.loader import Loader, make_loader
 from kdtool.data.sources import DataSet, Split, default_image_size, open_data, thin
 from kdtool.data.stream_loader import StreamLoader, make_stream_loader
 from kdtool.disk import write_whole
-from kdtool.engine.evaluate import predict
 from kdtool.engine.job import Fitted, Job, Replay
 from kdtool.engine.optim import build_optimizer
 from kdtool.engine.plan import plan_stages
-from kdtool.engine.precision import Precision, flush_denormals, pick_device
-from kdtool.engine.processes import from_main, is_main, local_rank, rank, wait_for_all, world_size
+from kdtool.engine.precision import flush_denormals, pick_device
+from kdtool.engine.processes import is_main, local_rank, rank, wait_for_all, world_size
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
 from kdtool.errors import InputError
 from kdtool.method import Method
 from kdtool.models.backbone import Backbone
-from kdtool.models.build import Built
-from kdtool.models.measure import macs, parameters
-from kdtool.models.save import how_to_open, save_student
 from kdtool.networks import Networks, build_student, build_teachers, make_method, settle_rates, tap_networks
+from kdtool.outcome import outcome
 from kdtool.report.events import Reporter
 from kdtool.resuming import training_key
 from kdtool.runfolder import RESULT, resume_command
@@ -126,49 +122,20 @@ class Run:
     def _train_loader(self) -> Loader | StreamLoader:
         cfg, networks = self.recipe.train, self.networks
         if cfg.steps is None:
-            return self._loader(self.train_split, train=True)
+            return self.loader(self.train_split, train=True)
         return make_stream_loader(
             self.data, self.recipe.data, self.image_size, (networks.mean, networks.std), cfg.batch_size, cfg.seed,
             self.device, steps=-(-cfg.steps // cfg.epochs), channels_last=cfg.channels_last,
             part=(rank(), world_size()),
         )  # fmt: skip
 
-    def _loader(self, split: Split, train: bool) -> Loader:
+    def loader(self, split: Split, train: bool) -> Loader:
         cfg, networks = self.recipe.train, self.networks
         norm = (networks.mean, networks.std)
         return make_loader(
             self.data, split, self.recipe.data, self.image_size, norm, cfg.batch_size, cfg.seed, self.device, train,
             channels_last=cfg.channels_last, part=(rank(), world_size()),
         )  # fmt: skip
-
-    # --- what a dry run shows -------------------------------------------------------------------------------------
-
-    def describe(self) -> dict[str, Any]:
-        """Return what a dry run shows: the resolved recipe, tap shapes, stages, parameters and MACs."""
-        networks = self.networks
-        return {
-            "dry_run": True,
-            "recipe": recipes.to_dict(self.recipe),
-            "image_size": self.image_size,
-            "classes": self.task.num_classes,
-            "taps": {"student": networks.shapes[0], "teachers": networks.shapes[1]},
-            "stages": [
-                {
-                    "name": planned.stage.name,
-                    "epochs": planned.epochs,
-                    "steps": planned.epochs * self.train_loader.steps,
-                    "trains": list(planned.stage.trains),
-                    "task_weight": planned.stage.task_weight,
-                }
-                for planned in self.stages
-            ],
-            "models": [
-                *(_about("teacher", built) for built in networks.teachers),
-                _about("student", networks.student),
-                *([{"role": "method", "name": self.recipe.method, "params": parameters(self.method), "macs": None}]
-                  if self.method is not None else []),
-            ],
-        }  # fmt: skip
 
     # --- the run --------------------------------------------------------------------------------------------------
 
@@ -186,7 +153,7 @@ class Run:
             self._compare_with_baseline(teacher_val, baseline.best["val"]["top1"])
         fitted = self._train_student(stop, replay)
         self._tell_unreadable()
-        result = self._result(fitted, baseline)
+        result = outcome(self, fitted, baseline)
         result["seconds"]["total"] = round(time.monotonic() - began, 1)
         if is_main():
             write_whole(self.folder / RESULT, json.dumps(result, indent=2) + "\n")
@@ -253,7 +220,7 @@ class Run:
             train, where = self.data.train, "training"
             drawn = np.random.Generator(np.random.Philox(0)).permutation(len(train))[:CHECK_SAMPLES]
             val = train.take(np.sort(drawn))
-        batches, found = self._loader(val, train=False), []
+        batches, found = self.loader(val, train=False), []
         for section, built, net in zip(
             self.recipe.teacher, self.networks.teachers, self.networks.teacher_nets, strict=True
         ):
@@ -329,76 +296,4 @@ class Run:
 
     @cached_property
     def _val_loader(self) -> Loader | None:
-        return self._loader(self.data.val, train=False) if self.data.val is not None else None
-
-    # --- the end --------------------------------------------------------------------------------------------------
-
-    def _result(self, fitted: Fitted, baseline: Fitted | None) -> dict[str, Any]:
-        """Save the student, look at the test split for the only time, and return what ``result.json`` holds."""
-        assert self.folder is not None
-        recipe, networks = self.recipe, self.networks
-        shipped = dataclasses.replace(networks.student, mean=networks.mean, std=networks.std)
-        place = self.folder / "student"
-        if is_main():
-            save_student(place, shipped, fitted.state, self.data.class_names, recipe.data.eval_crop)
-        size = from_main((place / "model.safetensors").stat().st_size if is_main() else None)
-        test = self._loader(self.data.test, train=False)
-        student = self._test(networks.student_net, fitted.state, test)
-        alone = self._test(networks.student_net, baseline.state, test) if baseline is not None else None
-        teachers = [self._test(net, None, test) for net in networks.teacher_nets]
-        about = [_about("teacher", built) for built in networks.teachers]
-        return {
-            "kdtool": __version__,
-            "method": recipe.method,
-            "folder": str(self.folder),
-            "data": {"name": self.data.name, "classes": self.task.num_classes, "train": self.train_size,
-                     "val": len(self.data.val.labels) if self.data.val is not None else 0,
-                     "test": len(self.data.test.labels), "image_size": self.image_size},
-            "student": {**_about("student", networks.student), "bytes": size,
-                        "open_with": how_to_open(shipped, place)},
-            "teacher": _one_or_list([{**each, "bytes": _bytes(built.module)}
-                                     for each, built in zip(about, networks.teachers, strict=True)]),
-            "test": {"student": student, "teacher": _one_or_list(teachers), "baseline": alone},
-            "gain_points": round(100 * (student["top1"] - alone["top1"]), 4) if alone is not None else None,
-            "epochs": {"best": fitted.best, "last": fitted.last,
-                       "selected": recipe.train.select if fitted.best["val"] else "last"},
-            "steps": fitted.steps,
-            "chain": self.chain,
-            "seed": recipe.train.seed,
-            "device": str(self.device),
-            "threads": torch.get_num_threads(),
-            "processes": world_size(),
-            "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
-        }  # fmt: skip
-
-    def _test(self, network: nn.Module, state: dict[str, Tensor] | None, test: Loader) -> dict[str, Any]:
-        # fp32 whatever the training's precision: what is reported is what a plain timm user gets.
-        plain = network.to(self.device, torch.float32)
-        if state is not None:
-            module: Any = plain.module
-            module.load_state_dict(state)
-        logits, labels = predict(plain, test, Precision("fp32", self.device))
-        return self.task.metrics(logits, labels)
-
-
-def _about(role: str, built: Built) -> dict[str, Any]:
-    return {
-        "role": role,
-        "name": built.name,
-        "weights": built.origin,
-        "params": parameters(built.module),
-        "macs": macs(built.module, built.image_size),
-        "image_size": built.image_size,
-    }
-
-
-def _bytes(module: nn.Module) -> int:
-    """Return what the network's weights take as a file."""
-    from safetensors.torch import save
-
-    return len(save({name: tensor.contiguous().clone() for name, tensor in module.state_dict().items()}))
-
-
-def _one_or_list(items: list[Any]) -> Any:
-    """A single teacher is shown as itself, several as a list, none as None."""
-    return (items[0] if len(items) == 1 else items) if items else None
+        return self.loader(self.data.val, train=False) if self.data.val is not None else None
