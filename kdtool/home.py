@@ -70,3 +70,18 @@ def sole_lock(path: Path, what: str) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         lock.release()
+
+
+def is_held(path: Path) -> bool:
+    """Tell whether a process holds the lock file ``path``."""
+    if not path.is_file():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:  # not ours to lock
+        return False
+    lock.release()
+    return False

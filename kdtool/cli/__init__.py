@@ -15,8 +15,12 @@ from kdtool.errors import KdtoolError, from_os
 
 _COMMANDS = {
     "run": ("kdtool.cli.run", "Distil a student from a teacher."),
+    "compare": ("kdtool.cli.compare", "Compare methods over students and seeds, paired."),
     "eval": ("kdtool.cli.eval", "Measure a run, a model or an exported file on data."),
     "profile": ("kdtool.cli.profile", "Measure size, memory and speed of networks on this machine."),
+    "runs": ("kdtool.cli.runs", "List runs with their state and result."),
+    "recipes": ("kdtool.cli.recipes", "List and copy the recipes that kdtool ships."),
+    "export": ("kdtool.cli.export", "Write a student as a torch.export program or as ONNX, checked."),
     "list-methods": ("kdtool.cli.list_methods", "List the installed distillation methods."),
     "show": ("kdtool.cli.show", "Show a method's paper, equation and options."),
     "check": ("kdtool.cli.check", "Check that an installed method keeps the contract."),
@@ -24,6 +28,7 @@ _COMMANDS = {
     "bench": ("kdtool.cli.bench", "Measure what a step costs on this machine."),
     "doctor": ("kdtool.cli.doctor", "Look for what would keep kdtool from working here."),
     "new-method": ("kdtool.cli.new_method", "Write the package of a new method."),
+    "completion": ("kdtool.cli.completion", "Print the script that completes kdtool's words in your shell."),
 }
 
 _EPILOG = """\b

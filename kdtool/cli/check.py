@@ -8,11 +8,11 @@ import sys
 
 import click
 
-from kdtool.cli import options
+from kdtool.cli import complete, options
 
 
 @click.command("check", short_help="Check that an installed method keeps the contract.")
-@click.argument("method")
+@click.argument("method", shell_complete=complete.methods)
 @click.option("--slow", is_flag=True, help="Also run the checks that take minutes.")
 @options.json
 @options.debug

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from kdtool.cli import options
+from kdtool.cli import complete, options
 from kdtool.errors import InputError
 
 _FLAGS = {
@@ -36,15 +37,23 @@ _FLAGS = {
 """The recipe key behind each flag."""
 
 
+_model = partial(click.option, metavar="MODEL", shell_complete=complete.models)
+
+
 @click.command("run", short_help="Distil a student from a teacher.")
-@click.argument("arguments", nargs=-1, metavar="[RECIPE.yaml] [KEY=VALUE]...")
-@click.option("--method", metavar="NAME", help="Distillation method, several joined by +, or none.")
-@click.option("--teacher", multiple=True, metavar="MODEL", help="Teacher; repeat for several.  [default: resnet50]")
-@click.option("--student", metavar="MODEL", help="Student.  [default: mobilenetv3]")
+@click.argument("arguments", nargs=-1, metavar="[RECIPE.yaml] [KEY=VALUE]...", shell_complete=complete.recipes)
+@click.option(
+    "--method",
+    metavar="NAME",
+    shell_complete=complete.methods,
+    help="Distillation method, several joined by +, or none.",
+)
+@_model("--teacher", multiple=True, help="Teacher; repeat for several.  [default: resnet50]")
+@_model("--student", help="Student.  [default: mobilenetv3]")
 @click.option("--data", metavar="NAME|FOLDER", help="Data set: digits, a folder, or a name that timm knows.")
 @click.option("--teacher-weights", multiple=True, metavar="W", help="Once for each --teacher, in the same order.")
 @click.option("--student-weights", metavar="W", help="auto, pretrained, scratch, or a file of weights.")
-@click.option("--assistant", multiple=True, metavar="MODEL", help="Model between teacher and student; repeatable.")
+@_model("--assistant", multiple=True, help="Model between teacher and student; repeatable.")
 @click.option("--generations", type=int, metavar="N", help="Students in a row, each taught by the one before.")
 @click.option("--epochs", type=int, metavar="N", help="Epochs of the student.")
 @click.option("--batch-size", type=int, metavar="N", help="Samples in a batch.")

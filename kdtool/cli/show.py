@@ -7,11 +7,11 @@ import sys
 
 import click
 
-from kdtool.cli import options
+from kdtool.cli import complete, options
 
 
 @click.command("show", short_help="Show a method's paper, equation and options.")
-@click.argument("method")
+@click.argument("method", shell_complete=complete.methods)
 @options.json
 @options.debug
 def command(method: str, as_json: bool) -> None:

@@ -1,0 +1,77 @@
+"""What the shell offers after a Tab: methods, models, recipes. Nothing here imports torch or timm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib.metadata import entry_points, version
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
+
+
+def methods(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer methods; after a + the next part of a composition."""
+    from kdtool import registry
+
+    before, plus, part = incomplete.rpartition("+")
+    taken = before.split("+")
+    known = registry.names() if plus else [*registry.names(), registry.NONE]
+    return [CompletionItem(f"{before}{plus}{name}") for name in known if name.startswith(part) and name not in taken]
+
+
+def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer timm's models, those of plugins and families' names; files and folders, too."""
+    return _offer(model_names(), incomplete)
+
+
+def recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer shipped recipes, and files."""
+    from kdtool.recipe_file import shipped_names
+
+    return _offer(shipped_names(), incomplete)
+
+
+def model_names() -> list[str]:
+    """Return the kept list of models; before ``keep_model_names`` made it, families' names alone."""
+    from kdtool.models.names import USUAL_MEMBER
+
+    try:
+        return [*USUAL_MEMBER, *_kept().read_text(encoding="utf-8").splitlines()[1:]]
+    except (OSError, ValueError):
+        return list(USUAL_MEMBER)
+
+
+def keep_model_names() -> None:
+    """Keep the names of timm's and plugins' models where the shell finds them without the seconds that importing takes.
+
+    Nothing is done where the list was made with the versions that are installed now.
+    """
+    from kdtool.models.names import GROUP
+
+    packages = {entry.dist.name for entry in entry_points(group=GROUP) if entry.dist is not None}
+    versions = " ".join(f"{name}=={version(name)}" for name in sorted({"timm", *packages}))
+    with suppress(OSError, ValueError):
+        if _kept().read_text(encoding="utf-8").startswith(versions + "\n"):
+            return
+    import timm
+
+    from kdtool.disk import write_whole
+    from kdtool.models.names import register_extra
+
+    register_extra()
+    _kept().parent.mkdir(parents=True, exist_ok=True)
+    write_whole(_kept(), "\n".join([versions, *timm.list_models()]) + "\n")
+
+
+def _kept() -> Path:
+    from kdtool.home import home
+
+    return home() / "models.txt"
+
+
+def _offer(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    # Where no name fits, the shell offers files.
+    return found or [CompletionItem(incomplete, type="file")]

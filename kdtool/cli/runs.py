@@ -1,0 +1,33 @@
+"""``kdtool runs``."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from kdtool.cli import options
+
+
+@click.command("runs", short_help="List runs with their state and result.")
+@click.argument("folder", default="runs", type=click.Path())
+@options.json
+@options.debug
+def command(folder: str, as_json: bool) -> None:
+    """List the runs in FOLDER (default: runs), newest first: running, stopped, failed or finished, and what came out.
+
+    \b
+    Examples:
+      kdtool runs
+      kdtool runs studies/ --json | jq -r '.[] | select(.state == "stopped") | .resume'
+    """
+    from kdtool.run_list import list_runs
+
+    found = list_runs(folder)
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    from kdtool.report.runs import show
+
+    show(found, sys.stdout)
