@@ -17,23 +17,28 @@ _HOME = {
     "kdtool.method": ("Batch", "Layer", "Method", "Out", "Setup", "Stage", "Taps"),
     "kdtool.options": ("option",),
     "kdtool.api": ("Result", "run"),
+    "kdtool.comparison.compare": ("Comparison", "compare"),
     "kdtool.evaluation.evaluate": ("evaluate",),
     "kdtool.profiling.profile": ("profile",),
+    "kdtool.ship.export": ("export",),
     "kdtool.health": ("doctor",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 if TYPE_CHECKING:
     from kdtool.api import Result, run
+    from kdtool.comparison.compare import Comparison, compare
     from kdtool.evaluation.evaluate import evaluate
     from kdtool.health import doctor
     from kdtool.method import Batch, Layer, Method, Out, Setup, Stage, Taps
     from kdtool.options import option
     from kdtool.profiling.profile import profile
+    from kdtool.ship.export import export
 
 __all__ = [
     "API",
     "Batch",
+    "Comparison",
     "Layer",
     "Method",
     "Out",
@@ -41,8 +46,10 @@ __all__ = [
     "Setup",
     "Stage",
     "Taps",
+    "compare",
     "doctor",
     "evaluate",
+    "export",
     "option",
     "profile",
     "run",

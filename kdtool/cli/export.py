@@ -1,0 +1,70 @@
+"""``kdtool export``."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from kdtool.cli import options
+
+
+@click.command("export", short_help="Write a student as a torch.export program or as ONNX, checked.")
+@click.argument("target", metavar="RUN")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option(
+    "--to",
+    default="program,onnx",
+    show_default=True,
+    metavar="A,B",
+    help="program, onnx, onnx-fp16, onnx-int8, torchao-int8.",
+)
+@click.option("--out", metavar="FOLDER", help="Where to write.  [default: export in the run's folder]")
+@click.option("--data", metavar="NAME|FOLDER", help="Data to compare on.  [default: the run's own]")
+@click.option("--weights", metavar="FILE", default="auto", help="Weights of a model that is given by name.")
+@click.option("--tolerance", type=float, metavar="POINTS", help="Top-1 that fp16 (0.5) and int8 (2) may lose.")
+@click.option("--push-to-hub", metavar="OWNER/NAME", help="Upload student and exports to the Hugging Face hub.")
+@options.json
+@options.debug
+def command(
+    target: str,
+    overrides: tuple[str, ...],
+    to: str,
+    out: str | None,
+    data: str | None,
+    weights: str,
+    tolerance: float | None,
+    push_to_hub: str | None,
+    as_json: bool,
+) -> None:
+    """Write the student of RUN in formats that run without kdtool.
+
+    Each file is loaded back, compared with the student on the test split, timed, and removed again (exit code 3) where
+    it differs by more than it may. Preprocessing and class names travel inside. int8 is calibrated on training images,
+    its setting chosen on the validation split.
+
+    \b
+    Examples:
+      kdtool export runs/resnet50-mobilenetv3-kd-1
+      kdtool export runs/resnet50-mobilenetv3-kd-1 --to onnx,onnx-int8 --tolerance 1 --push-to-hub me/my-student
+    """
+    from kdtool.report.export import show
+    from kdtool.ship.export import export
+
+    with options.guarded_stdout(as_json):
+        found = export(
+            target,
+            [name.strip() for name in to.split(",") if name.strip()],
+            out=out,
+            data=data,
+            weights=weights,
+            tolerance=tolerance,
+            push_to_hub=push_to_hub,
+            overrides=overrides,
+            say=lambda text: click.echo(text, err=True),
+        )
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        show(found, sys.stdout)
