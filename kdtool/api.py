@@ -18,6 +18,7 @@ from kdtool.engine.signals import StopRequest
 from kdtool.environment import as_recorded
 from kdtool.outcome import describe
 from kdtool.report.events import Reporter
+from kdtool.run_list import failure_noted
 from kdtool.runfolder import RECIPE, RESULT, Resumed, choose_folder, claimed, held, open_for_resume, write_recipe
 from kdtool.runner import Run
 from kdtool.schema import Recipe
@@ -120,6 +121,8 @@ def _go_on(folder: Path, found: Resumed, reporter: Reporter) -> Result:
             if is_main():
                 write_recipe(folder, recipe)
                 resuming.record(folder, recipe)
+        elif is_main() and not (folder / resuming.FILE).exists():
+            resuming.record(folder, recipe)  # killed before it was noted
         return _execute(recipe, reporter, folder, stop, accept_changes=bool(found.changes))
 
 
@@ -147,7 +150,8 @@ def _execute(
         first = None
     run = first or Run(last, reporter)
     run.folder, run.chain, run.accept_changes = folder, [str(link.out) for link in early], accept_changes
-    return Result(folder, run.execute(stop))
+    with _only_main(failure_noted(folder)):
+        return Result(folder, run.execute(stop))
 
 
 def _finish(
@@ -163,4 +167,5 @@ def _finish(
         write_recipe(folder, link)
     run = run or Run(link, reporter)
     run.folder, run.resume_folder, run.accept_changes = folder, whole, accept_changes
-    run.execute(stop)
+    with _only_main(failure_noted(folder)):
+        run.execute(stop)

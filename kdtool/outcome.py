@@ -59,6 +59,9 @@ def outcome(run: Run, fitted: Fitted, baseline: Fitted | None) -> dict[str, Any]
     place = run.folder / "student"
     if is_main():
         save_student(place, shipped, fitted.state, run.data.class_names, recipe.data.eval_crop)
+        if baseline is not None:  # so that it can be measured class by class, as the student is
+            alone_place = run.folder / "baseline" / "student"
+            save_student(alone_place, shipped, baseline.state, run.data.class_names, recipe.data.eval_crop)
     size = from_main((place / "model.safetensors").stat().st_size if is_main() else None)
     test = run.loader(run.data.test, train=False)
     student = _test(run, networks.student_net, fitted.state, test)

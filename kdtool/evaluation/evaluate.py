@@ -226,5 +226,7 @@ def _beside(
     return {
         **about(teacher),
         "metrics": _metrics(task, theirs, labels),
+        "calibration": measures.calibration(theirs, labels),
+        "per_class": measures.per_class(theirs, labels, names),
         **measures.agreement(logits, theirs),
     }
