@@ -107,11 +107,13 @@ def resolve(name: str) -> tuple[str, str | None]:
     """
     if name.startswith("hf_hub:"):
         name = "hf-hub:" + name[len("hf_hub:") :]
-    if name.startswith(SOURCES) or is_own_file(name):
+    if is_own_file(name):
+        return name, None
+    register_extra()  # what a folder or the hub holds may be one of those networks
+    if name.startswith(SOURCES):
         return name, None
     import timm
 
-    register_extra()
     base, dot, tag = name.partition(".")
     if timm.is_model(base):
         _check_tag(base, dot, tag)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,14 @@ def test_kdtool_taps_trains_and_saves_it(name: str, tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.equal(opened(images(name)), module.eval()(images(name)))
     assert how_to_open(built, tmp_path).startswith("import kdtool_models; timm.create_model")
+
+
+def test_a_saved_network_opens_where_nothing_named_its_package(tmp_path: Path) -> None:
+    built = build("mlp_30", "scratch", num_classes=10)
+    save_student(tmp_path, built, built.module.state_dict(), [str(digit) for digit in range(10)])
+    code = f"from kdtool.models.build import build; print(build('local-dir:{tmp_path}', num_classes=10).timm_name)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "mlp_30\n"
 
 
 @pytest.mark.parametrize("name", ORIGINAL)
