@@ -15,11 +15,13 @@ from torch import Tensor
 
 from kdtool import Batch, Method, Setup, Taps, option
 from kdtool.errors import InputError
-from kdtool.layers import as_map, common_size, layer_pairs, paired_stages, resize_map, unit_rows
+from kdtool.layers import as_map, common_size, layer_pairs, resize_map, unit_rows
 from kdtool.losses import at_least_fp32
 
 WEIGHT = 1000.0  # of the authors' code
 SMALLEST = 49  # positions of the smallest map it was used with, 7 x 7
+DEPTHS = (0.25, 0.5, 0.75, 1.0)
+ENOUGH_POSITIONS = 16
 
 
 def attention_loss(student_map: Tensor, teacher_map: Tensor, p: float = 2, form: str = "code") -> Tensor:
@@ -81,31 +83,32 @@ class AT(Method):
             "code", "code: mean squared difference, as in the authors' code; paper: half the p-norm of the difference",
             choices=("code", "paper"),
         )  # fmt: skip
-        layers: list[float] = option(
-            [0.25, 0.5, 0.75, 1.0], "relative depths of the layers compared, on both sides; 0 first stage, 1 last",
-            min=0.0, max=1.0,
-        )  # fmt: skip
+        layers: Optional[list[float]] = option(
+            None,
+            "relative depths of the layers compared, on both sides; 0 first stage, 1 last; default: those of 0.25, 0.5, "
+            "0.75 and 1 where the maps share at least 16 positions (fewer say next to nothing of the image), or the one "
+            "where they share most",
+            min=0.0,
+            max=1.0,
+        )
         student_layers: Optional[list[str]] = option(None, "dotted names of the student's layers, instead of depths")
         teacher_layers: Optional[list[str]] = option(None, "dotted names of the teacher's layers, instead of depths")
 
     @classmethod
     def taps(cls, cfg: Any) -> Taps:
-        return layer_pairs("at", cfg.layers, cfg.student_layers, cfg.teacher_layers)
+        depths = cfg.layers or (() if cfg.student_layers or cfg.teacher_layers else DEPTHS)
+        return layer_pairs("at", depths, cfg.student_layers, cfg.teacher_layers)
 
     def __init__(self, cfg: Any, setup: Setup):
         super().__init__(cfg, setup)
-        sizes = [
-            common_size(student, teacher)
-            for shapes in setup.teachers
-            for student, teacher in zip(setup.student["stages"], shapes["stages"], strict=True)
-        ]
-        positions = [height * width for height, width in sizes]
-        if max(positions) < 2:
-            raise InputError(
-                "at compares where maps are active, but none of its pairs of maps shares more than one position: "
-                "choose layers with larger maps (at.layers) or a larger data.image_size."
-            )
-        self.weights = [self._weight(count) for count in positions]
+        chosen = bool(cfg.layers or cfg.student_layers or cfg.teacher_layers)
+        # Of each teacher, the weights of the pairs that are compared.
+        self.weights: list[dict[int, float]] = []
+        for shapes in setup.teachers:
+            sizes = [common_size(*pair) for pair in zip(setup.student["stages"], shapes["stages"], strict=True)]
+            positions = [height * width for height, width in sizes]
+            pairs = _pick(positions, chosen)
+            self.weights.append({pair: self._weight(positions[pair]) for pair in pairs})
 
     def _weight(self, positions: int) -> float:
         if self.cfg.weight is not None:
@@ -114,8 +117,25 @@ class AT(Method):
         return mean if self.cfg.form == "code" else mean / positions
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
+        student = batch.student.taps["stages"]
         losses = [
-            weight * attention_loss(student, teacher, self.cfg.p, self.cfg.form)
-            for weight, (student, teacher) in zip(self.weights, paired_stages(batch), strict=True)
+            weight * attention_loss(student[pair], teacher.taps["stages"][pair], self.cfg.p, self.cfg.form)
+            for weights, teacher in zip(self.weights, batch.teachers, strict=True)
+            for pair, weight in weights.items()
         ]
         return {"attention": sum(losses[1:], losses[0])}
+
+
+def _pick(positions: list[int], chosen: bool) -> list[int]:
+    """Return which of the tapped pairs are compared: all that the user chose, else those that are large enough.
+
+    Raises:
+        InputError: all share one position only. A normalised map of one number is 1.
+    """
+    if max(positions) < 2:
+        raise InputError(
+            "at compares where maps are active, but none of its pairs of maps shares more than one position: "
+            "choose layers with larger maps (at.layers) or a larger data.image_size."
+        )
+    large = [pair for pair, count in enumerate(positions) if chosen or count >= ENOUGH_POSITIONS]
+    return large or [max(range(len(positions)), key=lambda pair: (positions[pair], pair))]

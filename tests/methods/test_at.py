@@ -92,7 +92,7 @@ def build(**options):
 
 @pytest.mark.parametrize("form", ["code", "paper"])
 def test_the_method_weighs_and_sums_layers_and_teachers(form):
-    method, batch = build(form=form)
+    method, batch = build(form=form, layers=[0.5, 1.0])
     stages, want = batch.student.taps["stages"], 0
     for teacher, positions in zip(batch.teachers, ((16, 4), (4, 2)), strict=True):
         for student, feat, count in zip(stages, teacher.taps["stages"], positions, strict=True):
@@ -102,13 +102,23 @@ def test_the_method_weighs_and_sums_layers_and_teachers(form):
     assert list(terms) == ["attention"]
     torch.testing.assert_close(terms["attention"], want)
     assert gradients(method, batch, method.loss) == {"stages.0", "stages.1"}
-    assert build(form=form, weight=3.0)[0].weights == [3.0] * 4
+    assert build(form=form, layers=[0.5, 1.0], weight=3.0)[0].weights == [{0: 3.0, 1: 3.0}] * 2
 
 
 def test_the_default_weight_is_the_authors_on_maps_of_their_size():
     setup = setup_of([(2, 7, 7), (2, 16, 16), (2, 7, 7)], [[(2, 8, 8), (2, 16, 16), (2, 2, 2)]])
-    assert AT(AT.Config(), setup).weights == pytest.approx([1000, 1000, 1000 * 4 / 49])
-    assert AT(AT.Config(form="paper"), setup).weights == pytest.approx([1000 / 49, 1000 / 256, 1000 / 49])
+    names = {"student_layers": ["a", "b", "c"], "teacher_layers": ["d", "e", "f"]}
+    assert AT(AT.Config(**names), setup).weights == [pytest.approx({0: 1000, 1: 1000, 2: 1000 * 4 / 49})]
+    paper = AT(AT.Config(form="paper", **names), setup)
+    assert paper.weights == [pytest.approx({0: 1000 / 49, 1: 1000 / 256, 2: 1000 / 49})]
+
+
+def test_small_maps_are_left_out_unless_chosen_or_there_is_no_other():
+    setup = setup_of([(2, 8, 8), (3, 4, 4), (4, 2, 2), (5, 1, 1)], [[(4, 8, 8), (4, 4, 4), (4, 2, 2), (4, 1, 1)]])
+    assert list(AT(AT.Config(), setup).weights[0]) == [0, 1]
+    assert list(AT(AT.Config(layers=[0.25, 0.5, 0.75, 1.0]), setup).weights[0]) == [0, 1, 2, 3]
+    vit = setup_of([(3, 2, 2)] * 4, [[(6, 3, 3), (6, 2, 2), (6, 2, 2), (6, 2, 2)]])
+    assert list(AT(AT.Config(), vit).weights[0]) == [3]
 
 
 def test_layers_pair_by_depth_or_by_name():
