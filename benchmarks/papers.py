@@ -131,12 +131,11 @@ TABLES = [
 def run(row: Row, seed: int) -> None:
     """Make one run, or go on with it."""
     folder = row.folder(seed)
-    if (folder / "result.json").exists():
-        return
-    begun = (folder / "recipe.yaml").exists()
-    arguments = ["--resume", str(folder)] if begun else [*row.arguments(seed), "--out", str(folder)]
-    print("kdtool run", *arguments, flush=True)
-    subprocess.run([sys.executable, "-m", "kdtool", "run", "--quiet", *arguments], check=True)
+    if not (folder / "result.json").exists():
+        begun = (folder / "recipe.yaml").exists()
+        arguments = ["--resume", str(folder)] if begun else [*row.arguments(seed), "--out", str(folder)]
+        print("kdtool run", *arguments, flush=True)
+        subprocess.run([sys.executable, "-m", "kdtool", "run", "--quiet", *arguments], check=True)
     if row.unseen is not None:
         raised_bias.write(folder, row.unseen)
 
@@ -148,7 +147,8 @@ def finished(row: Row, seed: int) -> dict[str, Any] | None:
         SystemExit: the folder holds a run of another recipe.
     """
     folder = row.folder(seed)
-    if not (folder / "result.json").exists():
+    needed = ["result.json"] if row.unseen is None else ["result.json", "raised.json"]
+    if not all((folder / name).exists() for name in needed):
         return None
     path, *overrides = row.arguments(seed)
     wanted, found = (
