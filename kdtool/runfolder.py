@@ -45,9 +45,14 @@ def choose_folder(recipe: Recipe) -> Path:
     if recipe.out is None:
         return default_folder(recipe, Path("runs"))
     folder = Path(recipe.out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or _in_use(folder)):
         raise _taken(folder)
     return folder
+
+
+def _in_use(folder: Path) -> bool:
+    """Tell whether there is more in a folder than what a run that was killed at its very beginning leaves."""
+    return any(path.name not in (LOCK, f".{RECIPE}.tmp") for path in folder.iterdir())
 
 
 def _taken(folder: Path) -> InputError:
@@ -74,7 +79,7 @@ def claimed(recipe: Recipe) -> Iterator[Path]:
         folder = _make(folder, recipe)
         with held(folder):
             # Looked at again: another run may have come and gone since it was chosen.
-            if any(path.name != LOCK for path in folder.iterdir()):
+            if _in_use(folder):
                 raise _taken(folder)
             write_recipe(folder, recipe)
             write_whole(folder / environment.FILE, json.dumps(environment.current(), indent=2) + "\n")

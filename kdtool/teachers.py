@@ -17,6 +17,7 @@ import torch
 
 from kdtool.data.loader import Loader, make_loader
 from kdtool.data.sources import DataSet, Split
+from kdtool.disk import write_whole
 from kdtool.engine.job import Fitted, Job
 from kdtool.engine.precision import Precision
 from kdtool.engine.processes import from_main, is_main, rank, wait_for_all, world_size
@@ -73,6 +74,8 @@ def prepare(section: Teacher, built: Built, prep: Preparation) -> None:
     with lock if is_main() else nullcontext():
         if from_main((folder / "teacher.json").is_file()):
             say(f"teacher {built.name}: reusing the one trained before ({folder})")
+            if is_main():
+                shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of a run killed at its very end
         else:
             say(f"teacher {built.name}: training it on {prep.data.name} first; it is kept for later runs")
             _train(section, built, prep, folder, key)
@@ -132,10 +135,10 @@ def _train(section: Teacher, built: Built, prep: Preparation, folder: Path, key:
 def _keep(fitted: Fitted, built: Built, prep: Preparation, working: Path, folder: Path, key: str) -> None:
     recipe = prep.recipe
     save_student(working, built, fitted.state, prep.data.class_names, recipe.data.eval_crop)
-    (working / "teacher.json").write_text(json.dumps({"key": key, "best": fitted.best, "last": fitted.last}))
-    shutil.rmtree(working / "checkpoints", ignore_errors=True)
+    write_whole(working / "teacher.json", json.dumps({"key": key, "best": fitted.best, "last": fitted.last}))
     shutil.rmtree(folder, ignore_errors=True)
     working.rename(folder)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # last: until then a killed run goes on from them
 
 
 def _key(section: Teacher, built: Built, recipe: Recipe, data: DataSet) -> str:
