@@ -140,6 +140,6 @@ def test_a_dry_run_only_measures(home: Path) -> None:
 
 def test_several_recipes_are_built_in_one_go(home: Path, tmp_path: Path) -> None:
     for number in range(2):
-        (tmp_path / f"{number}.yaml").write_text(f"method: kd\ndata: {{view_seed: {number}}}\n")
+        (tmp_path / f"{number}.yaml").write_text(f"method: kd\ncache: {{top_k: {number + 1}}}\n")
     build(tmp_path / "0.yaml", tmp_path / "1.yaml")
     assert len(caches(home)) == 2

@@ -80,8 +80,8 @@ def test_verify_knows_an_edited_manifest(home: Path) -> None:
 
 
 def test_prune_removes_the_unfinished_the_unreadable_and_the_unused(home: Path) -> None:
-    for seed in range(4):
-        build("method=kd", f"data.view_seed={seed}")
+    for top_k in range(1, 5):
+        build("method=kd", f"cache.top_k={top_k}")
     fresh, unused, unfinished, unreadable = caches(home)
     age(unused, 31)
     next(unfinished.glob("logits/*.npy")).unlink()
@@ -97,7 +97,7 @@ def test_prune_removes_the_unfinished_the_unreadable_and_the_unused(home: Path) 
     assert caches(home) == [fresh]
     age(fresh, 5)
     assert answer("prune", "--days", 6) == []
-    build("method=kd", f"data.view_seed={json.loads((fresh / MANIFEST).read_text())['decides']['views']['view_seed']}")
+    build("method=kd", f"cache.top_k={json.loads((fresh / MANIFEST).read_text())['decides']['storage']['top_k']}")
     assert answer("prune", "--days", 4) == []  # it was used again
     assert [each["why"] for each in answer("prune", fresh.name)] == ["named"]
     assert not caches(home)
