@@ -1,0 +1,111 @@
+"""``kdtool compare``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from kdtool.cli import options
+from kdtool.errors import InputError, RunError
+
+_FLAGS = {"teacher": "teacher.model", "data": "data.name", "epochs": "train.epochs", "device": "train.device"}
+"""The recipe key behind each flag."""
+
+
+@click.command("compare", short_help="Compare methods over students and seeds, paired.")
+@click.argument("arguments", nargs=-1, metavar="[RECIPE.yaml] [KEY=VALUE]...")
+@click.option("--methods", metavar="A,B|all", help="Methods, several joined by +, or none for hard labels alone.")
+@click.option("--students", metavar="A,B", help="Students.  [default: the recipe's]")
+@click.option("--seeds", type=click.IntRange(1), metavar="N", help="Runs of each, from train.seed on.  [default: 5]")
+@click.option("--teacher", multiple=True, metavar="MODEL", help="Teacher; repeat for several.")
+@click.option("--data", metavar="NAME|FOLDER", help="Data set.")
+@click.option("--epochs", type=int, metavar="N", help="Epochs of the student, in every run.")
+@click.option("--device", metavar="NAME", help="auto, cpu, mps, cuda or cuda:N.")
+@click.option("--teacher-cache", is_flag=True, help="Keep the teacher's outputs once, and replay them in every run.")
+@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Runs at once; cores are shared.  [default: 1]")
+@click.option("--tune", type=click.IntRange(1), metavar="N", help="First search each method's options in N trials.")
+@click.option("--range", "ranges", multiple=True, metavar="KEY=LOW:HIGH", help="Where --tune looks; or KEY=A,B,C.")
+@click.option("--on", type=click.Choice(["ray"]), help="Send the runs to a Ray cluster (RAY_ADDRESS or local).")
+@click.option("--out", metavar="FOLDER", help="The comparison's folder.  [default: runs/compare-N]")
+@click.option("--resume", metavar="FOLDER", help="Go on with the comparison in FOLDER, as it was begun.")
+@options.json
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@options.debug
+def command(
+    arguments: tuple[str, ...],
+    ranges: tuple[str, ...],
+    teacher_cache: bool,
+    resume: str | None,
+    as_json: bool,
+    quiet: bool,
+    **given: Any,
+) -> None:
+    """Compare methods over students and seeds, from one recipe.
+
+    Runs of one seed share the order of the data, the budget of student steps and the student to begin with, so that
+    differences are paired. Every run lies in FOLDER/STUDENT/METHOD/seed-N, the figures in FOLDER/comparison.json. It
+    can be stopped at any moment and resumed; runs that failed are shown, and tried again by --resume.
+
+    \b
+    Examples:
+      kdtool compare --methods none,kd,rkd --seeds 5 --jobs 2 --teacher resnet50 --students mobilenetv3
+      kdtool compare recipe.yaml --methods none,kd,rkd+kd --students resnet18,mobilenetv3 --tune 20 --teacher-cache
+    """
+    given = {name: value for name, value in given.items() if value not in (None, ())}
+    paths, overrides = options.sort_arguments(arguments)
+    if len(paths) > 1:
+        raise InputError(f"one recipe at a time; got {' and '.join(paths)}. An override has the form key=value.")
+    if resume is not None:
+        beside = [*paths, *overrides, *(f"--{name}" for name in given if name not in ("students", "teacher"))]
+        beside += ["--range"] * bool(ranges) + ["--teacher-cache"] * teacher_cache
+        if beside:
+            raise InputError(f"--resume goes on with a comparison as it was begun: leave {', '.join(beside)} out.")
+    elif "methods" not in given:
+        raise InputError("name the methods to compare: --methods none,kd. `kdtool list-methods` shows all; or all.")
+    if ranges and "tune" not in given:
+        raise InputError("--range says where --tune looks: give --tune N, or leave it out.")
+    flags = {key: given[name] for name, key in _FLAGS.items() if name in given}
+    if "teacher" in given:
+        flags["teacher.model"] = list(given["teacher"])
+    if teacher_cache:
+        flags["cache.mode"] = "build"
+    from kdtool.report.compare import choose
+
+    with choose(json=as_json, quiet=quiet) as watcher, options.guarded_stdout(as_json):
+        from kdtool.comparison.compare import compare
+
+        found = compare(
+            paths[0] if paths else None,
+            methods=_names(given.get("methods")),
+            students=_names(given.get("students")),
+            seeds=given.get("seeds", 5),
+            overrides=overrides,
+            flags=flags,
+            jobs=given.get("jobs", 1),
+            tune=given.get("tune", 0),
+            ranges=dict(_range(text) for text in ranges),
+            on=given.get("on", "here"),
+            out=given.get("out"),
+            resume=resume,
+            watcher=watcher,
+        )
+    if as_json:
+        click.echo(json.dumps(found.values, indent=2))
+    if failed := found.values["failed"]:
+        from kdtool.comparison.plan import resume_command
+
+        runs = len(found.values["runs"])
+        raise RunError(f"{failed} of {runs} runs failed. To try them again: {resume_command(found.folder)}")
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in text.split(",")] if text else []
+
+
+def _range(text: str) -> tuple[str, str]:
+    key, equals, values = text.partition("=")
+    if not equals or not values:
+        raise InputError(f"--range {text!r}: expected KEY=LOW:HIGH or KEY=A,B,C.")
+    return key, values

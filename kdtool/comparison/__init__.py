@@ -1,0 +1,1 @@
+"""Methods x students x seeds from one recipe, paired by seed: ``kdtool.compare``."""

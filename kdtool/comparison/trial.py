@@ -1,0 +1,44 @@
+"""A trial of a method's options: trained like a run and measured on the validation split, never on the test split."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from kdtool.comparison.work import TRIAL
+from kdtool.disk import write_whole
+from kdtool.engine.signals import StopRequest
+from kdtool.engine.trainer import fit
+from kdtool.errors import InputError
+from kdtool.report.events import Reporter
+from kdtool.runfolder import held
+from kdtool.runner import Run
+from kdtool.schema import Recipe
+
+
+def trial(recipe: Recipe, folder: Path, reporter: Reporter) -> None:
+    """Train by ``recipe`` and write the selected epoch's accuracy; going on from checkpoints where there are any.
+
+    Raises:
+        InputError: there is no validation split.
+        RunError, Interrupted: as for ``kdtool.run``.
+    """
+    with held(folder), StopRequest() as stop:
+        run = Run(recipe, reporter, folder, resume_folder=folder)
+        if run.data.val is None:
+            raise InputError(no_validation(recipe.data.val_fraction))
+        run.ready_teachers(stop)
+        run.check_teachers()
+        fitted = fit(run.student_job(folder, run.replay(stop)), reporter, stop)
+        best = fitted.best if recipe.train.select == "best" else fitted.last
+        write_whole(folder / TRIAL, json.dumps({"val": best["val"]["top1"], "steps": fitted.steps}) + "\n")
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def no_validation(fraction: float) -> str:
+    """Return why options cannot be searched."""
+    return (
+        f"--tune searches on the validation split, and there is none (data.val_fraction={fraction:g}): "
+        "set data.val_fraction, such as 0.1, or leave --tune out. The test split may not choose options."
+    )
