@@ -17,6 +17,7 @@ _HOME = {
     "kdtool.method": ("Batch", "Layer", "Method", "Out", "Setup", "Stage", "Taps"),
     "kdtool.options": ("option",),
     "kdtool.api": ("Result", "run"),
+    "kdtool.cache.manage": ("build_cache", "list_caches", "prune_caches", "verify_caches"),
     "kdtool.comparison.compare": ("Comparison", "compare"),
     "kdtool.evaluation.evaluate": ("evaluate",),
     "kdtool.profiling.profile": ("profile",),
@@ -27,6 +28,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 if TYPE_CHECKING:
     from kdtool.api import Result, run
+    from kdtool.cache.manage import build_cache, list_caches, prune_caches, verify_caches
     from kdtool.comparison.compare import Comparison, compare
     from kdtool.evaluation.evaluate import evaluate
     from kdtool.health import doctor
@@ -46,13 +48,17 @@ __all__ = [
     "Setup",
     "Stage",
     "Taps",
+    "build_cache",
     "compare",
     "doctor",
     "evaluate",
     "export",
+    "list_caches",
     "option",
     "profile",
+    "prune_caches",
     "run",
+    "verify_caches",
 ]
 
 
