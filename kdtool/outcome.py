@@ -65,6 +65,8 @@ def outcome(run: Run, fitted: Fitted, baseline: Fitted | None) -> dict[str, Any]
     size = from_main((place / "model.safetensors").stat().st_size if is_main() else None)
     test = run.loader(run.data.test, train=False)
     student = _test(run, networks.student_net, fitted.state, test)
+    same = fitted.best["epoch"] == fitted.last["epoch"]
+    last = student if same else _test(run, networks.student_net, fitted.last_state, test)
     alone = _test(run, networks.student_net, baseline.state, test) if baseline is not None else None
     teachers = [_test(run, net, None, test) for net in networks.teacher_nets]
     about = [_about("teacher", built) for built in networks.teachers]
@@ -79,7 +81,7 @@ def outcome(run: Run, fitted: Fitted, baseline: Fitted | None) -> dict[str, Any]
                     "open_with": how_to_open(shipped, place)},
         "teacher": _one_or_list([{**each, "bytes": _bytes(built.module)}
                                  for each, built in zip(about, networks.teachers, strict=True)]),
-        "test": {"student": student, "teacher": _one_or_list(teachers), "baseline": alone},
+        "test": {"student": student, "student_last": last, "teacher": _one_or_list(teachers), "baseline": alone},
         "gain_points": round(100 * (student["top1"] - alone["top1"]), 4) if alone is not None else None,
         "epochs": {"best": fitted.best, "last": fitted.last,
                    "selected": recipe.train.select if fitted.best["val"] else "last"},

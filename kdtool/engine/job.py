@@ -112,12 +112,14 @@ class Fitted:
 
     Attributes:
         state: the selected weights of the plain network (the averaged ones when EMA is on), on the CPU.
+        last_state: those of the last epoch.
         best, last: {"epoch": from 1 over all stages, "val": metrics or None}.
         seconds: time spent training in this process.
         steps: optimizer steps of the student, all stages.
     """
 
     state: dict[str, Tensor]
+    last_state: dict[str, Tensor]
     best: dict[str, Any]
     last: dict[str, Any]
     seconds: float

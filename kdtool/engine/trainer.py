@@ -90,9 +90,11 @@ class _Trainer:
             self.at.move(self.at.stage + 1)
             self.saver.save(self.at, None, None)
         self.stop.check(self.job.resume_command)
-        best = self.at.best or {**self.at.last, "state": weights_of(self._result_network())}
+        last = weights_of(self._result_network())
+        best = self.at.best or {**self.at.last, "state": last}
         return Fitted(
             state=best["state"],
+            last_state=last,
             best={"epoch": best["epoch"], "val": best["val"]},
             last=self.at.last,
             seconds=time.monotonic() - self.began,
