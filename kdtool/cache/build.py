@@ -15,7 +15,7 @@ from torch import Tensor
 from kdtool.cache.part import LOGITS, Part
 from kdtool.cache.store import Place, Store
 from kdtool.data.loader import Loader
-from kdtool.engine.precision import Precision
+from kdtool.engine.precision import Precision, let_tf32
 from kdtool.engine.teaching import FrozenTeachers
 from kdtool.errors import InputError
 from kdtool.method import Out
@@ -37,12 +37,14 @@ class Source:
         precision: of its forward.
         loader: the student's training set, its images as they are trained on.
         layout: memory layout of the weights.
+        tf32: let CUDA multiply in TF32.
     """
 
     network: Adapted
     precision: Precision
     loader: Loader
     layout: torch.memory_format
+    tf32: bool
 
     def build(
         self, store: Store, share: Iterable[tuple[Place, Sequence[Part]]], check: Callable[[], None], say: Any
@@ -55,6 +57,7 @@ class Source:
             check: called after each batch; what it raises ends the work.
             say: told now and then how far it is.
         """
+        let_tf32(self.tf32)
         teacher = FrozenTeachers([self.network], self.precision, self.layout)
         share, spoke, began, done = list(share), time.monotonic(), time.monotonic(), 0
         for number, (place, parts) in enumerate(share):

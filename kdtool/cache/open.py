@@ -119,9 +119,9 @@ class CachedTeacher:
 
     @property
     def source(self) -> Source:
-        run = self.context
-        layout = torch.channels_last if run.recipe.train.channels_last else torch.contiguous_format
-        return Source(self.network, Precision(self.precision, run.device), run.loader, layout)
+        run, train = self.context, self.context.recipe.train
+        layout = torch.channels_last if train.channels_last else torch.contiguous_format
+        return Source(self.network, Precision(self.precision, run.device), run.loader, layout, train.tf32)
 
     # --- as a run asks for it -------------------------------------------------------------------------------------
 
