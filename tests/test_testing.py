@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
 from collections.abc import Callable
@@ -351,6 +352,12 @@ def test_unknown_names_are_refused() -> None:
         parametrize_with_checks({"sound": Sound}, expected_failures={"sond:replay": "a slip"})
     with pytest.raises(InputError, match="no check 'all'"):
         parametrize_with_checks(Sound, checks=["all"])
+
+
+def test_a_script_that_processes_import_again_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)  # as in such a process
+    with pytest.raises(CheckError, match="__main__"):
+        check_method(Sound)
 
 
 def test_declared_failures_become_strict_xfails() -> None:

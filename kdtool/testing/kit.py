@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,11 @@ from kdtool.testing.faults import CheckError
 
 if TYPE_CHECKING:
     import pytest
+
+UNGUARDED = (
+    "a process that the checks start imports the script that runs them, which runs them again: "
+    'put the call under `if __name__ == "__main__":`'
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,10 @@ def run_checks(
 
     Raises:
         InputError: an expected failure of a check that does not exist.
+        CheckError: a script calls this as it is imported, and so would each process that the checks start, in turn.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise CheckError(UNGUARDED)
     expected = dict(expected_failures or {})
     _refuse_unknown(expected)
     bench = Bench(cls, name or cls.__name__)

@@ -64,7 +64,9 @@ class _Workers:
         except (EOFError, OSError):
             self.close()
             if fresh:
-                raise WorkerError("a worker process ended without an answer") from None
+                raise WorkerError(
+                    "a worker process ended without an answer; what it wrote to stderr says why"
+                ) from None
             return self._ask(job)  # they had been idle and left
 
     def _ask(self, job: tuple[Any, ...]) -> Apart:

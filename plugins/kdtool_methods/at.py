@@ -85,9 +85,9 @@ class AT(Method):
         )  # fmt: skip
         layers: Optional[list[float]] = option(
             None,
-            "relative depths of the layers compared, on both sides; 0 first stage, 1 last; default: those of 0.25, 0.5, "
-            "0.75 and 1 where the maps share at least 16 positions (fewer say next to nothing of the image), or the one "
-            "where they share most",
+            "relative depths of the layers compared, on both sides; 0 first stage, 1 last; default: those of 0.25, "
+            "0.5, 0.75 and 1 where the maps share at least 16 positions (fewer say next to nothing of the image), or "
+            "the one where they share most",
             min=0.0,
             max=1.0,
         )
