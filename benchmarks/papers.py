@@ -200,7 +200,7 @@ def measured(runs: list[dict[str, Any]], unit: str) -> str:
 def row_of(row: Row, runs: list[dict[str, Any]], unit: str) -> str:
     """Return a row's line of Markdown."""
     seconds = statistics.mean(run["result"]["seconds"]["total"] for run in runs)
-    how = f"`kdtool run {row.command.format(seed='SEED')}`"
+    how = f"`kdtool run {row.command.format(seed='SEED')} --out runs/{row.name}-SEED`"
     seeds = ", ".join(str(run["result"]["seed"]) for run in runs)
     return f"| {row.what} | {row.paper} | {measured(runs, unit)} | {seeds} | {seconds:.0f} | {how} |"
 
