@@ -80,7 +80,7 @@ def run(
         if found.result is not None:
             reporter.done(found.result)
             return Result(folder, found.result)
-        return _go_on(folder, found, reporter)
+        return _go_on(folder, found, reporter, accept_changes)
     checked = _read(recipe, reporter)
     if dry_run:
         return Result(None, describe(Run(checked, reporter)))
@@ -113,17 +113,15 @@ def _start(recipe: Recipe, reporter: Reporter) -> Result:
             return _execute(recipe, reporter, from_main(claim), stop, run)
 
 
-def _go_on(folder: Path, found: Resumed, reporter: Reporter) -> Result:
-    recipe = found.recipe
+def _go_on(folder: Path, found: Resumed, reporter: Reporter, accept_changes: bool) -> Result:
+    recipe, accept = found.recipe, accept_changes or resuming.accepted(folder)
     with _together(recipe), _only_main(held(folder)), as_recorded(folder, reporter.warn), StopRequest() as stop:
         if found.changes:
             reporter.warn(f"going on with what the run did not begin with: {'; '.join(found.changes)}")
-            if is_main():
-                write_recipe(folder, recipe)
-                resuming.record(folder, recipe)
-        elif is_main() and not (folder / resuming.FILE).exists():
-            resuming.record(folder, recipe)  # killed before it was noted
-        return _execute(recipe, reporter, folder, stop, accept_changes=bool(found.changes))
+        if is_main() and (found.changes or accept_changes or not (folder / resuming.FILE).exists()):
+            write_recipe(folder, recipe)
+            resuming.record(folder, recipe, accept)
+        return _execute(recipe, reporter, folder, stop, accept_changes=accept)
 
 
 def _together(recipe: Recipe) -> AbstractContextManager[None]:

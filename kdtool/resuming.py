@@ -49,10 +49,19 @@ def training_key(phase: str, recipe: Recipe, weights: Sequence[str], images: Seq
     return " ".join(f"{name}={hashlib.sha256(text).hexdigest()}" for name, text in digests.items())
 
 
-def record(folder: Path, recipe: Recipe) -> None:
-    """Note what a run begins with, or goes on with after an accepted change."""
+def record(folder: Path, recipe: Recipe, accepted: bool = False) -> None:
+    """Note what a run begins with, or goes on with after an ``accepted`` change."""
     code = {model: _digest(model) for _, model in recipes.own_code(recipe)}
-    write_whole(folder / FILE, json.dumps({"recipe": deciding(recipe), "code": code}, indent=2) + "\n")
+    begun = {"recipe": deciding(recipe), "code": code, "accepted": accepted}
+    write_whole(folder / FILE, json.dumps(begun, indent=2) + "\n")
+
+
+def accepted(folder: Path) -> bool:
+    """Return whether a change of the run was accepted before: its checkpoints may be of what it was then."""
+    try:
+        return bool(json.loads((folder / FILE).read_text())["accepted"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def changes(folder: Path, recipe: Recipe) -> list[str]:
@@ -70,7 +79,8 @@ def changes(folder: Path, recipe: Recipe) -> list[str]:
     # The same file by another path is no change.
     known = {(digest, model.rpartition(":")[2]) for model, digest in code.items()}
     same = {model for model, digest in digests.items() if (digest, model.rpartition(":")[2]) in known}
-    found = [f"{key}: {_shown(before.get(key))} -> {_shown(now.get(key))}" for key in keys if now.get(key) not in same]
+    keys = [key for key in keys if str(now.get(key)) not in same]
+    found = [f"{key}: {_shown(before.get(key))} -> {_shown(now.get(key))}" for key in keys]
     edited = [model for model in digests if model in code and model not in same]
     return found + [f"the file of {model} was edited" for model in edited]
 

@@ -78,8 +78,8 @@ class Saver:
             reporter.warn(problem)
         if state is None:
             return None
+        self._check_key(str(state.get("key")))
         try:
-            self._check_key(state["key"])
             Progress(**state["progress"])
             for name, part in self.parts.items():
                 part.load_state_dict(state["parts"][name])

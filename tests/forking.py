@@ -1,0 +1,117 @@
+"""Real ``kdtool`` processes at the cost of a fork: a server imports torch once and forks each command.
+
+The server itself computes nothing, so that a fork inherits no thread. What is forked leads a session of its own, and is
+really killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+class Server:
+    """Forks commands; one at a time is waited for."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[str] | None = None
+
+    def _start(self) -> subprocess.Popen[str]:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.forking"],
+            cwd=Path(__file__).resolve().parents[1],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, **request: Any) -> Any:
+        self.process = self.process or self._start()
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def run(self, home: Path, *arguments: object, kill_after: float | None = None) -> int:
+        """Run a command; SIGKILL it after some seconds. Return its exit code, -9 where it was killed.
+
+        What it says is appended to ``home.log``.
+        """
+        pid = self.ask(run=[str(argument) for argument in arguments], home=str(home))
+        if kill_after is not None:
+            time.sleep(kill_after)
+            os.killpg(pid, signal.SIGKILL)  # the zombie of one that ended before keeps its number
+        return int(self.ask(wait=pid))
+
+    def close(self) -> None:
+        if self.process is None:
+            return
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def _serve() -> None:
+    import pkgutil
+    from importlib import import_module
+
+    import sklearn.metrics  # noqa: F401
+    import timm  # noqa: F401
+    import torch
+
+    import kdtool
+    from kdtool import registry
+    from kdtool.cli import cli
+
+    for module in pkgutil.walk_packages(kdtool.__path__, "kdtool."):
+        if not module.name.endswith("__main__"):
+            with contextlib.suppress(ImportError):  # what needs an extra
+                import_module(module.name)
+
+    torch.set_num_threads(1)
+    for entry in registry.entries():
+        entry.load()
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "wait" in request:
+            _, status = os.waitpid(request["wait"], 0)
+            answer = os.waitstatus_to_exitcode(status)
+        else:
+            answer = os.fork()
+            if answer == 0:
+                _become(cli, request)
+            while os.getpgid(answer) != answer:  # killing its group must spare the server
+                time.sleep(0.001)
+        print(json.dumps(answer), flush=True)
+
+
+def _become(cli: Any, request: dict[str, Any]) -> None:
+    os.setsid()
+    os.environ["KDTOOL_HOME"] = request["home"]
+    log = os.open(request["home"] + ".log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for target, source in ((0, null), (1, log), (2, log)):
+        os.dup2(source, target)
+    code = 1
+    try:
+        cli.main(request["run"], prog_name="kdtool")
+    except SystemExit as exited:
+        code = int(exited.code or 0)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    _serve()
