@@ -28,7 +28,7 @@ def list_runs(folder: str | Path = "runs") -> list[dict[str, Any]]:
 
     Returns:
         For each "folder", "state" ("running": a process holds it; "finished"; "failed": "error" says why; "stopped":
-        "resume" goes on), "method", "teacher", "student", "data", "at" (what the last epoch was, None before it),
+        "resume" goes on), "method", "teacher", "student", "data", "last_epoch" (what it was, None before it),
         "top1" and "baseline" (test, shares; None until finished), "gain_points", "seconds" and "changed" (a Unix time).
 
     Raises:
@@ -80,7 +80,7 @@ def _about(run: Path) -> dict[str, Any]:
         "teacher": [_model(each) for each in _listed(recipe.get("teacher"))],
         "student": _model(recipe.get("student")),
         "data": (recipe.get("data") or {}).get("name"),
-        "at": {key: last.get(key) for key in ("phase", "stage", "epoch", "epochs", "val")} if last else None,
+        "last_epoch": {key: last.get(key) for key in ("phase", "stage", "epoch", "epochs", "val")} if last else None,
         "top1": (test.get("student") or {}).get("top1"),
         "baseline": (test.get("baseline") or {}).get("top1"),
         "gain_points": result.get("gain_points"),

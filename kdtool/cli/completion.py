@@ -28,7 +28,7 @@ def command(ctx: click.Context, shell: str, as_json: bool) -> None:
     \b
     Examples:
       kdtool completion bash >> ~/.bashrc
-      eval "$(kdtool completion zsh)"
+      kdtool completion fish | source
     """
     from click.shell_completion import get_completion_class
 

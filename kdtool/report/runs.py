@@ -46,7 +46,7 @@ def show(runs: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
 
 
 def _state(run: Mapping[str, Any]) -> str:
-    at = run["at"]
+    at = run["last_epoch"]
     if run["state"] == "finished" or not at:
         return str(run["state"])
     return f"{run['state']}: {words.clean(at['stage'])} {at['epoch']}/{at['epochs']}"

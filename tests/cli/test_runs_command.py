@@ -54,7 +54,7 @@ def test_states_and_results(kdtool: Kdtool, folder: Path) -> None:
     done, stopped, failed = found[1:]
     assert (done["top1"], done["baseline"], done["gain_points"], done["seconds"]) == (0.9, 0.875, 2.5, 61)
     assert stopped["resume"] == f"kdtool run --resume {folder / 'study/kd/seed-0'}"
-    assert stopped["at"]["epoch"] == 2
+    assert stopped["last_epoch"]["epoch"] == 2
     assert failed["error"] == "the loss is not finite"
     assert (stopped["teacher"], stopped["student"], stopped["method"]) == (["big"], "small", "kd")
     for words in ("running: distill 2/9", "90.00 %", "+2.50", "1:01", "the loss is not finite"):
