@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 STAMP = $(VENV)/.installed
 
-.PHONY: setup demo test test-all test-gpu lint format clean
+.PHONY: setup demo test test-all test-gpu lint audit format clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,11 @@ test-all: lint
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu
 	$(BIN)/kdtool bench --device cuda --teacher resnet32x4 --student resnet8x4 train.compile=default
+
+# Known vulnerabilities in what is installed; asks a public database.
+audit: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[audit]'
+	$(BIN)/pip-audit --local --skip-editable
 
 format: setup
 	$(BIN)/ruff format .

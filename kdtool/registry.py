@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from kdtool.method import Method
 
 GROUP = "kdtool.methods"
+MODELS = "kdtool.models"
+"""Entry-point group of packages that register networks with timm: a module, or a function that registers them."""
 NONE = "none"
 """The name of a run without a method: hard labels only."""
 
@@ -95,7 +97,7 @@ class Entry:
 def entries() -> tuple[Entry, ...]:
     """Return every announced method, usable or not, sorted by name. ``entries.cache_clear()`` looks again."""
     found = [_entry(point) for point in entry_points(group=GROUP)]
-    found = [entry for entry in found if _wanted(entry.distribution)]
+    found = [entry for entry in found if wanted(entry.distribution)]
     count = Counter(entry.name for entry in found)
     found = [_clash(entry, found) if count[entry.name] > 1 else entry for entry in found]
     return tuple(sorted(found, key=lambda entry: (entry.name, entry.distribution)))
@@ -210,7 +212,20 @@ def _clash(entry: Entry, found: Iterable[Entry]) -> Entry:
     return dataclasses.replace(entry, refused=text)
 
 
-def _wanted(distribution: str) -> bool:
+def origins(methods: Iterable[str]) -> list[str]:
+    """Return the distributions, with versions, whose code a run with these methods loads as plugins."""
+    points = [entry.point for entry in entries() if entry.name in set(methods)] + model_points()
+    return sorted({f"{point.dist.name} {point.dist.version}" for point in points if point.dist is not None})
+
+
+def model_points() -> list[EntryPoint]:
+    """Return the entry points of packages that register networks, sorted by name."""
+    found = [point for point in entry_points(group=MODELS) if wanted(point.dist.name if point.dist else "")]
+    return sorted(found, key=lambda point: (point.name, point.value))
+
+
+def wanted(distribution: str) -> bool:
+    """Return whether ``KDTOOL_PLUGINS`` lets this distribution's plugins in."""
     limit = os.environ.get("KDTOOL_PLUGINS")
     if limit is None or _same(distribution, _OWN):
         return True

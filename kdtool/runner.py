@@ -71,6 +71,7 @@ class Run:
         self.device = pick_device(recipe.train.device, local_rank())
         flush_denormals()
         self.methods: dict[str, type[Method]] = {name: registry.get(name) for name in recipes.parts(recipe)}
+        say(f"plugins loaded: {', '.join(registry.origins(self.methods))}")
         self.online = any(method.online for method in self.methods.values())
         self.data: DataSet = open_data(recipe.data, stream=recipe.train.steps is not None)
         self.image_size = recipe.data.image_size or default_image_size(self.data.native_size)

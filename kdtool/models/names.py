@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
 from kdtool.errors import InputError, did_you_mean
+from kdtool.registry import MODELS, model_points
 
-GROUP = "kdtool.models"
-"""Entry-point group of packages that register networks with timm: a module, or a function that registers them."""
+GROUP = MODELS
 
 SOURCES = ("hf-hub:", "local-dir:")
 
@@ -84,7 +83,7 @@ USUAL_MEMBER = {
 def register_extra() -> tuple[str, ...]:
     """Load every package that registers networks, once; return a warning for each one that is broken."""
     warnings = []
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)):
+    for entry in model_points():
         try:
             loaded = entry.load()
             if callable(loaded) and not isinstance(loaded, ModuleType):
