@@ -46,7 +46,7 @@ class OnRay:
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
         # A process a job: memory is measured by it.
         options = {"num_cpus": threads, "num_gpus": gpus, "max_retries": RETRIES, "max_calls": 1}
-        self.remote = ray.remote(**options)(_perform)
+        self.remote = self.ray.remote(**options)(_perform)
         self.environment = {key: value for key, value in os.environ.items() if key.startswith(("KDTOOL_", "HF_"))}
         self.running: dict[Any, Job] = {}
 

@@ -38,10 +38,13 @@ def check(plan: Plan) -> None:
         if key.split(".")[0] not in used:
             raise InputError(f"--range {key}: no compared method is called {key.split('.')[0]!r}.")
     for method in plan.methods:
-        recipe = plan.recipe_of(Cell(plan.students[0], method, plan.seeds[0]))
+        cell = Cell(plan.students[0], method, plan.seeds[0])
+        recipe = plan.recipe_of(cell)
         if recipe.data.val_fraction == 0 or recipe.data.watch_test:
             raise InputError(no_validation(recipe.data.val_fraction))
-        space(recipe, plan.ranges)
+        for each in space(recipe, plan.ranges):
+            for value in each.choices or (each.low, each.high):
+                plan.recipe_of(cell, options={each.key: int(value) if each.whole else value})
 
 
 @dataclass
