@@ -78,7 +78,8 @@ PAIR = f"cifar100/resnet20_from_resnet56.yaml {FAST} {TEN} train.seed={{seed}}"
 TABLES = [
     Table(
         "Hinton et al., 2015, section 3: MNIST",
-        "Test errors of 10,000. Each student has the teacher of its own seed.",
+        "Test errors of 10,000. Each student has the teacher of its own seed. Seconds are of a machine that other work "
+        "shared.",
         "errors",
         [
             Row("teacher 784-1200-1200-10", "67", f"mnist/mlp_1200.yaml {FAST} train.seed={{seed}}", "mnist/mlp_1200"),
@@ -200,9 +201,13 @@ def measured(runs: list[dict[str, Any]], unit: str) -> str:
 def row_of(row: Row, runs: list[dict[str, Any]], unit: str) -> str:
     """Return a row's line of Markdown."""
     seconds = statistics.mean(run["result"]["seconds"]["total"] for run in runs)
-    how = f"`kdtool run {row.command.format(seed='SEED')} --out runs/{row.name}-SEED`"
     seeds = ", ".join(str(run["result"]["seed"]) for run in runs)
-    return f"| {row.what} | {row.paper} | {measured(runs, unit)} | {seeds} | {seconds:.0f} | {how} |"
+    return f"| {row.what} | {row.paper} | {measured(runs, unit)} | {seeds} | {seconds:.0f} |"
+
+
+def command_of(row: Row) -> str:
+    """Return what a row's runs were made with."""
+    return f"kdtool run {row.command.format(seed='SEED')} --out runs/{row.name}-SEED"
 
 
 def machine_of(runs: list[dict[str, Any]]) -> str:
@@ -217,16 +222,18 @@ def machine_of(runs: list[dict[str, Any]]) -> str:
 
 def table_of(table: Table, seeds: int) -> list[str]:
     """Return a table in Markdown, with the rows that have runs."""
-    lines, all_runs = [], []
+    lines, commands, all_runs = [], [], []
     for row in table.rows:
         runs = [found for seed in range(row.seeds or seeds) if (found := finished(row, seed))]
         if runs:
             lines.append(row_of(row, runs, table.unit))
+            commands.append(command_of(row))
             all_runs += runs
     if not lines:
         return []
-    head = ["", f"| run | paper | {table.unit} | seeds | s a run | command |", "| --- | --- | --- | --- | --- | --- |"]
-    return [f"## {table.title}", "", table.text, *head, *lines, "", f"Made on: {machine_of(all_runs)}.", ""]
+    head = ["", f"| run | paper | {table.unit} | seeds | s a run |", "| --- | --- | --- | --- | --- |"]
+    how = ["", f"On: {machine_of(all_runs)}. By, row for row:", "", *(f"    {command}" for command in commands), ""]
+    return [f"## {table.title}", "", table.text, *head, *lines, *how]
 
 
 def main() -> None:

@@ -53,8 +53,8 @@ def test_a_table_is_made_of_its_runs(papers: ModuleType, tmp_path: Path, monkeyp
     text = "\n".join(papers.table_of(papers.Table("T", "about", "errors", [row]), 5))
     assert f"| tiny | 42 | {sum(errors) / 2:.1f} ± " in text
     assert f"({errors[0]}, {errors[1]}); with its bias raised by 3.5: " in text
-    assert "`kdtool run digits/mobilenetv3_from_resnet50_kd.yaml method=none " in text
-    assert re.search(r"Made on: .+, device \w+(:\d)?, \d+ threads?, torch \d", text)
+    assert "    kdtool run digits/mobilenetv3_from_resnet50_kd.yaml method=none " in text
+    assert re.search(r"On: .+, device \w+(:\d)?, \d+ threads?, torch \d", text)
     accuracy = "\n".join(papers.table_of(papers.Table("T", "about", "top-1", [row]), 5))
     mean = f"{sum(top1) / 2:.2f} ± "
     assert accuracy.count(mean) == 2  # after one epoch the last is the best
