@@ -61,7 +61,6 @@ def row(name: str, results: list[dict[str, Any]], alone: list[float]) -> str:
     """Return a method's line of the table; differences are paired by seed."""
     top1 = [100 * result["test"]["student"]["top1"] for result in results]
     steps = {result["steps"] for result in results}
-    seconds = statistics.mean(result["seconds"]["student"] for result in results)
     line = f"| `{name}` | {statistics.mean(top1):.2f} ± {statistics.stdev(top1):.2f} |"
     if name == "none":
         line += " |"
@@ -69,7 +68,7 @@ def row(name: str, results: list[dict[str, Any]], alone: list[float]) -> str:
         gains = [one - other for one, other in zip(top1, alone, strict=True)]
         half = T_975[len(gains) - 1] * statistics.stdev(gains) / math.sqrt(len(gains))
         line += f" {statistics.mean(gains):+.2f} ± {half:.2f} |"
-    return f"{line} {', '.join(map(str, sorted(steps)))} | {seconds:.0f} |"
+    return f"{line} {', '.join(map(str, sorted(steps)))} |"
 
 
 def main() -> None:
@@ -91,8 +90,8 @@ def main() -> None:
             print(name, [round(100 * r["test"]["student"]["top1"], 2) for r in results[name]], flush=True)
     alone = [100 * result["test"]["student"]["top1"] for result in results["none"]]
     lines = [
-        f"| method | top-1, mean ± deviation of {args.seeds} seeds | paired gain over `none`, 95% | steps | s |",
-        "| --- | --- | --- | --- | --- |",
+        f"| method | top-1, mean ± deviation of {args.seeds} seeds | paired gain over `none`, 95% | steps |",
+        "| --- | --- | --- | --- |",
         *(row(name, results[name], alone) for name in names),
     ]
     text = README.read_text()
