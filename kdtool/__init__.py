@@ -22,7 +22,11 @@ _HOME = {
     "kdtool.evaluation.evaluate": ("evaluate",),
     "kdtool.profiling.profile": ("profile",),
     "kdtool.ship.export": ("export",),
+    "kdtool.inspection.inspect": ("inspect",),
     "kdtool.health": ("doctor",),
+    "kdtool.page.report": ("write_report",),
+    "kdtool.run_list": ("list_runs",),
+    "kdtool.shipped": ("copy_recipe", "shipped_recipes"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -32,10 +36,14 @@ if TYPE_CHECKING:
     from kdtool.comparison.compare import Comparison, compare
     from kdtool.evaluation.evaluate import evaluate
     from kdtool.health import doctor
+    from kdtool.inspection.inspect import inspect
     from kdtool.method import Batch, Layer, Method, Out, Setup, Stage, Taps
     from kdtool.options import option
+    from kdtool.page.report import write_report
     from kdtool.profiling.profile import profile
+    from kdtool.run_list import list_runs
     from kdtool.ship.export import export
+    from kdtool.shipped import copy_recipe, shipped_recipes
 
 __all__ = [
     "API",
@@ -50,15 +58,20 @@ __all__ = [
     "Taps",
     "build_cache",
     "compare",
+    "copy_recipe",
     "doctor",
     "evaluate",
     "export",
+    "inspect",
     "list_caches",
+    "list_runs",
     "option",
     "profile",
     "prune_caches",
     "run",
+    "shipped_recipes",
     "verify_caches",
+    "write_report",
 ]
 
 

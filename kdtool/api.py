@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from kdtool.run_list import failure_noted
 from kdtool.runfolder import RECIPE, RESULT, Resumed, choose_folder, claimed, held, open_for_resume, write_recipe
 from kdtool.runner import Run
 from kdtool.schema import Recipe
+from kdtool.track import follow
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,10 @@ def run(
         if found.result is not None:
             reporter.done(found.result)
             return Result(folder, found.result)
+        follow.check(found.recipe.track.to)
         return _go_on(folder, found, reporter, accept_changes)
     checked = _read(recipe, reporter)
+    follow.check(checked.track.to)
     if dry_run:
         return Result(None, describe(Run(checked, reporter)))
     if _restarted(checked):
@@ -148,7 +151,7 @@ def _execute(
         first = None
     run = first or Run(last, reporter)
     run.folder, run.chain, run.accept_changes = folder, [str(link.out) for link in early], accept_changes
-    with _only_main(failure_noted(folder)):
+    with _followed(run):
         return Result(folder, run.execute(stop))
 
 
@@ -165,5 +168,21 @@ def _finish(
         write_recipe(folder, link)
     run = run or Run(link, reporter)
     run.folder, run.resume_folder, run.accept_changes = folder, whole, accept_changes
-    with _only_main(failure_noted(folder)):
+    with _followed(run):
         run.execute(stop)
+
+
+@contextmanager
+def _followed(run: Run) -> Iterator[None]:
+    """Tell the trackers that the recipe names, and note a failure; of several processes one does."""
+    if not is_main():
+        yield
+        return
+    assert run.folder is not None
+    track, config = run.recipe.track, recipes.to_dict(run.recipe)
+    with (
+        failure_noted(run.folder),
+        follow.following(track.to, track.project, run.folder, config, run.reporter) as reporter,
+    ):
+        run.reporter = reporter
+        yield

@@ -20,7 +20,7 @@ FILE = "begun.json"
 
 FREE = (
     *("out", "checkpoint", "data.workers", "data.memory_budget_gb", "data.download", "data.max_bad", "cache.jobs"),
-    *("train.log_every", "train.auto_batch", "train.on_nonfinite", "train.max_skipped"),
+    *("train.log_every", "train.auto_batch", "train.on_nonfinite", "train.max_skipped", "track"),
 )
 """Keys that may differ: they say where, how fast and how patiently, not what."""
 

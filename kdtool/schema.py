@@ -204,6 +204,14 @@ class Cache:
 
 
 @dataclass
+class Track:
+    """Who is told of the run beside metrics.jsonl; each needs the extra of its name."""
+
+    to: list[str] = option([], "tensorboard, wandb, mlflow", choices=("tensorboard", "wandb", "mlflow"))
+    project: str = option("kdtool", "what wandb and mlflow file the run under")
+
+
+@dataclass
 class Recipe:
     """A whole run. ``options`` holds the sections named after methods, each of its method's ``Config`` type."""
 
@@ -221,8 +229,9 @@ class Recipe:
     parallel: Parallel = option(Parallel, "several processes")
     checkpoint: Checkpoint = option(Checkpoint, "what is saved while training")
     cache: Cache = option(Cache, "teachers' outputs, kept for later runs")
+    track: Track = option(Track, "who is told of the run beside metrics.jsonl")
     options: dict[str, Any] = option(dict, "each method's options, under the method's name")
 
 
-RESERVED = ("eval", "export", "compare", "track")
+RESERVED = ("eval", "export", "compare")
 """Section names kept for later; like the sections above, no method may be called so."""

@@ -33,6 +33,7 @@ _FLAGS = {
     "out": "out",
     "baseline": "baseline",
     "auto_batch": "train.auto_batch",
+    "track": "track.to",
 }
 """The recipe key behind each flag."""
 
@@ -70,6 +71,7 @@ _model = partial(click.option, metavar="MODEL", shell_complete=complete.models)
 @click.option("--accept-changes", is_flag=True, help="With --resume: go on though its recipe was changed.")
 @click.option("--baseline", is_flag=True, default=None, help="Also train the student alone, on the same budget.")
 @click.option("--auto-batch", is_flag=True, default=None, help="Where memory runs out, split the batch and go on.")
+@click.option("--track", multiple=True, metavar="NAME", help="tensorboard, wandb or mlflow; repeatable.")
 @click.option("--dry-run", is_flag=True, help="Print recipe, tap shapes and parameter counts; train nothing.")
 @options.json
 @click.option("--quiet", is_flag=True, help="Only warnings and the final table.")

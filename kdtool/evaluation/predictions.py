@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -96,10 +96,15 @@ class Examined:
 
     def logits(self, network: nn.Module, how: Preprocessing, corruption: Corruption | None = None) -> Tensor:
         """Return (N, K) logits in fp32 (fp64 where they are), on the CPU."""
-        views, found = EvaluationViews(self.cfg, how, self.data, corruption), []
         network = network.to(self.device, torch.float32)
+        each = [predict(network, batches, Precision("fp32", self.device)) for batches in self.batches(how, corruption)]
+        return torch.cat([logits for logits, _ in each])
+
+    def batches(self, how: Preprocessing, corruption: Corruption | None = None) -> Iterator[Loader]:
+        """Yield each split in batches, as a network of that preprocessing wants it."""
+        views = EvaluationViews(self.cfg, how, self.data, corruption)
         for split in self.splits.values():
-            batches = Loader(
+            yield Loader(
                 split,
                 views,
                 self.batch_size,
@@ -112,8 +117,6 @@ class Examined:
                 drop_last=False,
                 channels_last=self.channels_last,
             )
-            found.append(predict(network, batches, Precision("fp32", self.device))[0])
-        return torch.cat(found)
 
 
 def choose(data: DataSet, name: str) -> dict[str, Split]:

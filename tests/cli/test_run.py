@@ -184,7 +184,8 @@ BAD_RECIPES: list[tuple[list[str], str]] = [
     (["--data", ""], "data.name is empty"),
     (["--teacher", ""], "teacher.0.model is empty"),
     (["--teacher", "a", "--teacher-weights", "b", "--teacher-weights", "c"], "2 times for 1 teachers"),
-    (["track.project=x"], "reserved"),
+    (["export.x=1"], "reserved"),
+    (["--track", "tensorbord"], "Did you mean 'tensorboard'"),
 ]
 
 

@@ -1,0 +1,1 @@
+"""A report: one self-contained page on runs and comparisons, that opens without a network."""

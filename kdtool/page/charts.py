@@ -1,0 +1,230 @@
+"""Plotly figures as plain data: {"data": traces, "layout": ..., "height": pixels}. The page's script adds the theme.
+
+Names that users gave are escaped: plotly reads markup in text.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Figure = dict[str, Any]
+
+COLOURS = {"teacher": "#a371f7", "student": "#2f81f7", "baseline": "#8b949e"}
+_CYCLE = ("#2f81f7", "#e3724d", "#2da44e", "#a371f7", "#d29922", "#db61a2", "#1b9e9e", "#8b949e", "#bf5b17", "#666633")
+MANY_CLASSES = 40
+"""With more, a chart shows the classes that changed most, or are confused most."""
+
+
+def _figure(traces: Sequence[Mapping[str, Any]], height: int = 320, **layout: Any) -> Figure:
+    return {"data": [dict(trace) for trace in traces], "layout": layout, "height": height}
+
+
+def text(name: object) -> str:
+    """Return a name as plotly shows it as it is."""
+    return html.escape(str(name), quote=False)
+
+
+# --- a run's log ------------------------------------------------------------------------------------------------------
+
+
+def losses(log: Sequence[Mapping[str, Any]]) -> Figure:
+    """Every loss term by epoch, the stages one after the other."""
+    names = list(dict.fromkeys(name for record in log for name in record["train"]))
+    names.sort(key=lambda name: name == "total")
+    traces = []
+    for number, name in enumerate(names):
+        dash = {"dash": "dot", "color": COLOURS["baseline"]} if name == "total" else {"color": _CYCLE[number % 10]}
+        values = [record["train"].get(name) for record in log]
+        traces.append(_line(text(name), values, line={**dash, "width": 2}))
+    return _figure(traces, **_by_epoch("loss"), **_stages(log))
+
+
+def accuracies(log: Sequence[Mapping[str, Any]], alone: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """Validation top-1 by epoch, of the student and of the baseline; None where nothing was held out."""
+    traces = []
+    for part, records in (("student", log), ("baseline", alone)):
+        values = [(record.get("val") or {}).get("top1") for record in records]
+        if any(value is not None for value in values):
+            percent = [None if value is None else 100 * value for value in values]
+            traces.append(_line(part, percent, line={"color": COLOURS[part], "width": 2}))
+    return _figure(traces, **_by_epoch("validation top-1, %"), **_stages(log)) if traces else None
+
+
+def rates(log: Sequence[Mapping[str, Any]]) -> Figure:
+    """The learning rate at each epoch's end, by stage."""
+    stages = list(dict.fromkeys(record["stage"] for record in log))
+    traces = []
+    for number, stage in enumerate(stages):
+        values = [record["lr"] if record["stage"] == stage else None for record in log]
+        traces.append(_line(text(stage), values, line={"color": _CYCLE[number % 10], "width": 2}))
+    return _figure(traces, **_by_epoch("learning rate"), **_stages(log, named=False))
+
+
+def _line(name: str, values: Sequence[float | None], **more: Any) -> dict[str, Any]:
+    x = list(range(1, len(values) + 1))
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "marker": {"size": 4},
+        "name": name,
+        "x": x,
+        "y": values,
+        **more,
+    }
+
+
+def _by_epoch(title: str) -> dict[str, Any]:
+    return {"xaxis": {"title": {"text": "epoch"}}, "yaxis": {"title": {"text": title}}, "hovermode": "x unified"}
+
+
+def _stages(log: Sequence[Mapping[str, Any]], named: bool = True) -> dict[str, Any]:
+    """Return the lines between stages, and their names above."""
+    starts = [i for i, record in enumerate(log) if not i or record["stage"] != log[i - 1]["stage"]]
+    if len(starts) < 2:
+        return {}
+    shapes = [
+        {"type": "line", "x0": i + 0.5, "x1": i + 0.5, "yref": "paper", "y0": 0, "y1": 1,
+         "line": {"dash": "dash", "width": 1, "color": COLOURS["baseline"]}}
+        for i in starts[1:]
+    ]  # fmt: skip
+    names = [
+        {"x": i + 0.5, "y": 1, "yref": "paper", "yanchor": "bottom", "xanchor": "left", "showarrow": False,
+         "text": text(log[i]["stage"])}
+        for i in starts
+    ]  # fmt: skip
+    return {"shapes": shapes, "annotations": names if named else []}
+
+
+# --- a run's evaluation -----------------------------------------------------------------------------------------------
+
+
+def class_changes(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """Recall of the student less that of others, class by class; the most changed ones of many.
+
+    Args:
+        rows: {"class", "student", "teacher", "baseline"}: shares, None where there is none.
+    """
+    others = [part for part in ("baseline", "teacher") if any(row[part] is not None for row in rows)]
+    compared = [row for row in rows if others and row["student"] is not None and row[others[0]] is not None]
+    if not compared:
+        return None
+    compared.sort(key=lambda row: row["student"] - row[others[0]])
+    if len(compared) > MANY_CLASSES:
+        compared = compared[: MANY_CLASSES // 2] + compared[-MANY_CLASSES // 2 :]
+    traces = [
+        {
+            "type": "bar", "orientation": "h", "name": f"less the {part}", "marker": {"color": COLOURS[part]},
+            "y": [text(row["class"]) for row in compared],
+            "x": [None if row[part] is None else 100 * (row["student"] - row[part]) for row in compared],
+        }
+        for part in others
+    ]  # fmt: skip
+    height = 120 + 26 * len(compared)
+    axis = {"type": "category", "automargin": True}
+    return _figure(traces, height, yaxis=axis, xaxis={"title": {"text": "points of recall"}}, barmode="group")
+
+
+def confusion(found: Mapping[str, Any]) -> Figure:
+    """Counts of true class against predicted class; of many classes those that are confused most."""
+    names, counts = list(found["classes"]), found["counts"]
+    if len(names) > MANY_CLASSES:
+        wrong = [sum(row) - row[i] + sum(other[i] for other in counts) - row[i] for i, row in enumerate(counts)]
+        kept = sorted(sorted(range(len(names)), key=lambda i: -wrong[i])[:MANY_CLASSES])
+        names, counts = [names[i] for i in kept], [[counts[i][j] for j in kept] for i in kept]
+    shares = [[count / (sum(row) or 1) for count in row] for row in counts]
+    shown = [text(name) for name in names]
+    trace = {
+        "type": "heatmap", "x": shown, "y": shown, "z": shares, "text": counts, "zmin": 0, "zmax": 1,
+        "texttemplate": "%{text}" if len(names) <= 20 else "", "colorscale": "page", "showscale": False,
+        "hovertemplate": "true %{y}<br>predicted %{x}<br>%{text} images<extra></extra>",
+    }  # fmt: skip
+    return _figure(
+        [trace], max(360, min(760, 130 + 26 * len(names))),
+        xaxis={"title": {"text": "predicted"}, "type": "category", "automargin": True},
+        yaxis={"title": {"text": "true"}, "type": "category", "autorange": "reversed", "automargin": True},
+    )  # fmt: skip
+
+
+def reliability(parts: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Accuracy against confidence, bin by bin; on the diagonal a network is as right as it is sure."""
+    traces: list[dict[str, Any]] = [
+        {"type": "scatter", "mode": "lines", "x": [0, 1], "y": [0, 1], "showlegend": False, "hoverinfo": "skip",
+         "line": {"dash": "dot", "width": 1, "color": COLOURS["baseline"]}}
+    ]  # fmt: skip
+    for part, found in parts.items():
+        bins = [row for row in found["bins"] if row["count"]]
+        most = max(row["count"] for row in bins)
+        traces.append(
+            {"type": "scatter", "mode": "lines+markers", "name": f"{part}, ECE {100 * found['ece']:.2f} %",
+             "x": [row["confidence"] for row in bins], "y": [row["accuracy"] for row in bins],
+             "text": [row["count"] for row in bins], "hovertemplate": "%{text} images: sure %{x:.3f}, right %{y:.3f}",
+             "marker": {"size": [6 + 12 * (row["count"] / most) ** 0.5 for row in bins]},
+             "line": {"color": COLOURS[part], "width": 2}}
+        )  # fmt: skip
+    axis = {"range": [0, 1.02]}
+    return _figure(
+        traces, 360, xaxis={"title": {"text": "mean confidence"}, **axis}, yaxis={"title": {"text": "accuracy"}, **axis}
+    )
+
+
+def plane(found: Mapping[str, Any]) -> Figure:
+    """Embeddings in the plane, coloured by true class; crosses are predicted wrongly."""
+    traces = []
+    for number, name in enumerate(sorted(dict.fromkeys(found["label"]))):
+        at = [i for i, label in enumerate(found["label"]) if label == name]
+        said = [found["predicted"][i] for i in at]
+        traces.append(
+            {"type": "scatter", "mode": "markers", "name": text(name), "x": [found["x"][i] for i in at],
+             "y": [found["y"][i] for i in at], "text": [text(each) for each in said],
+             "hovertemplate": f"{text(name).replace('%', '&#37;')}, predicted %{{text}}<extra></extra>",
+             "marker": {"size": 7, "color": _CYCLE[number % 10],
+                        "symbol": ["circle" if each == name else "x" for each in said]}}
+        )  # fmt: skip
+    hidden = {"visible": False}
+    return _figure(traces, 380, xaxis=hidden, yaxis={**hidden, "scaleanchor": "x"}, hovermode="closest")
+
+
+# --- a comparison -----------------------------------------------------------------------------------------------------
+
+
+def ranking(rows: Sequence[Mapping[str, Any]], reference: str, several: bool) -> Figure | None:
+    """Mean paired difference of each method to the reference with its 95% interval, in points, the best on top."""
+    tested = [row for row in rows if (row["best"]["difference"] or {}).get("mean") is not None]
+    if not tested:
+        return None
+    tested.sort(key=lambda row: row["best"]["difference"]["mean"])
+    found = [row["best"]["difference"] for row in tested]
+    trace = {
+        "type": "scatter", "mode": "markers", "showlegend": False,
+        "y": [text(f"{row['method']} · {row['student']}" if several else row["method"]) for row in tested],
+        "x": [100 * each["mean"] for each in found], "marker": {"size": 9, "color": COLOURS["student"]},
+        "error_x": {"type": "data", "symmetric": False, "color": COLOURS["student"], "thickness": 1.5,
+                    "array": [100 * ((each["high"] or each["mean"]) - each["mean"]) for each in found],
+                    "arrayminus": [100 * (each["mean"] - (each["low"] or each["mean"])) for each in found]},
+    }  # fmt: skip
+    zero = {"type": "line", "x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1,
+            "line": {"dash": "dash", "width": 1, "color": COLOURS["baseline"]}}  # fmt: skip
+    title = {"text": f"points of test top-1 over {text(reference)}"}
+    axis = {"type": "category", "automargin": True}
+    return _figure([trace], 140 + 30 * len(tested), xaxis={"title": title}, yaxis=axis, shapes=[zero])
+
+
+def accuracy_and_latency(rows: Sequence[Mapping[str, Any]], latency: Mapping[str, float]) -> Figure | None:
+    """Test top-1 against milliseconds for one image; one point a method and student."""
+    shown = [row for row in rows if row["student"] in latency and row["best"]["mean"] is not None]
+    if not shown:
+        return None
+    traces = []
+    for number, method in enumerate(dict.fromkeys(row["method"] for row in shown)):
+        own = [row for row in shown if row["method"] == method]
+        traces.append(
+            {"type": "scatter", "mode": "markers", "name": text(method),
+             "x": [latency[row["student"]] for row in own], "y": [100 * row["best"]["mean"] for row in own],
+             "text": [text(row["student"]) for row in own], "marker": {"size": 10, "color": _CYCLE[number % 10]},
+             "hovertemplate": "%{text}: %{y:.2f} % in %{x:.2f} ms",
+             "error_y": {"type": "data", "array": [100 * (row["best"]["sd"] or 0) for row in own], "thickness": 1}}
+        )  # fmt: skip
+    x = {"title": {"text": "milliseconds for one image, median"}, "rangemode": "tozero"}
+    return _figure(traces, 380, xaxis=x, yaxis={"title": {"text": "test top-1, %"}}, hovermode="closest")
