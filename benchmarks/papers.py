@@ -3,8 +3,9 @@
     python benchmarks/papers.py [--root .] [--run WORD] [--seeds 5]
 
 ``--root`` holds ``data/mnist``, ``data/cifar100`` and ``runs/``. With ``--run`` every missing run whose folder's name
-has that word in it is made, one after the other, and stopped ones are resumed. A row counts only runs whose recipe is
-the one that its command resolves to, so a number cannot drift from its run.
+has that word in it is made, one after the other, and stopped ones are resumed. The notes of finished runs (recipe, log,
+result, environment) are kept beside this file, in ``runs/``, and the page is made from these. A row counts only runs
+whose recipe is the one that its command resolves to, so a number cannot drift from its run.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -23,7 +25,10 @@ import raised_bias  # beside this file
 
 from kdtool import recipe as recipes
 
-PAGE = Path(__file__).resolve().parents[1] / "BENCHMARKS.md"
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "BENCHMARKS.md"
+NOTES = ("recipe.yaml", "metrics.jsonl", "result.json", "environment.json", "raised.json")
+"""Files of a run's folder that the page is made from."""
 BEGIN, END = "<!-- papers: made by benchmarks/papers.py -->", "<!-- end of papers -->"
 ASIDE = ("out", "checkpoint")
 """Parts of a recipe that decide no number."""
@@ -141,13 +146,22 @@ def run(row: Row, seed: int) -> None:
         raised_bias.write(folder, row.unseen)
 
 
-def finished(row: Row, seed: int) -> dict[str, Any] | None:
-    """Return a finished run's result and what lies beside it; None where there is none.
+def keep(row: Row, seed: int) -> None:
+    """Copy a finished run's notes to where the page is made from."""
+    folder = row.folder(seed)
+    if (folder / "result.json").exists() and folder.resolve() != HERE / folder:
+        (HERE / folder).mkdir(parents=True, exist_ok=True)
+        for name in (name for name in NOTES if (folder / name).exists()):
+            shutil.copyfile(folder / name, HERE / folder / name)
+
+
+def finished(row: Row, seed: int, root: Path = HERE) -> dict[str, Any] | None:
+    """Return a finished run's result and what lies beside it; None where there is none under ``root``.
 
     Raises:
         SystemExit: the folder holds a run of another recipe.
     """
-    folder = row.folder(seed)
+    folder = root / row.folder(seed)
     needed = ["result.json"] if row.unseen is None else ["result.json", "raised.json"]
     if not all((folder / name).exists() for name in needed):
         return None
@@ -220,11 +234,11 @@ def machine_of(runs: list[dict[str, Any]]) -> str:
     return "; ".join(sorted(places))
 
 
-def table_of(table: Table, seeds: int) -> list[str]:
+def table_of(table: Table, seeds: int, root: Path = HERE) -> list[str]:
     """Return a table in Markdown, with the rows that have runs."""
     lines, commands, all_runs = [], [], []
     for row in table.rows:
-        runs = [found for seed in range(row.seeds or seeds) if (found := finished(row, seed))]
+        runs = [found for seed in range(row.seeds or seeds) if (found := finished(row, seed, root))]
         if runs:
             lines.append(row_of(row, runs, table.unit))
             commands.append(command_of(row))
@@ -244,11 +258,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     args = parser.parse_args()
     os.chdir(args.root)
-    for seed in range(args.seeds if args.run else 0):
-        for table in TABLES:
-            for row in table.rows:
-                if args.run in row.name and seed < (row.seeds or args.seeds):
-                    run(row, seed)
+    for seed in range(args.seeds):
+        for row in (row for table in TABLES for row in table.rows if seed < (row.seeds or args.seeds)):
+            if args.run and args.run in row.name:
+                run(row, seed)
+            keep(row, seed)
     body = "\n".join(line for table in TABLES for line in table_of(table, args.seeds))
     text = PAGE.read_text() if PAGE.exists() else f"# Benchmarks\n\n{BEGIN}\n{END}\n"
     if BEGIN not in text:

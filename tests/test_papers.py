@@ -36,7 +36,7 @@ def test_every_command_resolves_and_folders_are_apart(papers: ModuleType) -> Non
 def test_a_table_is_made_of_its_runs(papers: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     row = papers.Row("tiny", "42", TINY, "tiny", unseen=3)
-    assert papers.table_of(papers.Table("T", "about", "errors", [row]), 2) == []
+    assert papers.table_of(papers.Table("T", "about", "errors", [row]), 2, tmp_path) == []
     errors, top1 = [], []
     for seed in range(2):
         path, *overrides = row.arguments(seed)
@@ -50,16 +50,21 @@ def test_a_table_is_made_of_its_runs(papers: ModuleType, tmp_path: Path, monkeyp
         assert raised["not raised"]["errors"] == errors[-1]
         assert raised["not raised"]["on_class"] == raised["of_class"] == 37
         assert raised["by best"]["errors"] < errors[-1]
-    text = "\n".join(papers.table_of(papers.Table("T", "about", "errors", [row]), 5))
+    text = "\n".join(papers.table_of(papers.Table("T", "about", "errors", [row]), 5, tmp_path))
     assert f"| tiny | 42 | {sum(errors) / 2:.1f} ± " in text
     assert f"({errors[0]}, {errors[1]}); with its bias raised by 3.5: " in text
     assert "    kdtool run digits/mobilenetv3_from_resnet50_kd.yaml method=none " in text
     assert re.search(r"On: .+, device \w+(:\d)?, \d+ threads?, torch \d", text)
-    accuracy = "\n".join(papers.table_of(papers.Table("T", "about", "top-1", [row]), 5))
+    accuracy = "\n".join(papers.table_of(papers.Table("T", "about", "top-1", [row]), 5, tmp_path))
     mean = f"{sum(top1) / 2:.2f} ± "
     assert accuracy.count(mean) == 2  # after one epoch the last is the best
+
+    monkeypatch.setattr(papers, "HERE", tmp_path / "notes")
+    papers.keep(row, 0)
+    assert papers.finished(row, 0, papers.HERE) == papers.finished(row, 0, tmp_path)
+    assert papers.finished(row, 1, papers.HERE) is None
 
     other = row.folder(1) / "recipe.yaml"
     other.write_text(other.read_text().replace("epochs: 1\n", "epochs: 2\n"))
     with pytest.raises(SystemExit, match=r"tiny-1 is not the run of .*train\.epochs=2 instead of 1"):
-        papers.table_of(papers.Table("T", "about", "errors", [row]), 5)
+        papers.table_of(papers.Table("T", "about", "errors", [row]), 5, tmp_path)
