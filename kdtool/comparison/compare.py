@@ -146,11 +146,12 @@ def _locked(plan: Plan, folder: Path, watcher: Watcher) -> Comparison:
     with StopRequest() as stop:
         about = before.look(plan, watcher.note)
         stop.check("the same command")
-        with sole_lock(folder / LOCK, f"the comparison's folder {folder}"):
-            if not (folder / PLAN).is_file():
-                plan.save(folder)
-            with closing(_executor(plan)) as executor, stop:  # an engine may have put its own handlers in place
-                return _Study(plan, folder, about, watcher, executor, stop).work()
+    with sole_lock(folder / LOCK, f"the comparison's folder {folder}"):
+        if not (folder / PLAN).is_file():
+            plan.save(folder)
+        # The signals come last: an engine may put handlers of its own in place.
+        with closing(_executor(plan)) as executor, StopRequest() as stop:
+            return _Study(plan, folder, about, watcher, executor, stop).work()
 
 
 def _executor(plan: Plan) -> Executor:

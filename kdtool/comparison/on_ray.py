@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.comparison.work import Job, perform
-from kdtool.errors import InputError, Interrupted, RunError
+from kdtool.errors import Interrupted, RunError
 
 RETRIES = 3
 
@@ -25,16 +25,13 @@ class OnRay:
         threads: of each.
 
     Raises:
-        InputError: Ray is not installed.
         RunError: the cluster does not answer.
     """
 
     def __init__(self, count: int, threads: int):
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is sent anywhere
-        try:
-            import ray
-        except ImportError as error:
-            raise InputError("--on ray needs Ray: pip install 'kdtool[ray]'.") from error
+        import ray
+
         self.ray: Any = ray
         self.own = not ray.is_initialized()
         if self.own:

@@ -7,6 +7,7 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,8 @@ def check(plan: Plan) -> None:
         raise InputError(f"--jobs {plan.jobs}, threads {plan.threads}, --tune {plan.tune}: expected 1 or more.")
     if plan.on not in ("here", "ray"):
         raise InputError(f"--on {plan.on!r} is no engine. Valid: ray; leave it out to run on this machine.")
+    if plan.on == "ray" and find_spec("ray") is None:
+        raise InputError("--on ray needs Ray: pip install 'kdtool[ray]'.")
     foreign = {text.split("=")[0].split(".")[0] for text in plan.overrides} & set(registry.names())
     used = {name for method in plan.methods for name in recipes.parts(method)}
     if foreign - used:

@@ -14,6 +14,7 @@ from kdtool.errors import InputError
 from tests.compare.small import SETTINGS, Process, compare, students, values, without_costs
 from tests.running import Done, call
 
+OVERFLOW = ["fitnets.soft_weight=1.0e+39", "fitnets.soft_weight_end=1.0e+39"]
 TWO = ["--methods", "none,kd", "--jobs", "2"]
 
 
@@ -102,7 +103,7 @@ def test_killed_stopped_and_resumed_equals_uninterrupted(whole: Done, tmp_path: 
 
 def test_a_run_that_fails_does_not_end_the_others(tmp_path: Path) -> None:
     folder = tmp_path / "c"
-    done = compare(folder, "--methods", "none,fitnets", "--seeds", "1", "fitnets.weight=1e38", "--json")
+    done = compare(folder, "--methods", "none,fitnets", "--seeds", "1", *OVERFLOW, "--json")
     assert done.code == 3
     found = json.loads(done.out)
     assert {run["method"]: run["state"] for run in found["runs"]} == {"none": "done", "fitnets": "failed"}
@@ -118,7 +119,7 @@ def test_a_run_that_fails_does_not_end_the_others(tmp_path: Path) -> None:
         (["--methods", "none,kdd"], "'kd'"),
         (["--methods", "kd,kd"], "there twice"),
         (["--methods", "kd", "--students", "no_such_net"], "no_such_net"),
-        (["--methods", "kd", "fitnets.weight=1"], "add it to --methods"),
+        (["--methods", "kd", "fitnets.hint=1"], "add it to --methods"),
         (["--methods", "kd", "train.epochs=0"], "train.epochs"),
         (["--methods", "kd", "generations=2"], "single runs"),
         (["--methods", "kd", "--range", "kd.alpha=0:1"], "--tune N"),
