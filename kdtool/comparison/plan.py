@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -129,7 +130,7 @@ def check(plan: Plan) -> None:
     for what, given in (("method", plan.methods), ("student", plan.students), ("seed", plan.seeds)):
         if not given:
             raise InputError(f"a comparison needs a {what}: give --{what}s.")
-        twice = sorted({str(each) for each in given if given.count(each) > 1})
+        twice = sorted(name for name, count in Counter(map(str, given)).items() if count > 1)
         if twice:
             raise InputError(f"--{what}s: {twice[0]!r} is there twice.")
     if len({short_name(student) for student in plan.students}) < len(plan.students):

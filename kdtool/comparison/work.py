@@ -9,6 +9,7 @@ from typing import Any
 
 from kdtool import recipe as recipes
 from kdtool.errors import InputError, Interrupted, KdtoolError
+from kdtool.schema import Recipe
 
 COST = "cost.json"
 """What a finished run took, beside its result."""
@@ -88,7 +89,7 @@ def _told(error: str) -> str:
     return error
 
 
-def _run(recipe: recipes.Recipe, folder: Path, reporter: Any) -> None:
+def _run(recipe: Recipe, folder: Path, reporter: Any) -> None:
     import kdtool
     from kdtool.disk import write_whole
     from kdtool.runfolder import RECIPE
@@ -140,6 +141,6 @@ def training_seconds(folder: Path) -> float | None:
     """Return how long a run's student trained, by its log: interruptions and teachers left out."""
     try:
         records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        return round(sum(each["seconds"] for each in records if each["phase"] == "student"), 3)
+        return round(sum(float(each["seconds"]) for each in records if each["phase"] == "student"), 3)
     except (OSError, ValueError, KeyError, TypeError):
         return None
