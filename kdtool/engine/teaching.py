@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kdtool.engine.folding import folded
 from kdtool.engine.job import Replay
 from kdtool.engine.precision import Precision
-from kdtool.engine.step import run_network
+from kdtool.losses import at_least_fp32
 from kdtool.method import Out
 from kdtool.watched import Watched
 
@@ -40,15 +40,16 @@ class FrozenTeachers:
         """Return each teacher's outputs for (B, ...) inputs."""
         if not self.networks:
             # At the first batch, since only an input shows what can be folded.
-            pairs = zip(self.originals, self.precisions, strict=True)
-            self.networks = [self._ready(network, precision, inputs[:1]) for network, precision in pairs]
-        with torch.inference_mode():
-            outs = [
-                run_network(network, inputs.to(precision.dtype), precision)
-                for network, precision in zip(self.networks, self.precisions, strict=True)
-            ]
-        # Tensors of inference mode cannot be saved for a backward pass; copies can.
-        return [Out(out.logits.clone(), {role: _clone(tap) for role, tap in out.taps.items()}) for out in outs]
+            originals = zip(self.originals, self.precisions, strict=True)
+            self.networks = [self._ready(network, precision, inputs[:1]) for network, precision in originals]
+        pairs = zip(self.networks, self.precisions, strict=True)
+        return [self._run(network, precision, inputs) for network, precision in pairs]
+
+    @staticmethod
+    def _run(network: nn.Module, precision: Precision, inputs: Tensor) -> Out:
+        with torch.inference_mode(), precision.forward():
+            logits, taps = network(inputs.to(precision.dtype))
+        return Out(_own(logits), {role: _own(tap) for role, tap in taps.items()})
 
     def _ready(self, network: nn.Module, precision: Precision, inputs: Tensor) -> nn.Module:
         network = network.to(inputs.device)
@@ -64,8 +65,12 @@ class FrozenTeachers:
         return ready
 
 
-def _clone(tap: Any) -> Any:
-    return [t.clone() for t in tap] if isinstance(tap, list) else tap.clone()
+def _own(tap: Any) -> Any:
+    """Return tensors of inference mode, which no backward pass may save, as ones of at least fp32 that it may."""
+    if isinstance(tap, list):
+        return [_own(each) for each in tap]
+    wide = at_least_fp32(tap)
+    return wide.clone() if wide is tap else wide
 
 
 class Teaching:
