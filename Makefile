@@ -6,6 +6,9 @@ BIN = $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 STAMP = $(VENV)/.installed
 
+# Of the list of runs, newest first.
+NEWEST = $(BIN)/python -c 'import json, sys; print(json.load(sys.stdin)[0]["folder"])'
+
 .PHONY: setup demo test test-all test-gpu lint audit format clean
 
 setup: $(STAMP)
@@ -17,6 +20,7 @@ $(STAMP): pyproject.toml
 
 demo: setup
 	$(BIN)/kdtool run --method fitnets --teacher resnet50 --student mobilenetv3
+	$(BIN)/kdtool report "$$($(BIN)/kdtool runs --json | $(NEWEST))"
 
 lint: setup
 	$(BIN)/ruff check .

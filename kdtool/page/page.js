@@ -24,10 +24,11 @@
 
   const draw = () => {
     for (const [id, figure] of Object.entries(figures)) {
-      const options = { responsive: true, displaylogo: false, displayModeBar: false };
-      Plotly.react(document.getElementById(id), figure.data, themed(figure), options);
+      Plotly.react(document.getElementById(id), figure.data, themed(figure), { displayModeBar: false });
     }
   };
   draw();
+  const sizes = new ResizeObserver((entries) => entries.forEach((entry) => Plotly.Plots.resize(entry.target)));
+  document.querySelectorAll(".plot").forEach((plot) => sizes.observe(plot));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 })();
