@@ -123,7 +123,10 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
 
 @command.command("prune")
 @click.argument("names", nargs=-1, metavar="[CACHE]...")
-@click.option("--days", type=click.FloatRange(0), default=30.0, metavar="N", help="Unused for so long.  [default: 30]")
+@click.option(
+    "--days", type=click.FloatRange(0), default=30.0, callback=options.finite, metavar="N",
+    help="Unused for so long.  [default: 30]",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Remove nothing, say what would go.")
 @options.json
 @options.debug

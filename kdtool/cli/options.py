@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -33,6 +34,13 @@ def json(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document; all else goes to stderr.")(
         function
     )
+
+
+def finite(_: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    """Refuse nan and infinities, which lie within any range as click compares."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number.", param=parameter)
+    return value
 
 
 def sort_arguments(arguments: tuple[str, ...]) -> tuple[list[str], list[str]]:
