@@ -55,7 +55,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         str(row["seeds"]),
         _spread(row["best"]),
         "-" if difference.get("mean") is None else f"{100 * difference['mean']:+.2f}",
-        "-" if low is None else f"{100 * low:+.2f} to {100 * high:+.2f}",
+        "-" if low is None or high is None else f"{100 * low:+.2f} to {100 * high:+.2f}",
         _spread(row["last"]),
         "-" if seconds is None else f"{seconds:.1f}",
     ]

@@ -63,7 +63,7 @@ def of_tensors(run: Callable[[], object], device: torch.device) -> int:
         return int(torch.cuda.max_memory_allocated(device) - before)
     with _LiveTensors() as live:
         run()
-    return live.peak
+    return int(live.peak)
 
 
 def of_process(run: Callable[[], object]) -> int | None:

@@ -16,7 +16,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         self.known = "tensorboard"
-        self.writer: Any = SummaryWriter(str(folder / self.known))  # type: ignore[no-untyped-call]
+        self.writer: Any = SummaryWriter(str(folder / self.known))
         if known is None:
             lines = [f"    {key}: {value}" for key, value in flat(config).items()]
             self.writer.add_text("recipe", "\n".join(lines))
