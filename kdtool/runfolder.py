@@ -175,6 +175,9 @@ def open_for_resume(
     if result is not None:
         if overrides or given:
             raise InputError(f"--resume {folder}: that run is finished, nothing of it can change; start a new one.")
+        if (folder / LOCK).exists():  # killed between its result and its end
+            with contextlib.suppress(InputError, OSError), held(folder):
+                pass
         return Resumed(Recipe(), result, [])
     recipe = recipes.load(folder / RECIPE, overrides, {**given, "out": str(folder)})
     recipe.out = str(folder)
