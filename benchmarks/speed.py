@@ -1,6 +1,6 @@
 """What a step costs: runs ``kdtool bench`` and writes the tables of BENCHMARKS.md from what it found.
 
-    python benchmarks/speed.py [--run] [--device cpu]
+    python benchmarks/speed.py [--run [BENCH...]] [--device cpu]
 
 The findings are kept as JSON in ``benchmarks/speed/``, one file a bench and device; the tables are made of these files
 alone, so a number cannot drift from its bench. ``--run`` measures anew, which wants an idle machine.
@@ -78,10 +78,10 @@ def cell(value: Any) -> str:
 def main() -> None:
     """Measure, where asked to, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", action="store_true", help="measure anew")
+    parser.add_argument("--run", nargs="*", metavar="BENCH", help=f"measure anew: {', '.join(BENCHES)}; none named: all")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    for name in BENCHES if args.run else ():
+    for name in () if args.run is None else args.run or BENCHES:
         measure(name, args.device)
     files = sorted((HERE / "speed").glob("*.json"))
     body = "\n".join([TEXT, *(line for file in files for line in tables(json.loads(file.read_text())))])

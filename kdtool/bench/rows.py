@@ -45,8 +45,8 @@ def bench(
     recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
     *,
     precisions: tuple[str, ...] = ("fp32", "bf16"),
-    pairs: int = 7,
-    steps: int = 5,
+    pairs: int = 15,
+    steps: int = 2,
     methods: tuple[str, ...] = (),
     say: Say = lambda text: None,
 ) -> dict[str, Any]:

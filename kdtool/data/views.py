@@ -189,12 +189,13 @@ class Views:
         ys_BS, xs_BS = shift_y[:, None] + at, shift_x[:, None] + at
         flips = self._draw(rows_B, "flip", view) < self.flip
         xs_BS = torch.where(flips[:, None], xs_BS.flip(1), xs_BS)
-        padded = F.pad(pixels, (pad, pad, pad, pad))
-        to = pixels.device
-        sample = torch.arange(len(pixels), device=to)[:, None, None]
-        # One gather does both; it yields channels last.
-        moved = padded.permute(0, 2, 3, 1)[sample, ys_BS.to(to)[:, :, None], xs_BS.to(to)[:, None, :]]
-        return moved.permute(0, 3, 1, 2)
+        padded = F.pad(pixels, (pad, pad, pad, pad)).permute(0, 2, 3, 1)
+        count, height, width, _ = padded.shape
+        # One selection of whole pixels does both; it yields channels last.
+        line_BS = torch.arange(count)[:, None] * height + ys_BS
+        place = line_BS[:, :, None] * width + xs_BS[:, None, :]
+        moved = padded.reshape(-1, 3).index_select(0, place.view(-1).to(pixels.device))
+        return moved.view(count, self.size, self.size, 3).permute(0, 3, 1, 2)
 
     def _recolour(self, images: Tensor, pixels: Tensor, rows_B: Tensor, view: int) -> Tensor:
         """Change contrast, brightness and saturation of images in [0, 1] whose uint8 values are ``pixels``."""
