@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
 
 import click
@@ -93,6 +94,8 @@ def command(
         )
     if as_json:
         click.echo(json.dumps(found.values, indent=2))
+    elif not quiet:
+        click.echo(f"All of it is in {found.folder}; as a page: kdtool report {shlex.quote(str(found.folder))}")
     if failed := found.values["failed"]:
         from kdtool.comparison.plan import resume_command
 

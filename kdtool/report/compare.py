@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 from kdtool.report import words
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from kdtool.comparison.work import Job
 
 
@@ -68,7 +66,7 @@ class PlainWatcher(Watcher):
 
 
 class LiveWatcher(Watcher):
-    """The table as it fills, and what runs now; notes and failures scroll by above.
+    """What runs now and the table as it fills; notes and failures scroll by above.
 
     Args:
         stream: the terminal.
@@ -106,15 +104,17 @@ class LiveWatcher(Watcher):
         from rich.live import Live
         from rich.text import Text
 
+        from kdtool.report.compare_table import tables
+
         if self.values is None:
             return
         runs = self.values["runs"]
         over = sum(each["state"] in ("done", "failed") for each in runs)
         lines = [Text(f"{over} of {len(runs)} runs done, {len(running)} running", style="bold")]
-        room = max(1, self.console.height - 8 - len(self.values["rows"]))
-        for job in running[:room]:
-            lines.append(Text(f"{words.clean(job.name)}: {words.clean(last_line(job.log))}", style="cyan"))
-        group = Group(table(self.values), *(Text.assemble(line, no_wrap=True, overflow="ellipsis") for line in lines))
+        for job in running[: max(1, self.console.height // 4)]:
+            text = f"{words.clean(job.name)}: {words.clean(last_line(job.log))}"
+            lines.append(Text(text, style="cyan", no_wrap=True, overflow="ellipsis"))
+        group = Group(*lines, Text(), tables(self.values, self.console.width))
         if self.live is None:
             self.live = Live(console=self.console, auto_refresh=False, transient=True)
             self.live.start()
@@ -141,50 +141,22 @@ def choose(*, json: bool, quiet: bool) -> Watcher:
 def show(values: Mapping[str, Any], stream: TextIO) -> None:
     """Print a comparison's table and what it shows to ``stream``."""
     from rich.console import Console
-    from rich.text import Text
-
-    from kdtool.report.table import width_for
-
-    console = Console(file=stream, highlight=False, width=width_for(stream))
-    console.print(table(values))
-    for sentence in values["says"]:
-        console.print(Text(f"- {words.clean(sentence)}"))
-    for run in values["runs"]:
-        if run["state"] == "failed":
-            console.print(Text(_line(run)))
-
-
-def table(values: Mapping[str, Any]) -> Table:
-    """Return the table of a comparison's document: a line for each student and method."""
     from rich.table import Table
     from rich.text import Text
 
-    several = len(values["students"]) > 1
-    last = values["selected"] == "best"
-    device = any(row["cost"]["device_bytes"] for row in values["rows"])
-    titles = ["student"] * several + ["method", "seeds", "top-1, %", f"to {values['reference']}, 95 %"]
-    titles += ["last epoch", f"to {values['reference']}"] * last + ["s", "memory"] + ["GPU memory"] * device
-    found = Table(title=f"test split, {values['data']['name']}", title_justify="left")
-    for title in titles:
-        found.add_column(title, justify="left" if title in ("student", "method") else "right")
-    for row in values["rows"]:
-        cost = row["cost"]
-        cells = [words.clean(row["student"])] * several + [words.clean(row["method"])]
-        cells += [f"{row['seeds']}" + (f" ({len(row['failed'])} failed)" if row["failed"] else "")]
-        cells += [_spread(row["best"]), difference(row["best"]["difference"])]
-        cells += [_spread(row["last"]), difference(row["last"]["difference"])] * last
-        cells += ["-" if cost["seconds"] is None else f"{cost['seconds']:.1f}", words.size(cost["host_bytes"])]
-        cells += [words.size(cost["device_bytes"])] * device
-        found.add_row(*map(Text, cells))
-    return found
+    from kdtool.report.compare_table import tables
+    from kdtool.report.table import width_for
 
-
-def difference(found: Mapping[str, Any] | None) -> str:
-    """Return a difference in points, as "+1.20 ± 0.85", and "" for none."""
-    if not found or found["mean"] is None:
-        return ""
-    text = f"{100 * found['mean']:+.2f}"
-    return text if found["low"] is None else f"{text} ± {50 * (found['high'] - found['low']):.2f}"
+    console = Console(file=stream, highlight=False, width=width_for(stream))
+    console.print(tables(values, console.width))
+    console.print()
+    says = Table.grid(padding=(0, 1, 0, 0))
+    for sentence in values["says"]:
+        says.add_row("-", Text(words.clean(sentence)))
+    console.print(says)
+    for run in values["runs"]:
+        if run["state"] == "failed":
+            console.print(Text(_line(run)))
 
 
 def last_line(log: Path) -> str:
@@ -196,12 +168,6 @@ def last_line(log: Path) -> str:
     except OSError:
         lines = []
     return next((line for line in reversed(lines) if line.strip()), "starting")
-
-
-def _spread(found: Mapping[str, Any]) -> str:
-    if found["mean"] is None:
-        return "-"
-    return f"{100 * found['mean']:.2f}" + (f" ± {100 * found['sd']:.2f}" if found["sd"] is not None else "")
 
 
 def _line(run: Mapping[str, Any]) -> str:
