@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdtool import environment, resuming
 from kdtool import recipe as recipes
-from kdtool import resuming
 from kdtool.chain import links
 from kdtool.engine.precision import pick_device
 from kdtool.engine.processes import from_main, is_main, joined, local_rank
@@ -124,6 +124,8 @@ def _go_on(folder: Path, found: Resumed, reporter: Reporter, accept_changes: boo
         if is_main() and (found.changes or accept_changes or not (folder / resuming.FILE).exists()):
             write_recipe(folder, recipe)
             resuming.record(folder, recipe, accept)
+        if is_main() and not (folder / environment.FILE).exists():  # killed before it was noted, and before training
+            environment.record(folder)
         return _execute(recipe, reporter, folder, stop, accept_changes=accept)
 
 

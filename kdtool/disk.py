@@ -10,6 +10,9 @@ from pathlib import Path
 
 from kdtool.errors import RunError
 
+_ASIDE = ".tmp"
+"""Ends the hidden name of what is not whole yet."""
+
 
 @contextlib.contextmanager
 def writing(path: Path, needed: int) -> Iterator[None]:
@@ -49,18 +52,33 @@ def write_whole(path: Path, content: str | bytes) -> None:
         RunError: it cannot be written; the old one is as it was.
     """
     data = content.encode() if isinstance(content, str) else content
-    aside = path.with_name(f".{path.name}.tmp")
+    part = aside(path)
     with writing(path, len(data)):
         try:
-            with aside.open("wb") as stream:
+            with part.open("wb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
-            aside.replace(path)
+            part.replace(path)
         except OSError:
             with contextlib.suppress(OSError):
-                aside.unlink()
+                part.unlink()
             raise
+
+
+def aside(path: Path) -> Path:
+    """Return where a file is written until it is whole."""
+    return path.with_name(f".{path.name}{_ASIDE}")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed left aside, in a folder and all below it; for whoever holds the folder."""
+    for left in list(folder.rglob(f".*{_ASIDE}")):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                left.unlink()
 
 
 def append_line(path: Path, line: str) -> None:
@@ -81,5 +99,5 @@ def _refusal(path: Path, needed: int, why: str) -> RunError:
     room = "" if free is None else f", {free:,} bytes are free"
     return RunError(
         f"cannot write {path}: {why}. About {needed:,} bytes are needed{room}. What was saved before is as it was: "
-        "make room, or the disk writable, and go on by --resume."
+        "make room, or the disk writable, and start again (a run goes on by --resume)."
     )

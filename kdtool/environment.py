@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool import __version__
+from kdtool.disk import write_whole
 
 FILE = "environment.json"
 
@@ -25,6 +26,11 @@ def current() -> dict[str, Any]:
     versions = {"kdtool": __version__, "python": platform.python_version(), "torch": torch.__version__}
     versions |= {"timm": timm.__version__, "processor": processor()}
     return {**versions, "threads": torch.get_num_threads(), "processes": world_size()}
+
+
+def record(folder: Path) -> None:
+    """Note in a run's folder what it begins with."""
+    write_whole(folder / FILE, json.dumps(current(), indent=2) + "\n")
 
 
 def processor() -> str:

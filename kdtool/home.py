@@ -11,6 +11,9 @@ from filelock import FileLock, Timeout
 
 from kdtool.errors import InputError
 
+_GLANCE_S = 0.5
+"""How long to wait for a lock that others only look at for a moment."""
+
 
 def home() -> Path:
     """Return the cache folder: ``KDTOOL_HOME``, else ``$XDG_CACHE_HOME/kdtool``, else ``~/.cache/kdtool``."""
@@ -50,7 +53,7 @@ def waiting_lock(path: Path, on_wait: Callable[[], None], check: Callable[[], No
     try:
         yield
     finally:
-        lock.release()
+        _give_up(lock, path)
 
 
 @contextmanager
@@ -62,18 +65,17 @@ def sole_lock(path: Path, what: str) -> Iterator[None]:
     """
     lock = _lock(path)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=_GLANCE_S)
     except Timeout as error:
         raise InputError(f"{what} is being written by another process: wait for it, or use another --out.") from error
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
-        lock.release()
+        _give_up(lock, path)
 
 
 def is_held(path: Path) -> bool:
-    """Tell whether a process holds the lock file ``path``."""
+    """Tell whether a process holds the lock file ``path``; one that a killed process left is removed."""
     if not path.is_file():
         return False
     lock = FileLock(path)
@@ -83,5 +85,12 @@ def is_held(path: Path) -> bool:
         return True
     except OSError:  # not ours to lock
         return False
-    lock.release()
+    _give_up(lock, path)
     return False
+
+
+def _give_up(lock: FileLock, path: Path) -> None:
+    """Remove a lock file and release it, in this order: who opened it meanwhile finds it gone and tries again."""
+    with suppress(OSError):
+        path.unlink()
+    lock.release()

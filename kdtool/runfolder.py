@@ -14,7 +14,7 @@ from typing import Any
 
 from kdtool import environment, resuming
 from kdtool import recipe as recipes
-from kdtool.disk import write_whole
+from kdtool.disk import aside, sweep, write_whole
 from kdtool.errors import InputError
 from kdtool.home import sole_lock
 from kdtool.schema import Recipe
@@ -45,14 +45,14 @@ def choose_folder(recipe: Recipe) -> Path:
     if recipe.out is None:
         return default_folder(recipe, Path("runs"))
     folder = Path(recipe.out)
-    if folder.exists() and (not folder.is_dir() or _in_use(folder)):
+    if folder.exists() and (not folder.is_dir() or in_use(folder)):
         raise _taken(folder)
     return folder
 
 
-def _in_use(folder: Path) -> bool:
-    """Tell whether there is more in a folder than what a run that was killed at its very beginning leaves."""
-    return any(path.name not in (LOCK, f".{RECIPE}.tmp") for path in folder.iterdir())
+def in_use(folder: Path, first: str = RECIPE) -> bool:
+    """Tell whether more is in a folder than a command leaves that is killed while it writes its ``first`` file."""
+    return any(path not in (folder / LOCK, aside(folder / first)) for path in folder.iterdir())
 
 
 def _taken(folder: Path) -> InputError:
@@ -79,10 +79,10 @@ def claimed(recipe: Recipe) -> Iterator[Path]:
         folder = _make(folder, recipe)
         with held(folder):
             # Looked at again: another run may have come and gone since it was chosen.
-            if _in_use(folder):
+            if in_use(folder):
                 raise _taken(folder)
             write_recipe(folder, recipe)
-            write_whole(folder / environment.FILE, json.dumps(environment.current(), indent=2) + "\n")
+            environment.record(folder)
             resuming.record(folder, recipe)
             try:
                 yield folder
@@ -122,9 +122,12 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-def held(folder: Path) -> contextlib.AbstractContextManager[None]:
-    """Hold a run's folder, so that no two processes write to it."""
-    return sole_lock(folder / LOCK, f"the run folder {folder}")
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a run's folder, so that no two processes write to it; what a killed one left aside is removed."""
+    with sole_lock(folder / LOCK, f"the run folder {folder}"):
+        sweep(folder)
+        yield
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:

@@ -1,17 +1,18 @@
-"""A process that computes a share of a cache's shards: ``python -m kdtool.cache.worker TASK.json``."""
+"""A process that computes a share of a cache's shards: ``python -m kdtool.cache.worker < TASK.json``."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from kdtool import parallel
 from kdtool import recipe as recipes
 from kdtool.errors import KdtoolError, RunError
 
 
-def main(task: Path) -> None:
+def main(told: dict[str, Any]) -> None:
     """Build the run's networks and data anew and compute what the task says."""
     import torch
 
@@ -21,7 +22,6 @@ def main(task: Path) -> None:
     from kdtool.report.events import Reporter
     from kdtool.runner import Run
 
-    told = json.loads(task.read_text())
     recipe = recipes.from_dict(told["recipe"])
     number, jobs = told["share"]
     if torch.cuda.is_available() and recipe.train.device in ("auto", "cuda"):
@@ -45,6 +45,6 @@ def main(task: Path) -> None:
 if __name__ == "__main__":
     parallel.die_with_parent()
     try:
-        main(Path(sys.argv[1]))
+        main(json.load(sys.stdin))
     except KdtoolError as error:
         sys.exit(print(str(error), file=sys.stderr) or error.exit_code)

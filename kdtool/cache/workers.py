@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -24,7 +25,7 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker process is told, as JSON in a file.
+    """What a worker process is told, as JSON on its standard input.
 
     Attributes:
         recipe: of the run, as plain data.
@@ -57,43 +58,43 @@ def in_processes(
     Raises:
         InputError, RunError: one of them failed; with its words.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        ours, lifeline = os.pipe()
-        workers: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
-        try:
-            for number in range(jobs):
-                task = Task(recipes.to_dict(recipe), teacher, key, str(folder), (number, jobs), places)
-                path = Path(scratch) / f"{number}.json"
-                path.write_text(json.dumps(vars(task)))
-                workers.append(_start(path, jobs, ours))
-            while any(process.poll() is None for process, _ in workers):
-                check()
-                if any(process.poll() for process, _ in workers):
-                    break
-                time.sleep(_POLL_S)
-            _raise_first(workers)
-        finally:
-            for process, said in workers:
-                if process.poll() is None:
-                    process.kill()
-                process.wait()
-                said.close()
-            os.close(ours)
-            os.close(lifeline)
+    ours, lifeline = os.pipe()
+    workers: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
+    try:
+        for number in range(jobs):
+            task = Task(recipes.to_dict(recipe), teacher, key, str(folder), (number, jobs), places)
+            workers.append(_start(task, jobs, ours))
+        while any(process.poll() is None for process, _ in workers):
+            check()
+            if any(process.poll() for process, _ in workers):
+                break
+            time.sleep(_POLL_S)
+        _raise_first(workers)
+    finally:
+        for process, said in workers:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            said.close()
+        os.close(ours)
+        os.close(lifeline)
 
 
-def _start(task: Path, jobs: int, ours: int) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+def _start(task: Task, jobs: int, ours: int) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
     said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
     threads = str(max(1, (os.cpu_count() or 1) // jobs))  # processes that each use all cores spin against one another
     process = subprocess.Popen(
-        [sys.executable, "-m", "kdtool.cache.worker", str(task)],
+        [sys.executable, "-m", "kdtool.cache.worker"],
         env={"OMP_NUM_THREADS": threads, **os.environ, parallel.LIFELINE: str(ours)},
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=said,
         pass_fds=(ours,),
         start_new_session=True,  # a terminal's Ctrl-C is for the process that started them
     )
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin as stdin:  # it died meanwhile: its exit code will tell
+        stdin.write(json.dumps(vars(task)).encode())
     return process, said
 
 

@@ -25,7 +25,7 @@ from kdtool.engine.signals import StopRequest
 from kdtool.errors import InputError, Interrupted
 from kdtool.home import sole_lock
 from kdtool.report.compare import Watcher
-from kdtool.runfolder import LOCK
+from kdtool.runfolder import LOCK, in_use
 from kdtool.schema import Recipe
 from kdtool.sections import to_plain
 
@@ -133,7 +133,7 @@ def _new_folder(out: str | Path | None) -> Path:
             number += 1
         return Path(f"runs/compare-{number}")
     folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or in_use(folder, PLAN)):
         hint = f"go on with it by --resume {folder}, or" if (folder / PLAN).is_file() else "it is no comparison:"
         raise InputError(f"--out {folder} exists already: {hint} choose another --out.")
     return folder

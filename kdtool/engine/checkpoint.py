@@ -61,7 +61,7 @@ def save_checkpoint(folder: Path, name: str, state: dict[str, Any], keep: int, b
         except OSError:
             shutil.rmtree(aside, ignore_errors=True)
             raise
-        shutil.rmtree(folder / name, ignore_errors=True)
+        _remove(folder / name)
         aside.rename(folder / name)
         _flush(folder)
     _drop_old(folder, keep)
@@ -97,7 +97,15 @@ def _drop_old(folder: Path, keep: int) -> None:
     best = next((path for path in newest if _is_best(path)), None)
     for old in newest[keep:]:
         if old != best:
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(old)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint at once: half of one under its own name would pass for a torn one."""
+    if path.exists():
+        aside = path.with_name(f".{path.name}.old.tmp")
+        path.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _is_best(path: Path) -> bool:

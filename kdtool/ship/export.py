@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from torch import nn
 
 from kdtool.data.loader import Loader
 from kdtool.data.sources import open_data
-from kdtool.disk import write_whole
+from kdtool.disk import aside, write_whole, writing
 from kdtool.errors import InputError, RunError, did_you_mean
 from kdtool.evaluation.evaluate import recipe_for
 from kdtool.evaluation.exported import open_exported
 from kdtool.evaluation.predictions import EvaluationViews, Examined, choose, class_map
 from kdtool.evaluation.preprocessing import Metadata
 from kdtool.evaluation.target import Found, Target, find, open_target
+from kdtool.home import sole_lock
 from kdtool.models.dry import dry_images
 from kdtool.models.measure import macs, parameters
 from kdtool.profiling.profile import EXPORTS, machine
@@ -98,15 +100,15 @@ def export(
     student.network.module = module
     making = _Making(student, module, test, names, say)
     reference = Reference(making.logits(student.network), number[test.labels])
-    folder.mkdir(parents=True, exist_ok=True)
     exports: dict[str, dict[str, Any]] = {}
     networks: dict[str, nn.Module] = {"student": student.network}
-    for form in dict.fromkeys(to):
-        exports[form], network = _make(form, folder / FORMATS[form], making, reference, tolerance)
-        if network is not None:
-            networks[form] = network
-        verdict = "kept" if network is not None else "refused"
-        say(f"{form}: {verdict}, top-1 {100 * exports[form]['top1']:.2f} %")
+    with _held(folder) as apart:
+        for form in dict.fromkeys(to):
+            exports[form], network = _make(form, folder / FORMATS[form], apart, making, reference, tolerance)
+            if network is not None:
+                networks[form] = network
+            verdict = "kept" if network is not None else "refused"
+            say(f"{form}: {verdict}, top-1 {100 * exports[form]['top1']:.2f} %")
     result = {
         "target": student.name,
         "folder": str(folder),
@@ -208,28 +210,44 @@ class _Making:
         return [batch.inputs.numpy() for batch in batches.epoch(0)]
 
 
+@contextmanager
+def _held(folder: Path) -> Iterator[Path]:
+    """Make and hold the folder of exports; gives one inside it for what is not compared yet, and removes that.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    with sole_lock(folder / ".lock", f"the folder {folder}"):
+        apart = aside(folder / "exports")
+        shutil.rmtree(apart, ignore_errors=True)  # of one that was killed
+        with writing(apart, 0):
+            apart.mkdir()
+        try:
+            yield apart
+        finally:
+            shutil.rmtree(apart, ignore_errors=True)
+
+
 def _make(
-    form: str, place: Path, making: _Making, reference: Reference, tolerance: float | None
+    form: str, place: Path, apart: Path, making: _Making, reference: Reference, tolerance: float | None
 ) -> tuple[dict[str, Any], nn.Module | None]:
-    """Write one export aside, load it back and compare it; keep it under its name, or remove it.
+    """Write one export into the folder ``apart``, load it back and compare it; move it to its place if it is good.
 
     Returns:
         What is known of it, and the loaded network where it was kept.
     """
-    aside = place.with_name(f".partial-{place.name}")
-    try:
-        more = _write(form, aside, making, tolerance)
-        network, _ = open_exported(aside)
-        found = reference.compare(form, making.logits(network), tolerance)
-        size = aside.stat().st_size
-        if found["accepted"]:
-            os.replace(aside, place)
-        else:
-            place.unlink(missing_ok=True)  # an older one is no export of this student
-        about = {"file": str(place) if found["accepted"] else None, "bytes": size, **found, **more}
-        return about, network if found["accepted"] else None
-    finally:
-        aside.unlink(missing_ok=True)
+    made = apart / place.name
+    with writing(made, parameters(making.module)):
+        more = _write(form, made, making, tolerance)
+    network, _ = open_exported(made)
+    found = reference.compare(form, making.logits(network), tolerance)
+    size = made.stat().st_size
+    if found["accepted"]:
+        made.replace(place)
+    else:
+        place.unlink(missing_ok=True)  # an older one is no export of this student
+    about = {"file": str(place) if found["accepted"] else None, "bytes": size, **found, **more}
+    return about, network if found["accepted"] else None
 
 
 def _write(form: str, path: Path, making: _Making, tolerance: float | None) -> dict[str, Any]:
