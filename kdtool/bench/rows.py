@@ -45,7 +45,7 @@ def bench(
     recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
     *,
     precisions: tuple[str, ...] = ("fp32", "bf16"),
-    pairs: int = 15,
+    pairs: int = 21,
     steps: int = 2,
     methods: tuple[str, ...] = (),
     say: Say = lambda text: None,
@@ -76,7 +76,7 @@ def bench(
         rows: list[dict[str, Any]] = []
         for precision in precisions:
             rows += _rows(checked, precision, pairs, steps, say)
-        features = _features(checked, "bf16" in precisions, pairs, steps, say)
+        features = _features(checked, "bf16" in precisions, max(2, pairs // 3), steps, say)  # large, so soon known
         return {**_about(checked), "rows": rows, "features": features, "parts": _parts(checked, precisions, steps)}
 
 

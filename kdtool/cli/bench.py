@@ -34,7 +34,7 @@ _FLAGS = {
 @click.option("--device", metavar="NAME", help="auto, cpu, mps, cuda or cuda:N.")
 @click.option("--precision", multiple=True, metavar="NAME", help="Rows of these only.  [default: fp32 and bf16]")
 @click.option("--methods", metavar="A,B|all", help="Compare methods' steps with the default method's instead.")
-@click.option("--pairs", type=click.IntRange(2), default=15, show_default=True, help="Pairs of blocks in a row.")
+@click.option("--pairs", type=click.IntRange(2), default=21, show_default=True, help="Pairs of blocks in a row.")
 @click.option("--steps", type=click.IntRange(1), default=2, show_default=True, help="Steps in a block.")
 @options.json
 @options.debug
