@@ -78,7 +78,9 @@ def cell(value: Any) -> str:
 def main() -> None:
     """Measure, where asked to, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", nargs="*", metavar="BENCH", help=f"measure anew: {', '.join(BENCHES)}; none named: all")
+    parser.add_argument(
+        "--run", nargs="*", metavar="BENCH", help=f"measure anew: {', '.join(BENCHES)}; none named: all"
+    )
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     for name in () if args.run is None else args.run or BENCHES:
