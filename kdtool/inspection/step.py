@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -129,7 +130,20 @@ def tap_bytes(shapes: Any, batch_size: int) -> int:
 def _counted() -> Any:
     from torch.utils.flop_counter import FlopCounterMode
 
-    return FlopCounterMode(display=False)
+    # torch counts a grouped convolution's weight gradient as if each group had all channels.
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _convolution_backward})
+
+
+def _convolution_backward(
+    grad_shape: Sequence[int], x_shape: Sequence[int], weight_shape: Sequence[int], *rest: Any, **_: Any
+) -> int:
+    """Return the FLOPs of a convolution's gradients: each of the input's and the weight's costs as much as its output.
+
+    The arguments are those of ``aten.convolution_backward``, shapes in place of tensors.
+    """
+    transposed, wanted = rest[4], rest[7]
+    positions = math.prod((x_shape if transposed else grad_shape)[2:])
+    return 2 * x_shape[0] * positions * math.prod(weight_shape) * (bool(wanted[0]) + bool(wanted[1]))
 
 
 def _macs(counter: Any) -> int:

@@ -35,3 +35,11 @@ def test_a_layer_that_is_not_there_is_shown_beside_what_is() -> None:
     assert said.code == 2
     assert "layer1" in said.out
     assert "nope" in said.err
+
+
+@pytest.mark.parametrize("student", ["test_resnet", "mobilenetv3_small_050"])
+def test_backward_costs_twice_the_forward_of_what_trains(student: str) -> None:
+    arguments = ["--teacher", "test_resnet", "--student", student, "--method", "none", "--image-size", "64", "--json"]
+    (step,) = json.loads(call("inspect", *arguments).out)["steps"]
+    # The first convolution needs no gradient of the images.
+    assert 1.7 * step["macs"]["student"] < step["macs"]["backward"] <= 2 * step["macs"]["student"]
