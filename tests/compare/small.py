@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
@@ -56,13 +57,32 @@ class Process:
         command = [sys.executable, "-m", "kdtool", "compare", *map(str, arguments)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
-    def stop_when(self, pattern: str, folder: Path, number: int = signal.SIGKILL) -> str:
-        """Send a signal once a file matching ``pattern`` is in ``folder``; return what was said."""
+    def wait_for(self, pattern: str, folder: Path) -> None:
+        """Return once a file matching ``pattern`` is in ``folder``."""
         until = time.monotonic() + 300
         while not any(folder.glob(pattern)):
             assert self.process.poll() is None, self.process.communicate()[0]
             assert time.monotonic() < until
             time.sleep(0.02)
+
+    def stop_when(self, pattern: str, folder: Path, number: int = signal.SIGKILL) -> str:
+        """Send a signal once a file matching ``pattern`` is in ``folder``; return what was said."""
+        self.wait_for(pattern, folder)
         os.kill(self.process.pid, number)
-        said, _ = self.process.communicate(timeout=100)
-        return said
+        return self.said()
+
+    def said(self) -> str:
+        """Return what was said, once the process has ended."""
+        text, _ = self.process.communicate(timeout=600)
+        return text
+
+    def descendants(self) -> dict[int, str]:
+        """Return the processes that it started, and those that they did, each with its command line (Linux only)."""
+        found, parents = {}, {self.process.pid}
+        for folder in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                if parent in parents:
+                    parents.add(int(folder.name))
+                    found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+        return found
