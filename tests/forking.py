@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +43,30 @@ class Server:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def run(self, home: Path, *arguments: object, kill_after: float | None = None) -> int:
-        """Run a command; SIGKILL it after some seconds. Return its exit code, -9 where it was killed.
+    def ready(self) -> None:
+        """Return once everything is imported, so that a run's own time can be measured."""
+        self.ask(ping=True)
 
-        What it says is appended to ``home.log``.
-        """
-        pid = self.ask(run=[str(argument) for argument in arguments], home=str(home))
-        if kill_after is not None:
-            time.sleep(kill_after)
-            os.killpg(pid, signal.SIGKILL)  # the zombie of one that ended before keeps its number
+    def start(self, home: Path, *arguments: object, **environment: str) -> int:
+        """Start a command and return its process number; what it says is appended to ``home.log``."""
+        words = [str(argument) for argument in arguments]
+        return int(self.ask(run=words, environment={"KDTOOL_HOME": str(home), **environment}))
+
+    def wait(self, pid: int) -> int:
+        """Return a command's exit code, once it has ended; -9 where it was killed."""
         return int(self.ask(wait=pid))
+
+    def run(self, home: Path, *arguments: object, kill: float | Callable[[], bool] | None = None) -> int:
+        """Run a command; SIGKILL it after some seconds, or when something holds. Return its exit code."""
+        pid = self.start(home, *arguments)
+        if isinstance(kill, float):
+            time.sleep(kill)
+        elif kill is not None:
+            while not kill() and not ended(pid):
+                time.sleep(0.0005)
+        if kill is not None:
+            os.killpg(pid, signal.SIGKILL)  # the zombie of one that ended before keeps its number
+        return self.wait(pid)
 
     def close(self) -> None:
         if self.process is None:
@@ -59,6 +74,11 @@ class Server:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait()
+
+
+def ended(pid: int) -> bool:
+    """Tell whether a process that nobody has waited for yet has ended."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def _serve() -> None:
@@ -83,28 +103,31 @@ def _serve() -> None:
         entry.load()
     for line in sys.stdin:
         request = json.loads(line)
+        answer: int | None
         if "wait" in request:
             _, status = os.waitpid(request["wait"], 0)
             answer = os.waitstatus_to_exitcode(status)
+        elif "ping" in request:
+            answer = None
         else:
             answer = os.fork()
             if answer == 0:
-                _become(cli, request)
+                _become(cli, request["run"], request["environment"])
             while os.getpgid(answer) != answer:  # killing its group must spare the server
                 time.sleep(0.001)
         print(json.dumps(answer), flush=True)
 
 
-def _become(cli: Any, request: dict[str, Any]) -> None:
+def _become(cli: Any, words: list[str], environment: Mapping[str, str]) -> None:
     os.setsid()
-    os.environ["KDTOOL_HOME"] = request["home"]
-    log = os.open(request["home"] + ".log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.environ.update(environment)
+    log = os.open(environment["KDTOOL_HOME"] + ".log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     null = os.open(os.devnull, os.O_RDONLY)
     for target, source in ((0, null), (1, log), (2, log)):
         os.dup2(source, target)
     code = 1
     try:
-        cli.main(request["run"], prog_name="kdtool")
+        cli.main(words, prog_name="kdtool")
     except SystemExit as exited:
         code = int(exited.code or 0)
     finally:

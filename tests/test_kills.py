@@ -1,70 +1,120 @@
-"""Runs that are really killed, at random moments, and resumed: the same bytes, and nothing left behind."""
+"""Commands that are really killed, at random moments and in every phase: the same bytes, and nothing left behind."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from tests.forking import Server
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="forks, and looks for processes in /proc")
 
-CHEAP = [
-    "--teacher",
-    "test_resnet",
-    "--student",
-    "test_resnet",
-    "--device",
-    "cpu",
-    "--epochs",
-    "3",
-    "--image-size",
-    "16",
-]
-CHEAP += ["--batch-size", "16", "data.labels_per_class=8", "data.val_fraction=0.05", "checkpoint.every_steps=2"]
-CHEAP += ["teacher.train.epochs=2", "teacher.train.batch_size=256", "teacher.check=off"]
+KILLS = 30
+"""Of each method, and of two processes."""
+
+PAIR = ["--teacher", "test_resnet", "--student", "test_resnet"]
+CHEAP = ["data.labels_per_class=8", "data.val_fraction=0.05", "teacher.train.epochs=2", "teacher.train.batch_size=256"]
+CHEAP += ["teacher.check=off", "data.image_size=16", "train.device=cpu"]
+LENGTH = ["--epochs", "3", "--batch-size", "16", "checkpoint.every_steps=2"]
+CACHED = ["cache.mode=build", "cache.shard_rows=16", "data.views=2"]
 METHODS = {
-    "kd": [],
+    "kd": CACHED,
     "fitnets": ["fitnets.hint_epochs=1"],
     "ft": ["ft.paraphrase_epochs=1"],
-    "crd": ["train.ema=0.9"],
+    "crd": ["train.ema=0.9", *CACHED],
 }
+TWO_STAGES = ("fitnets", "ft")
 
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[list[Server]]:
-    """Two lanes."""
+    """Two lanes; the second starts when it is used."""
     started = [Server(), Server()]
+    started[0].ready()
     yield started
     for each in started:
         each.close()
+
+
+# --- where a run was --------------------------------------------------------------------------------------------------
+
+
+def phase(folder: Path, home: Path) -> str:
+    """Tell where a run is, or was when it was killed, by what lies there."""
+    if (folder / "result.json").exists():
+        return "result"
+    if (folder / "student").exists():
+        return "student"
+    if any(home.glob("outputs/*/*/.view*")):
+        return "shard"
+    for place in (home, folder):
+        if any(place.rglob(".step-*")):
+            return "checkpoint"
+    at = max((path.name for path in folder.glob("checkpoints/step-*")), default="")
+    if at:
+        return f"stage {int(at.split('-')[1])}"
+    if any(home.glob("outputs/*/*")):
+        return "cached"
+    if any(home.glob("teachers/*.partial")):
+        return "teacher"
+    return "begun" if (folder / "recipe.yaml").exists() else "nothing"
+
+
+def phases(method: str) -> set[str]:
+    """Return the phases in which each method has to be killed; "result" passes too fast to be asked for."""
+    found = {"nothing", "teacher", "checkpoint", "stage 0", "student"}
+    return (
+        found
+        | ({"stage 1"} if method in TWO_STAGES else set())
+        | ({"shard"} if CACHED[0] in METHODS[method] else set())
+    )
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
 
 
 def command(folder: Path, method: str) -> list[object]:
     """Return what goes on with a run, or begins it where it was killed before its recipe was written."""
     if (folder / "recipe.yaml").is_file():
         return ["run", "--resume", folder]
-    return ["run", *CHEAP, "--method", method, *METHODS[method], "--out", folder]
+    return ["run", *PAIR, *CHEAP, *LENGTH, "--method", method, *METHODS[method], "--out", folder]
 
 
-def live(server: Server, home: Path, folder: Path, method: str, kills: list[float]) -> int:
-    """Run to the end, killed after so many seconds each time; return how often it was really killed."""
-    for number, delay in enumerate([*kills, None]):
-        code = server.run(home, *command(folder, method), kill_after=delay)
-        if code == 0:
-            return number
-        assert code == -signal.SIGKILL, home.with_name(home.name + ".log").read_text()[-2000:]
-    raise AssertionError("killed, though nobody did")
+@dataclass
+class Life:
+    """A run that is killed and resumed until it ends."""
+
+    server: Server
+    home: Path
+    folder: Path
+    method: str
+
+    def live(self, kills: list[float | str]) -> list[str]:
+        """Run to the end, killed after so many seconds or in a phase; return the phases in which it was killed."""
+        met: list[str] = []
+        for kill in [*kills, None]:
+            when = kill if isinstance(kill, float) else kill and self._in(kill)
+            code = self.server.run(self.home, *command(self.folder, self.method), kill=when)
+            if code == 0:
+                return met
+            assert code == -signal.SIGKILL, self.home.with_name(self.home.name + ".log").read_text()[-2000:]
+            met.append(phase(self.folder, self.home))
+        raise AssertionError("killed, though nobody did")
+
+    def _in(self, wanted: str) -> Callable[[], bool]:
+        return lambda: phase(self.folder, self.home) == wanted
 
 
 def student(folder: Path) -> dict[str, bytes]:
@@ -73,57 +123,115 @@ def student(folder: Path) -> dict[str, bytes]:
 
 def nothing_left(runs: Path, home: Path) -> None:
     """Assert that no temporary file and no lock is there, and no process."""
-    assert [path for path in runs.rglob("*") if path.name.startswith(".") or path.suffix in (".tmp", ".partial")] == []
-    assert [path for path in home.rglob("*") if path.suffix in (".tmp", ".partial") or path.name[0] == "."] == []
+    for place in (runs, home):
+        hidden = [path for path in place.rglob("*") if path.name.startswith(".")]
+        assert hidden + [path for path in place.rglob("*") if path.suffix in (".tmp", ".partial", ".lock")] == []
     assert list(home.rglob("checkpoints")) == []
-    for lock in home.rglob("*.lock"):
-        FileLock(lock).acquire(timeout=0).lock.release()
-    here = f"KDTOOL_HOME={home}".encode()
-    assert [p for p in Path("/proc").glob("[0-9]*/environ") if _holds(p, here)] == []
+    assert processes_of(home) == []
 
 
-def _holds(path: Path, text: bytes) -> bool:
+def processes_of(home: Path) -> list[str]:
+    here = f"KDTOOL_HOME={home}\0".encode()
+    return [p.parent.name for p in Path("/proc").glob("[0-9]*/environ") if here in _read(p)]
+
+
+def _read(path: Path) -> bytes:
     try:
-        return text in path.read_bytes()
+        return path.read_bytes()
     except OSError:
-        return False
+        return b""
 
 
-def killed_and_resumed(server: Server, folder: Path, method: str, kills: int) -> None:
-    """Run over and over, killed at random moments, until that happened so often; compare each with the whole run."""
-    whole = folder / "whole"
+def killed_and_resumed(server: Server, folder: Path, method: str, kills: int, aims: set[str]) -> None:
+    """Kill runs at so many random moments, and in phases that these missed; compare each with the whole run."""
+    whole = Life(server, folder / "home", folder / "whole", method)
     began = time.monotonic()
-    live(server, folder / "home", whole, method, [])
+    whole.live([])
     took = time.monotonic() - began
-    draw, killed, number = random.Random(f"{method} {kills}"), 0, 0
-    while killed < kills:
-        number += 1
-        cut, home = folder / f"cut-{number}", folder / f"home-{number}"
-        killed += live(server, home, cut, method, [draw.uniform(0.0, 0.9) * took for _ in range(kills - killed)])
-        assert student(cut) == student(whole)
-        assert (cut / "result.json").is_file()
-        nothing_left(cut, home)
+    draw, met = random.Random(method), Counter[str]()
+
+    def cut(moments: list[float | str]) -> None:
+        number = len(list(folder.glob("cut-*")))
+        life = Life(server, folder / f"home-{number}", folder / f"cut-{number}", method)
+        met.update(life.live(moments))
+        assert student(life.folder) == student(whole.folder)
+        assert (life.folder / "result.json").is_file()
+        nothing_left(life.folder, life.home)
+
+    while met.total() < kills:
+        cut([draw.uniform(0.0, 0.9) * took for _ in range(min(4, kills - met.total()))])
+    for _ in range(10):  # what passes in a moment may be missed
+        if missing := sorted(aims - met.keys()):
+            cut(list(missing))
+    assert aims <= met.keys()
+    print(f"{method}: {met.total()} kills: {dict(met)}")
 
 
 def test_a_run_that_is_killed_ends_with_the_same_bytes(servers: list[Server], tmp_path: Path) -> None:
-    killed_and_resumed(servers[0], tmp_path, "fitnets", 2)
+    killed_and_resumed(servers[0], tmp_path, "fitnets", 1, {"teacher", "stage 0"})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_killed_at_many_moments(servers: list[Server], tmp_path: Path, method: str) -> None:
-    killed_and_resumed(servers[0], tmp_path, method, 8)
+    killed_and_resumed(servers[0], tmp_path, method, KILLS, phases(method))
+
+
+# --- two processes ----------------------------------------------------------------------------------------------------
+
+
+def pair(
+    server: Server, home: Path, arguments: list[object], port: int, kill: tuple[float, list[int]] | None
+) -> list[int]:
+    """Run a command in two processes, as a launcher would; kill some of them after a time. Return their exit codes."""
+    together = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    started = [server.start(home, *arguments, **together, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
+    if kill is not None:
+        time.sleep(kill[0])
+        for rank in kill[1]:
+            os.killpg(started[rank], signal.SIGKILL)
+        if len(kill[1]) == 1:
+            time.sleep(0.5)  # one that lost the other may write what it likes; it is killed as a launcher would
+            os.killpg(started[1 - kill[1][0]], signal.SIGKILL)
+    return [server.wait(each) for each in started]
 
 
 @pytest.mark.slow
-def test_two_processes_that_are_killed(tmp_path: Path) -> None:
-    environment = {**os.environ, "KDTOOL_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+def test_two_processes_that_are_killed_at_many_moments(servers: list[Server], tmp_path: Path) -> None:
+    draw, port, met = random.Random(2), 20_000 + os.getpid() % 20_000, Counter[str]()
+    for method in ("kd", "fitnets"):
+        whole = tmp_path / method / "whole"
+        whole.parent.mkdir()
+        began = time.monotonic()
+        assert pair(servers[0], whole.with_name("home"), command(whole, method), port, None) == [0, 0]
+        took, killed, number = time.monotonic() - began, 0, 0
+        while killed < KILLS // 2:
+            number += 1
+            cut, home = whole.with_name(f"cut-{number}"), whole.with_name(f"home-{number}")
+            codes: list[int] = []
+            while codes != [0, 0]:
+                port += 1
+                some = draw.choice(([0, 1], [0], [1]))
+                kill = (draw.uniform(0, 0.9) * took, some) if killed < KILLS // 2 else None
+                codes = pair(servers[0], home, command(cut, method), port, kill)
+                if codes != [0, 0]:
+                    assert -signal.SIGKILL in codes, home.with_name(home.name + ".log").read_text()[-2000:]
+                    killed += 1
+                    met[phase(cut, home)] += 1
+            assert student(cut) == student(whole)
+            nothing_left(cut, home)
+    print(f"two processes: {met.total()} kills: {dict(met)}")
+
+
+@pytest.mark.slow
+def test_a_launcher_that_is_killed(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    environment = {**os.environ, "KDTOOL_HOME": str(home), "OMP_NUM_THREADS": "1"}
 
     def run(folder: Path, delay: float | None) -> tuple[int, float]:
-        arguments = [*command(folder, "kd"), "--nproc", "2"]
         began = time.monotonic()
         process = subprocess.Popen(
-            [sys.executable, "-m", "kdtool", *map(str, arguments)],
+            [sys.executable, "-m", "kdtool", *map(str, command(folder, "kd")), "--nproc", "2"],
             env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:
@@ -139,14 +247,69 @@ def test_two_processes_that_are_killed(tmp_path: Path) -> None:
         code = run(tmp_path / "cut", delay)[0]
         killed += code == -signal.SIGKILL
         for _ in range(200):  # the others learn of it by a pipe
-            if not any(_holds(p, f"KDTOOL_HOME={tmp_path / 'home'}".encode()) for p in Path("/proc").glob("*/environ")):
+            if not processes_of(home):
                 break
             time.sleep(0.1)
         if code == 0:
             break
     assert killed >= 2
     assert student(tmp_path / "cut") == student(tmp_path / "whole")
-    nothing_left(tmp_path / "cut", tmp_path / "home")
+    nothing_left(tmp_path / "cut", home)
+
+
+# --- other commands ---------------------------------------------------------------------------------------------------
+
+
+def repeated(server: Server, home: Path, words: list[object], moments: list[float]) -> int:
+    """Give a command again and again, killed after so many seconds each time; return how often it was killed."""
+    for number, kill in enumerate([*moments, None]):
+        code = server.run(home, *words, kill=kill)
+        if code == 0:
+            return number
+        assert code == -signal.SIGKILL, home.with_name(home.name + ".log").read_text()[-2000:]
+    raise AssertionError("killed, though nobody did")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.slow
+def test_a_cache_build_that_is_killed(servers: list[Server], tmp_path: Path) -> None:
+    words = ["cache", "build", "teacher=test_resnet", "student=test_resnet", "method=crd", *CHEAP, *CACHED]
+    words += ["data.labels_per_class=null", "data.views=4"]
+    home, draw, killed = tmp_path / "whole", random.Random(3), 0
+    servers[0].run(home, *words)
+    began = time.monotonic()
+    servers[0].run(tmp_path / "again", *words)
+    took = time.monotonic() - began
+    for number in range(5):
+        cut = tmp_path / f"cut-{number}"
+        moments = [draw.uniform(0, 0.8) * took for _ in range(4)]
+        killed += repeated(servers[0], cut, [*words, *(["--jobs", "2"] if number == 4 else [])], moments)
+        assert files(cut / "outputs") == files(home / "outputs")
+        nothing_left(tmp_path / "none", cut)
+    assert killed >= 10
+
+
+@pytest.mark.slow
+def test_an_export_that_is_killed(servers: list[Server], tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    home, run, draw = tmp_path / "home", tmp_path / "run", random.Random(4)
+    assert servers[0].run(home, *command(run, "kd")) == 0
+    words = ["export", run, "--out"]
+    began = time.monotonic()
+    assert servers[0].run(home, *words, tmp_path / "whole") == 0
+    took = time.monotonic() - began
+    moments = [draw.uniform(0.1, 0.9) * took for _ in range(8)]
+    assert repeated(servers[0], home, [*words, tmp_path / "cut"], moments) >= 4
+    assert sorted(files(tmp_path / "cut")) == sorted(files(tmp_path / "whole"))
+    made = json.loads((tmp_path / "cut" / "export.json").read_text())["exports"]
+    assert all(each["accepted"] for each in made.values())
+    nothing_left(tmp_path / "cut", home)
+
+
+# --- the soak ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -157,21 +320,22 @@ def test_two_hundred_runs_in_two_lanes_with_kills(servers: list[Server], tmp_pat
     for method in METHODS:
         for folder in (tmp_path / method / "first", tmp_path / method / "second"):
             began = time.monotonic()
-            live(servers[0], home, folder, method, [])
+            Life(servers[0], home, folder, method).live([])
             took[method] = time.monotonic() - began
         right[method] = student(folder)
 
-    def lane(number: int) -> int:
-        draw, killed = random.Random(number), 0
+    def lane(number: int) -> Counter[str]:
+        draw, met = random.Random(number), Counter[str]()
         for each in range(100):
             method = list(METHODS)[each % len(METHODS)]
-            kills = [draw.uniform(0, 1.5) * took[method] for _ in range(draw.choice((0, 0, 1, 2)))]
-            killed += live(servers[number], home, runs / f"{number}-{each}-{method}", method, kills)
-        return killed
+            kills: list[float | str] = [draw.uniform(0, 1.5) * took[method] for _ in range(draw.choice((0, 0, 1, 2)))]
+            met.update(Life(servers[number], home, runs / f"{number}-{each}-{method}", method).live(kills))
+        return met
 
     with ThreadPoolExecutor(2) as lanes:
-        killed = sum(lanes.map(lane, range(2)))
-    assert killed >= 20
+        met = sum(lanes.map(lane, range(2)), Counter[str]())
+    print(f"soak: {met.total()} kills: {dict(met)}")
+    assert met.total() >= 20
     done = sorted(runs.iterdir())
     assert len(done) == 200
     for folder in done:

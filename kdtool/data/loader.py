@@ -17,7 +17,7 @@ from kdtool.data.order import class_uniform_order, random_order
 from kdtool.data.sources import DataSet, Images, Split
 from kdtool.data.unreadable import Pool, Replaced
 from kdtool.data.views import Views
-from kdtool.data.workers import Workers
+from kdtool.data.workers import At, Workers
 from kdtool.errors import InputError
 from kdtool.schema import Data
 
@@ -178,8 +178,11 @@ class Loader:
 
     def _streamed(self, batches: list[Tensor], view: int) -> Iterator[Tensor]:
         if self._stream is None:
-            decoder = _Decoder(self.split.images, self.split.rows, self.views, self.split.pool())
-            self._stream = Workers(decoder, self.workers, pin=self.device.type == "cuda")
+            at, images = At(self.workers), self.split.images
+            decoder = _Decoder(images, self.split.rows, self.views, self.split.pool(), at)
+            self._stream = Workers(
+                decoder, self.workers, self.device.type == "cuda", at, lambda row: _name(images, row)
+            )
         for decoded, replaced in self._stream.read([(batch, view) for batch in batches]):
             self.split.pool().note(replaced)
             yield decoded.to(self.device, non_blocking=True)
@@ -266,15 +269,24 @@ _Step = tuple[Tensor, int]
 class _Decoder(Dataset[Any]):
     """Decodes a batch; an error in what the user gave comes back as its message, without a worker's traceback."""
 
-    def __init__(self, images: Images, rows: np.ndarray, views: Views, pool: Pool):
-        self.images, self.rows, self.views, self.pool = images, rows, views, pool
+    def __init__(self, images: Images, rows: np.ndarray, views: Views, pool: Pool, at: At):
+        self.images, self.rows, self.views, self.pool, self.at = images, rows, views, pool, at
 
     def __getitem__(self, step: _Step) -> tuple[Tensor, list[Replaced]] | str:
         positions, view = step
-        rows = self.rows[positions.numpy()].tolist()
-        try:
-            read = [self.pool.read(self.images, row) for row in rows]
-        except InputError as error:
-            return str(error)
-        pixels = [self.views.host(image, row, view) for (image, _), row in zip(read, rows, strict=True)]
-        return torch.stack(pixels), [replaced for _, replaced in read if replaced is not None]
+        pixels, instead = [], []
+        for row in self.rows[positions.numpy()].tolist():
+            self.at.note(row)
+            try:
+                image, replaced = self.pool.read(self.images, row)
+            except InputError as error:
+                return str(error)
+            pixels.append(self.views.host(image, row, view))
+            instead += [replaced] if replaced is not None else []
+        return torch.stack(pixels), instead
+
+
+def _name(images: Images, row: int) -> str:
+    """Return an image's name for messages: its file's, where it has one."""
+    paths = getattr(images, "paths", None)
+    return f"image {paths[row] if paths is not None else row}"

@@ -26,7 +26,7 @@ from kdtool.data.sources import DataSet
 from kdtool.data.stream import Stream
 from kdtool.data.unreadable import Replaced, Unreadable
 from kdtool.data.views import Views
-from kdtool.data.workers import Workers
+from kdtool.data.workers import At, Workers
 from kdtool.errors import InputError
 from kdtool.randomness import key_of
 from kdtool.schema import Data
@@ -121,8 +121,8 @@ class _Pass:
 class _LaneReader(Dataset[Any]):
     """Answers requests, in a worker: it goes on where a lane stands, or opens the shard at that place."""
 
-    def __init__(self, lanes: Lanes, views: Views):
-        self.lanes, self.views, self.shards = lanes, views, lanes.stream.shards
+    def __init__(self, lanes: Lanes, views: Views, at: At):
+        self.lanes, self.views, self.shards, self.at = lanes, views, lanes.stream.shards, at
         self.held: dict[int, _Held] = {}
 
     def __getitem__(self, request: Request) -> tuple[Tensor, Tensor, Tensor, list[Replaced]] | str:
@@ -144,6 +144,7 @@ class _LaneReader(Dataset[Any]):
         """Return image, class and number of a sample; of the next in the window where it cannot be read."""
         first = int(self.lanes.stream.first[held.window.shard]) + held.window.start
         wanted, why = int(held.order[place]), ""
+        self.at.note(first + wanted)
         for inside in (*range(wanted, held.window.size), *range(wanted)):
             data, label = held.samples[inside]
             try:
@@ -235,9 +236,11 @@ class StreamLoader:
         # Each worker reads the same lanes all the time, so that it goes on in the shards that it has open.
         used = next(count for count in range(min(workers, own), 0, -1) if own % count == 0) if workers else 0
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        at = At(used)
         self.workers: Workers[Request] = Workers(
-            _LaneReader(Lanes(stream, lanes, seed), views), used, pin=device.type == "cuda"
-        )
+            _LaneReader(Lanes(stream, lanes, seed), views, at), used, device.type == "cuda", at,
+            lambda sample: f"sample {sample} of the stream",
+        )  # fmt: skip
         self.placement = (
             f"streamed from {len(stream.lengths)} shards in {lanes} lanes through {used} workers, {steps} steps an "
             "epoch"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import atexit
 import signal
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from kdtool.errors import InputError, RunError
 
@@ -19,6 +20,22 @@ GRACE_SECONDS = 30
 Request = TypeVar("Request")
 
 
+class At:
+    """Which sample each worker is at, in memory that it shares with the main process.
+
+    Args:
+        count: of workers.
+    """
+
+    def __init__(self, count: int):
+        self.samples = torch.full((count + 1,), -1).share_memory_()
+
+    def note(self, sample: int) -> None:
+        """Note, in a worker, the number of the sample that it begins with."""
+        info = get_worker_info()
+        self.samples[info.id if info is not None else -1] = sample
+
+
 class Workers(Generic[Request]):
     """Answers requests in their order; the i-th of a reading goes to worker i mod ``count``.
 
@@ -26,12 +43,14 @@ class Workers(Generic[Request]):
         answering: maps a request to tensors, or to the message of an error in what the user gave.
         count: processes; 0: this one answers.
         pin: put answers into pinned memory.
+        at: what ``answering`` notes its samples in.
+        name: a sample's, by its number, for messages.
     """
 
-    def __init__(self, answering: Dataset[Any], count: int, pin: bool):
-        self.plan, self.count = _Plan[Request](), count
+    def __init__(self, answering: Dataset[Any], count: int, pin: bool, at: At, name: Callable[[int], str]):
+        self.plan, self.count, self.at, self.name = _Plan[Request](), count, at, name
         self.loader: Any = DataLoader(
-            answering,
+            _Answering(answering),
             sampler=self.plan,
             batch_size=None,
             num_workers=count,
@@ -48,7 +67,7 @@ class Workers(Generic[Request]):
 
         Raises:
             InputError: an answer is the message of one.
-            RunError: a worker ended.
+            RunError: a worker ended, or failed.
         """
         self.plan.requests = requests
         iterator = iter(self.loader)
@@ -60,6 +79,8 @@ class Workers(Generic[Request]):
         for answer in self._watched(iterator):
             if isinstance(answer, str):
                 raise InputError(answer)
+            if isinstance(answer, _Failure):
+                raise RunError(f"{self._named(answer.worker)} could not be read: {answer.error}")
             yield answer
 
     def _watched(self, iterator: Iterator[Any]) -> Iterator[Any]:
@@ -69,13 +90,47 @@ class Workers(Generic[Request]):
             except RuntimeError as error:
                 if "DataLoader worker" not in str(error):
                     raise
-                raise RunError(
-                    f"a process that decodes images ended ({error}). It may have run out of memory: data.workers="
-                    f"{self.count // 2} needs less."
-                ) from error
+                raise RunError(self._death(iterator)) from error
             if answer is None:
                 return
             yield answer
+
+    def _death(self, iterator: Any) -> str:
+        ended = [(number, w.exitcode) for number, w in enumerate(iterator._workers) if w.exitcode]
+        number, code = ended[0] if ended else (0, 1)
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return (
+            f"a process that reads images {how}, at {self._named(number)}. It may have run out of memory: "
+            f"data.workers={self.count // 2} needs less."
+        )
+
+    def _named(self, worker: int) -> str:
+        sample = int(self.at.samples[worker])
+        return self.name(sample) if sample >= 0 else "its first image"
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An error in a worker that nobody expected."""
+
+    worker: int
+    error: str
+
+
+class _Answering(Dataset[Any]):
+    """Hands a worker's unexpected error to the main process in words; torch's own way is a traceback inside another."""
+
+    def __init__(self, answering: Dataset[Any]):
+        self.answering = answering
+
+    def __getitem__(self, request: Any) -> Any:
+        info = get_worker_info()
+        try:
+            return self.answering[request]
+        except Exception as error:
+            if info is None:
+                raise
+            return _Failure(info.id, f"{type(error).__name__}: {error}")
 
 
 class _Plan(Sampler[Request]):

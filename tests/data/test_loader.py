@@ -16,7 +16,7 @@ from kdtool.data.loader import Loaded, Loader
 from kdtool.data.mixing import mix_labels
 from kdtool.data.sources import Split
 from kdtool.data.views import Views
-from kdtool.errors import InputError
+from kdtool.errors import InputError, RunError
 from kdtool.schema import Data
 from tests.data.pictures import picture
 
@@ -312,6 +312,37 @@ def test_a_signal_to_the_whole_group_does_not_end_workers_at_once() -> None:
         os.kill(worker.pid, signal.SIGINT)
     got.extend(batches)
     assert _same(got, _all(_loader(cfg=ANEW)))
+
+
+class Deadly(Pictures):
+    """Ends the process that reads image 20, or fails in a way that nobody expected."""
+
+    def __init__(self, by: signal.Signals | None = None):
+        super().__init__()
+        self.by = by
+
+    def __getitem__(self, row: int) -> Image.Image:
+        if row == 20 and self.by is not None:
+            os.kill(os.getpid(), self.by)
+        if row == 20:
+            raise MemoryError("of no use")
+        return super().__getitem__(row)
+
+
+@pytest.mark.parametrize(
+    ("by", "words"),
+    [
+        (signal.SIGKILL, "was ended by SIGKILL, at image 20. It may have run out of memory: data.workers=1 needs less"),
+        (None, "image 20 could not be read: MemoryError: of no use"),
+    ],
+    ids=["killed", "failed"],
+)
+def test_a_worker_that_dies_says_at_which_sample(by: signal.Signals | None, words: str) -> None:
+    loader = _loader(_split(Deadly(by)), train=False, memory_budget_gb=0.0, workers=2)
+    with pytest.raises(RunError) as caught:
+        _all(loader)
+    assert words in str(caught.value)
+    assert "Traceback" not in str(caught.value)
 
 
 @pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
