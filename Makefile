@@ -6,6 +6,7 @@ BIN = $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 STAMP = $(VENV)/.installed
 
+DEMO = --method fitnets --teacher resnet50 --student mobilenetv3
 # Of the list of runs, newest first.
 NEWEST = $(BIN)/python -c 'import json, sys; print(json.load(sys.stdin)[0]["folder"])'
 
@@ -19,7 +20,7 @@ $(STAMP): pyproject.toml
 	touch $@
 
 demo: setup
-	$(BIN)/kdtool run --method fitnets --teacher resnet50 --student mobilenetv3
+	$(BIN)/kdtool run $(DEMO)
 	$(BIN)/kdtool report "$$($(BIN)/kdtool runs --json | $(NEWEST))"
 
 lint: setup
