@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from kdtool import recipe as recipes
 from kdtool import registry
 from kdtool.data.sources import DataSet
@@ -30,18 +32,19 @@ def own_teachers(recipe: Recipe, data: DataSet, how: Preprocessing) -> tuple[lis
     settle_rates(recipe, build_student(recipe, classes, how.size), built)
     found, notes = [], []
     for section, teacher in zip(recipe.teacher, built, strict=True):
+        file = None
         if teacher.needs_training:
             file = kept_in(section, teacher, recipe, data) / WEIGHTS
             if not file.is_file():
                 notes.append(f"teacher {teacher.name} is not kept here any more ({file.parent}); --teacher names one")
                 continue
             teacher.module.load_state_dict(load_state(file))
-        found.append(_as_given(teacher, how, list(data.class_names)))
+        found.append(_as_given(teacher, how, list(data.class_names), file))
     return found, notes
 
 
-def _as_given(teacher: Built, how: Preprocessing, class_names: list[str]) -> Target:
+def _as_given(teacher: Built, how: Preprocessing, class_names: list[str], file: Path | None) -> Target:
     """Return a teacher that takes the student's inputs."""
     norm, own = (how.mean, how.std), (tuple(teacher.mean), tuple(teacher.std))
     network = Adapted(teacher.tapped(), teacher.image_size, norm, own)
-    return Target(teacher.name, "teacher", network, how, class_names, len(class_names), built=teacher)
+    return Target(teacher.name, "teacher", network, how, class_names, len(class_names), file, teacher)

@@ -17,7 +17,7 @@ MANY_CLASSES = 40
 """With more, a chart shows the classes that changed most, or are confused most."""
 
 
-def _figure(traces: Sequence[Mapping[str, Any]], height: int = 320, **layout: Any) -> Figure:
+def _figure(traces: Sequence[Mapping[str, Any]], height: int = 295, **layout: Any) -> Figure:
     return {"data": [dict(trace) for trace in traces], "layout": layout, "height": height}
 
 
@@ -121,7 +121,7 @@ def class_changes(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
         }
         for part in others
     ]  # fmt: skip
-    height = 120 + 26 * len(compared)
+    height = 95 + 26 * len(compared)
     axis = {"type": "category", "automargin": True}
     return _figure(traces, height, yaxis=axis, xaxis={"title": {"text": "points of recall"}}, barmode="group")
 
@@ -141,7 +141,7 @@ def confusion(found: Mapping[str, Any]) -> Figure:
         "hovertemplate": "true %{y}<br>predicted %{x}<br>%{text} images<extra></extra>",
     }  # fmt: skip
     return _figure(
-        [trace], max(360, min(760, 130 + 26 * len(names))),
+        [trace], max(335, min(735, 105 + 26 * len(names))),
         xaxis={"title": {"text": "predicted"}, "type": "category", "automargin": True},
         yaxis={"title": {"text": "true"}, "type": "category", "autorange": "reversed", "automargin": True},
     )  # fmt: skip
@@ -165,7 +165,7 @@ def reliability(parts: Mapping[str, Mapping[str, Any]]) -> Figure:
         )  # fmt: skip
     axis = {"range": [0, 1.02]}
     return _figure(
-        traces, 360, xaxis={"title": {"text": "mean confidence"}, **axis}, yaxis={"title": {"text": "accuracy"}, **axis}
+        traces, 335, xaxis={"title": {"text": "mean confidence"}, **axis}, yaxis={"title": {"text": "accuracy"}, **axis}
     )
 
 
@@ -174,16 +174,17 @@ def plane(found: Mapping[str, Any]) -> Figure:
     traces = []
     for number, name in enumerate(sorted(dict.fromkeys(found["label"]))):
         at = [i for i, label in enumerate(found["label"]) if label == name]
-        said = [found["predicted"][i] for i in at]
+        said, colour = [found["predicted"][i] for i in at], _CYCLE[number % 10]
+        group: dict[str, Any] = {"type": "scatter", "mode": "markers", "name": text(name), "legendgroup": str(number)}
+        traces.append({**group, "x": [None], "y": [None], "marker": {"size": 7, "color": colour}})  # in the legend
         traces.append(
-            {"type": "scatter", "mode": "markers", "name": text(name), "x": [found["x"][i] for i in at],
-             "y": [found["y"][i] for i in at], "text": [text(each) for each in said],
+            {**group, "showlegend": False, "x": [found["x"][i] for i in at], "y": [found["y"][i] for i in at],
+             "text": [text(each) for each in said],
              "hovertemplate": f"{text(name).replace('%', '&#37;')}, predicted %{{text}}<extra></extra>",
-             "marker": {"size": 7, "color": _CYCLE[number % 10],
-                        "symbol": ["circle" if each == name else "x" for each in said]}}
+             "marker": {"size": 7, "color": colour, "symbol": ["circle" if each == name else "x" for each in said]}}
         )  # fmt: skip
     hidden = {"visible": False}
-    return _figure(traces, 380, xaxis=hidden, yaxis={**hidden, "scaleanchor": "x"}, hovermode="closest")
+    return _figure(traces, 355, xaxis=hidden, yaxis={**hidden, "scaleanchor": "x"}, hovermode="closest")
 
 
 # --- a comparison -----------------------------------------------------------------------------------------------------
@@ -206,9 +207,9 @@ def ranking(rows: Sequence[Mapping[str, Any]], reference: str, several: bool) ->
     }  # fmt: skip
     zero = {"type": "line", "x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1,
             "line": {"dash": "dash", "width": 1, "color": COLOURS["baseline"]}}  # fmt: skip
-    title = {"text": f"points of test top-1 over {text(reference)}"}
+    title = {"text": f"points over {text(reference)}"}
     axis = {"type": "category", "automargin": True}
-    return _figure([trace], 140 + 30 * len(tested), xaxis={"title": title}, yaxis=axis, shapes=[zero])
+    return _figure([trace], 95 + 30 * len(tested), xaxis={"title": title}, yaxis=axis, shapes=[zero])
 
 
 def accuracy_and_latency(rows: Sequence[Mapping[str, Any]], latency: Mapping[str, float]) -> Figure | None:
@@ -227,4 +228,4 @@ def accuracy_and_latency(rows: Sequence[Mapping[str, Any]], latency: Mapping[str
              "error_y": {"type": "data", "array": [100 * (row["best"]["sd"] or 0) for row in own], "thickness": 1}}
         )  # fmt: skip
     x = {"title": {"text": "milliseconds for one image, median"}, "rangemode": "tozero"}
-    return _figure(traces, 380, xaxis=x, yaxis={"title": {"text": "test top-1, %"}}, hovermode="closest")
+    return _figure(traces, 355, xaxis=x, yaxis={"title": {"text": "test top-1, %"}}, hovermode="closest")

@@ -26,7 +26,7 @@ def add_comparison(page: Page, found: Mapping[str, Any]) -> None:
                 page.card(
                     "Ranking",
                     charts.ranking(rows, whole["reference"], several),
-                    "Mean paired difference with its 95% interval; one that touches zero shows nothing.",
+                    "Mean paired difference of test top-1 with its 95% interval; one that holds zero shows nothing.",
                 ),
                 page.card(
                     "Accuracy and latency",
@@ -40,7 +40,17 @@ def add_comparison(page: Page, found: Mapping[str, Any]) -> None:
 
 
 def _table(whole: Mapping[str, Any]) -> str:
-    titles = ["student", "method", "seeds", "best top-1", "difference", "95% interval", "last top-1", "seconds"]
+    titles = [
+        "student",
+        "method",
+        "seeds",
+        "best top-1",
+        "difference",
+        "95% interval",
+        "last top-1",
+        "seconds",
+        "memory",
+    ]
     ranked = sorted(whole["rows"], key=lambda row: -(row["best"]["mean"] or 0))
     return table(titles, [_cells(row) for row in ranked], numbers=2)
 
@@ -58,6 +68,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         "-" if low is None or high is None else f"{100 * low:+.2f} to {100 * high:+.2f}",
         _spread(row["last"]),
         "-" if seconds is None else f"{seconds:.1f}",
+        words.size(row["cost"]["host_bytes"]),
     ]
 
 
