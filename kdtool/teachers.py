@@ -26,7 +26,7 @@ from kdtool.engine.trainer import fit
 from kdtool.errors import InputError
 from kdtool.home import home, waiting_lock
 from kdtool.models.build import Built
-from kdtool.models.save import save_student
+from kdtool.models.save import WEIGHTS, save_student
 from kdtool.models.weights import load_state
 from kdtool.report.events import Reporter
 from kdtool.schema import Checkpoint, Recipe, Teacher, Train
@@ -34,6 +34,9 @@ from kdtool.tasks.image_classification import ImageClassification
 
 FORMAT = 2
 """Raised when the engine changes what a teacher's training gives."""
+
+NOTE = "teacher.json"
+"""Written last into a kept teacher's folder: how it came out, and its weights' digest."""
 
 # What does not decide a teacher's weights: where and how fast its data is read, and what thins the student's.
 _DATA_KEYS_ASIDE = (
@@ -72,14 +75,30 @@ def prepare(section: Teacher, built: Built, prep: Preparation) -> None:
         check=lambda: prep.stop.check(prep.resume_command),
     )
     with lock if is_main() else nullcontext():
-        if from_main((folder / "teacher.json").is_file()):
+        if from_main(is_kept(folder, prep.reporter.warn) if is_main() else None):
             say(f"teacher {built.name}: reusing the one trained before ({folder})")
             if is_main():
                 shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of a run killed at its very end
         else:
             say(f"teacher {built.name}: training it on {prep.data.name} first; it is kept for later runs")
             _train(section, built, prep, folder, key)
-    built.module.load_state_dict(from_main(load_state(folder / "model.safetensors") if is_main() else None))
+    built.module.load_state_dict(from_main(load_state(folder / WEIGHTS) if is_main() else None))
+
+
+def is_kept(folder: Path, warn: Callable[[str], None]) -> bool:
+    """Tell whether a trained teacher lies in ``folder`` as it was written; a damaged one is said to be."""
+    try:
+        about = json.loads((folder / NOTE).read_bytes())
+        digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+        if about.get("sha256", digest) == digest:  # those of older versions have none
+            return True
+        why = f"{WEIGHTS} is not what was written"
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, AttributeError) as error:
+        why = str(error)
+    warn(f"the teacher kept in {folder} is damaged ({why}), and is trained again")
+    return False
 
 
 def kept_in(section: Teacher, built: Built, recipe: Recipe, data: DataSet) -> Path:
@@ -134,8 +153,10 @@ def _train(section: Teacher, built: Built, prep: Preparation, folder: Path, key:
 
 def _keep(fitted: Fitted, built: Built, prep: Preparation, working: Path, folder: Path, key: str) -> None:
     recipe = prep.recipe
-    save_student(working, built, fitted.state, prep.data.class_names, recipe.data.eval_crop)
-    write_whole(working / "teacher.json", json.dumps({"key": key, "best": fitted.best, "last": fitted.last}))
+    weights = save_student(working, built, fitted.state, prep.data.class_names, recipe.data.eval_crop)
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    about = {"key": key, "sha256": digest, "best": fitted.best, "last": fitted.last}
+    write_whole(working / NOTE, json.dumps(about))
     shutil.rmtree(folder, ignore_errors=True)
     working.rename(folder)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # last: until then a killed run goes on from them

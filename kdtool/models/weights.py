@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import pickle
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -67,9 +69,18 @@ def _read(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(
-            f"{str(path)!r} is no checkpoint that can be read safely ({_first_line(error)}). "
+            f"{str(path)!r} is no checkpoint that can be read safely ({_why(error)}). "
             "Save the weights alone, with torch.save(model.state_dict(), FILE) or as .safetensors."
         ) from error
+
+
+def _why(error: Exception) -> str:
+    """Return what a file holds that is not read; torch's own words recommend to run it."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return _first_line(error)
+    asked = re.search(r"GLOBAL (\S+)", str(error))
+    named = f": {asked[1]}" if asked else ""
+    return f"it holds other things than tensors and plain values, which could run code{named}"
 
 
 def _first_line(error: Exception) -> str:
