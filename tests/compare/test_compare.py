@@ -85,6 +85,33 @@ def test_a_finished_comparison_is_not_done_again(whole: Done) -> None:
     assert stamps == {path: path.stat().st_mtime_ns for path in whole.folder.glob("*/*/seed-*/result.json")}
 
 
+def test_its_page_shows_what_the_document_says(whole: Done) -> None:
+    pytest.importorskip("plotly")
+    done = call("report", whole.folder, "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    page = Path(found["page"]).read_text(encoding="utf-8")
+    assert found["page"] == str(whole.folder / "report.html")
+    document, (section,) = values(whole.folder), found["sections"]
+    assert section["comparison"] == document
+    assert section["profile"]["test_efficientnet"]["speed"][0]["median_ms"] > 0
+    assert all(f"<p>{sentence}</p>" in page for sentence in document["says"])
+    assert all(f">{100 * row['best']['mean']:.2f} ± {100 * row['best']['sd']:.2f}<" in page for row in document["rows"])
+
+
+def test_one_teacher_and_one_cache_serve_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KDTOOL_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "c"
+    options = ["--methods", "kd,dkd", "--seeds", "1", "--epochs", "1", "--jobs", "2", "--teacher-cache", "data.views=2"]
+    done = compare(folder, *options)
+    assert done.code == 0, done.err + done.out
+    logs = {path.parent.name: path.read_text() for path in folder.glob("*/*/seed-0.log")}
+    assert set(logs) == {"kd", "dkd"}
+    assert len([path for path in (tmp_path / "home" / "teachers").iterdir() if path.is_dir()]) == 1
+    assert sum("training it on digits first" in text for text in logs.values()) == 1
+    assert len(json.loads(call("cache", "info", "--json").out)) == 1
+
+
 def test_killed_stopped_and_resumed_equals_uninterrupted(whole: Done, tmp_path: Path) -> None:
     folder = tmp_path / "c"
     first = Process(*SETTINGS, *TWO, "--seeds", "2", "--epochs", "3", "--out", folder)
