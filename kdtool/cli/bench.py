@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from kdtool.cli import options
+from kdtool.cli import complete, options
 
 _FLAGS = {
     "method": "method",
@@ -24,16 +24,23 @@ _FLAGS = {
 
 
 @click.command("bench", short_help="Measure what a step costs on this machine.")
-@click.argument("arguments", nargs=-1, metavar="[RECIPE.yaml] [KEY=VALUE]...")
-@click.option("--method", metavar="NAME", help="Distillation method.")
-@click.option("--teacher", multiple=True, metavar="MODEL", help="Teacher; repeat for several.")
-@click.option("--student", metavar="MODEL", help="Student.")
+@click.argument("arguments", nargs=-1, metavar="[RECIPE.yaml] [KEY=VALUE]...", shell_complete=complete.recipes)
+@click.option("--method", metavar="NAME", shell_complete=complete.methods, help="Distillation method.")
+@click.option(
+    "--teacher", multiple=True, metavar="MODEL", shell_complete=complete.models, help="Teacher; repeat for several."
+)
+@click.option("--student", metavar="MODEL", shell_complete=complete.models, help="Student.")
 @click.option("--data", metavar="NAME|FOLDER", help="Data set.")
 @click.option("--image-size", type=int, metavar="N", help="Pixels a side.")
 @click.option("--batch-size", type=int, metavar="N", help="Samples in a batch.")
 @click.option("--device", metavar="NAME", help="auto, cpu, mps, cuda or cuda:N.")
 @click.option("--precision", multiple=True, metavar="NAME", help="Rows of these only.  [default: fp32 and bf16]")
-@click.option("--methods", metavar="A,B|all", help="Compare methods' steps with the default method's instead.")
+@click.option(
+    "--methods",
+    metavar="A,B|all",
+    shell_complete=complete.methods,
+    help="Compare methods' steps with the default method's instead.",
+)
 @click.option("--pairs", type=click.IntRange(2), default=21, show_default=True, help="Pairs of blocks in a row.")
 @click.option("--steps", type=click.IntRange(1), default=2, show_default=True, help="Steps in a block.")
 @options.json

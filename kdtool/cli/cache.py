@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from kdtool.cli import options
+from kdtool.cli import complete, options
 from kdtool.errors import RunError
 
 
@@ -27,7 +27,7 @@ def command() -> None:
 
 
 @command.command("build")
-@click.argument("arguments", nargs=-1, metavar="[RECIPE.yaml]... [KEY=VALUE]...")
+@click.argument("arguments", nargs=-1, metavar="[RECIPE.yaml]... [KEY=VALUE]...", shell_complete=complete.recipes)
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="Processes that compute.  [default: cache.jobs]")
 @click.option("--dry-run", is_flag=True, help="Only say how large it would be.")
 @options.json

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kdtool.cli import options
+from kdtool.cli import complete, options
 from kdtool.errors import InputError, RunError
 
 _FLAGS = {"teacher": "teacher.model", "data": "data.name", "epochs": "train.epochs", "device": "train.device"}
@@ -16,12 +16,19 @@ _FLAGS = {"teacher": "teacher.model", "data": "data.name", "epochs": "train.epoc
 
 
 @click.command("compare", short_help="Compare methods over students and seeds, paired.")
-@click.argument("arguments", nargs=-1, metavar="[RECIPE.yaml] [KEY=VALUE]...")
-@click.option("--methods", metavar="A,B|all", help="Methods, several joined by +, or none for hard labels alone.")
-@click.option("--students", metavar="A,B", help="Students.  [default: the recipe's]")
+@click.argument("arguments", nargs=-1, metavar="[RECIPE.yaml] [KEY=VALUE]...", shell_complete=complete.recipes)
+@click.option(
+    "--methods",
+    metavar="A,B|all",
+    shell_complete=complete.methods,
+    help="Methods, several joined by +, or none for hard labels alone.",
+)
+@click.option("--students", metavar="A,B", shell_complete=complete.models, help="Students.  [default: the recipe's]")
 @click.option("--seeds", type=click.IntRange(1), metavar="N", help="Runs of each, from train.seed on.  [default: 5]")
-@click.option("--teacher", multiple=True, metavar="MODEL", help="Teacher; repeat for several.")
-@click.option("--data", metavar="NAME|FOLDER", help="Data set.")
+@click.option(
+    "--teacher", multiple=True, metavar="MODEL", shell_complete=complete.models, help="Teacher; repeat for several."
+)
+@click.option("--data", type=click.Path(), metavar="NAME|FOLDER", help="Data set.")
 @click.option("--epochs", type=int, metavar="N", help="Epochs of the student, in every run.")
 @click.option("--device", metavar="NAME", help="auto, cpu, mps, cuda or cuda:N.")
 @click.option("--teacher-cache", is_flag=True, help="Keep the teacher's outputs once, and replay them in every run.")
@@ -29,8 +36,10 @@ _FLAGS = {"teacher": "teacher.model", "data": "data.name", "epochs": "train.epoc
 @click.option("--tune", type=click.IntRange(1), metavar="N", help="First search each method's options in N trials.")
 @click.option("--range", "ranges", multiple=True, metavar="KEY=LOW:HIGH", help="Where --tune looks; or KEY=A,B,C.")
 @click.option("--on", type=click.Choice(["ray"]), help="Send the runs to a Ray cluster (RAY_ADDRESS or local).")
-@click.option("--out", metavar="FOLDER", help="The comparison's folder.  [default: runs/compare-N]")
-@click.option("--resume", metavar="FOLDER", help="Go on with the comparison in FOLDER, as it was begun.")
+@click.option("--out", type=click.Path(), metavar="FOLDER", help="The comparison's folder.  [default: runs/compare-N]")
+@click.option(
+    "--resume", type=click.Path(), metavar="FOLDER", help="Go on with the comparison in FOLDER, as it was begun."
+)
 @options.json
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @options.debug

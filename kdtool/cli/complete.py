@@ -12,25 +12,26 @@ from click.shell_completion import CompletionItem
 
 
 def methods(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer methods; after a + the next part of a composition."""
+    """Offer methods; after a + the next part of a composition, after a comma the next of a list."""
     from kdtool import registry
 
-    before, plus, part = incomplete.rpartition("+")
-    taken = before.split("+")
+    listed, _, composition = incomplete.rpartition(",")
+    before, plus, part = composition.rpartition("+")
+    taken = before.split("+") if plus else listed.split(",")
     known = registry.names() if plus else [*registry.names(), registry.NONE]
-    return [CompletionItem(f"{before}{plus}{name}") for name in known if name.startswith(part) and name not in taken]
+    return _after(incomplete, part, (name for name in known if name not in taken))
 
 
 def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer timm's models, those of plugins and families' names; files and folders, too."""
-    return _offer(model_names(), incomplete)
+    """Offer timm's models, those of plugins and families' names, after a comma the next of a list; files, too."""
+    return _after(incomplete, incomplete.rpartition(",")[2], model_names()) or _files(incomplete)
 
 
 def recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer shipped recipes, and files."""
     from kdtool.recipe_file import shipped_names
 
-    return _offer(shipped_names(), incomplete)
+    return _after(incomplete, incomplete, shipped_names()) or _files(incomplete)
 
 
 def model_names() -> list[str]:
@@ -71,7 +72,12 @@ def _kept() -> Path:
     return home() / "models.txt"
 
 
-def _offer(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
-    # Where no name fits, the shell offers files.
-    return found or [CompletionItem(incomplete, type="file")]
+def _after(incomplete: str, part: str, names: Iterable[str]) -> list[CompletionItem]:
+    """Offer the names that begin as ``part``, which ``incomplete`` ends with, does."""
+    before = incomplete.removesuffix(part)
+    return [CompletionItem(before + name) for name in names if name.startswith(part)]
+
+
+def _files(incomplete: str) -> list[CompletionItem]:
+    """Let the shell offer files, where no name fits."""
+    return [CompletionItem(incomplete, type="file")]

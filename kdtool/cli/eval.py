@@ -7,16 +7,21 @@ import sys
 
 import click
 
-from kdtool.cli import options
+from kdtool.cli import complete, options
 from kdtool.errors import InputError
 
 
 @click.command("eval", short_help="Measure a run, a model or an exported file on data.")
-@click.argument("target")
+@click.argument("target", shell_complete=complete.models)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--data", metavar="NAME|FOLDER", help="Data to measure on.  [default: the run's own]")
 @click.option("--split", metavar="NAME", default="test", show_default=True, help="test, val, train or all.")
-@click.option("--teacher", metavar="TARGET", help="What to compare with.  [default: the run's own teachers]")
+@click.option(
+    "--teacher",
+    metavar="TARGET",
+    shell_complete=complete.models,
+    help="What to compare with.  [default: the run's own teachers]",
+)
 @click.option("--weights", metavar="W", default="auto", help="Weights of a model that is given by name.")
 @click.option("--image-size", type=int, metavar="N", help="Pixels a side, for a model that is given by name.")
 @click.option("--corrupt", multiple=True, metavar="KIND[:1-5]", help="noise, blur or jpeg; repeatable.")

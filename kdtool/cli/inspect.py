@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kdtool.cli import options
+from kdtool.cli import complete, options
 from kdtool.errors import InputError
 
 _FLAGS = {
@@ -23,10 +23,17 @@ _FLAGS = {
 
 
 @click.command("inspect", short_help="Show two networks side by side and what a method would pair.")
-@click.argument("arguments", nargs=-1, metavar="[RECIPE.yaml] [KEY=VALUE]...")
-@click.option("--teacher", multiple=True, metavar="MODEL", help="Teacher; repeat for several.")
-@click.option("--student", metavar="MODEL", help="Student.")
-@click.option("--method", metavar="NAME", help="Distillation method, several joined by +, or none.")
+@click.argument("arguments", nargs=-1, metavar="[RECIPE.yaml] [KEY=VALUE]...", shell_complete=complete.recipes)
+@click.option(
+    "--teacher", multiple=True, metavar="MODEL", shell_complete=complete.models, help="Teacher; repeat for several."
+)
+@click.option("--student", metavar="MODEL", shell_complete=complete.models, help="Student.")
+@click.option(
+    "--method",
+    metavar="NAME",
+    shell_complete=complete.methods,
+    help="Distillation method, several joined by +, or none.",
+)
 @click.option("--data", metavar="NAME|FOLDER", help="Data set, for classes and image size.  [default: digits]")
 @click.option("--image-size", type=int, metavar="N", help="Pixels a side.")
 @click.option("--batch-size", type=int, metavar="N", help="Samples in a batch.")

@@ -7,12 +7,12 @@ import sys
 
 import click
 
-from kdtool.cli import options
+from kdtool.cli import complete, options
 from kdtool.errors import InputError
 
 
 @click.command("profile", short_help="Measure size, memory and speed of networks on this machine.")
-@click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
+@click.argument("targets", nargs=-1, required=True, metavar="TARGET...", shell_complete=complete.models)
 @click.option("--batch-sizes", default="1,8,32", show_default=True, metavar="A,B", help="Images at once.")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads of torch and onnxruntime.")
 @click.option("--seconds", type=float, default=1.0, show_default=True, metavar="X", help="Timed for each figure.")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +50,12 @@ def test_what_is_offered(kdtool: Kdtool, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "digits/mobilenetv3_from_resnet50_kd.yaml" in offered(kdtool, monkeypatch, "run", "digits/")
     assert "digits/mobilenetv3_from_resnet50_kd.yaml" in offered(kdtool, monkeypatch, "recipes", "copy", "digits/")
     assert "kd" in offered(kdtool, monkeypatch, "show", "k")
+    assert "none,rkd+kd" in offered(kdtool, monkeypatch, "compare", "--methods", "none,rkd+k")
+    assert "resnet18,resnet50" in offered(kdtool, monkeypatch, "compare", "--students", "resnet18,resnet5")
+    assert offered(kdtool, monkeypatch, "compare", "--resume", "ru") == ["ru"]  # a file: the shell's business
+    for name, flag in (("inspect", "--student"), ("bench", "--teacher"), ("eval", "--teacher")):
+        assert "resnet50" in offered(kdtool, monkeypatch, name, flag, "resnet5")
+    assert "resnet50" in offered(kdtool, monkeypatch, "profile", "resnet5")
 
 
 def test_completing_imports_nothing_heavy(kdtool: Kdtool) -> None:
@@ -67,3 +75,25 @@ def test_methods_of_a_composition_are_offered_once() -> None:
     names = [item.value for item in complete.methods(ctx, command.params[0], "kd+")]
     assert "kd+rkd" in names
     assert "kd+kd" not in names
+    listed = [item.value for item in complete.methods(ctx, command.params[0], "kd,")]
+    assert "kd,none" in listed
+    assert "kd,kd" not in listed
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+def test_bash_itself_completes(kdtool: Kdtool, tmp_path: Path) -> None:
+    (tmp_path / "script").write_text(kdtool("completion", "bash").out)
+    (tmp_path / "runs").mkdir()
+    bash = f"""
+        cd {tmp_path}; PATH={Path(sys.executable).parent}:$PATH; . ./script
+        for line in "kdtool rep" "kdtool run --method fit" "kdtool run --teacher resnet32x" \\
+            "kdtool recipes copy mni"; do
+            COMP_WORDS=($line); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMPREPLY=()
+            _kdtool_completion kdtool; echo "${{COMPREPLY[*]}}"
+        done"""
+    done = subprocess.run(["bash", "-c", bash], capture_output=True, text=True, check=True)
+    command, method, teacher, recipe = done.stdout.splitlines()
+    assert (command, method) == ("report", "fitnets")
+    assert teacher.split() == ["resnet32x4"]
+    assert all(name.startswith("mnist/") for name in recipe.split())
+    assert recipe
