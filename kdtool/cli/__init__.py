@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from kdtool import __version__, parallel
-from kdtool.errors import KdtoolError, from_os
+from kdtool.errors import KdtoolError, did_you_mean, from_os
 
 _COMMANDS = {
     "run": ("kdtool.cli.run", "Distil a student from a teacher."),
@@ -55,6 +55,13 @@ class _Commands(click.Group):
             return None
         command: click.Command = import_module(_COMMANDS[name][0]).command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"There is no command {args[0]!r}. {did_you_mean(args[0], _COMMANDS)}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

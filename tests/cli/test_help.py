@@ -75,7 +75,9 @@ def test_version(kdtool: Kdtool) -> None:
 
 
 def test_unknown_command_and_flag_are_bad_input(kdtool: Kdtool) -> None:
-    assert kdtool("rnu").code == 2
+    answer = kdtool("rnu")
+    assert answer.code == 2
+    assert "Did you mean 'run' or 'runs'?" in answer.err
     answer = kdtool("run", "--epoch", "3")
     assert answer.code == 2
     assert "--epochs" in answer.err

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from kdtool.errors import InputError
 from kdtool.report.events import Reporter
 from kdtool.track import follow
 from tests.report.runs import RESULT, record, tell
@@ -47,13 +46,12 @@ def opened(name: str, folder: Path, result: dict[str, Any] | None, first: int) -
 
 def test_mlflow_goes_on_in_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    # The store that mlflow-skinny has, too: a database needs the whole of MLflow.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     folder = tmp_path / "run-7"
     folder.mkdir()
-    try:
-        opened("mlflow", folder, None, 1)
-    except InputError as error:
-        pytest.skip(f"this MLflow has no local store: {error}")
+    opened("mlflow", folder, None, 1)
     client = mlflow.MlflowClient()
     (kept,) = client.search_runs([client.get_experiment_by_name("a project").experiment_id])
     assert kept.info.status == "KILLED"
