@@ -39,7 +39,7 @@ def command(
       kdtool profile runs/resnet50-mobilenetv3-kd-1
       kdtool profile resnet50 mobilenetv3 --image-size 224 --batch-sizes 1,16 --threads 1 --json
     """
-    if not all(each.strip().isdigit() and int(each) > 0 for each in batch_sizes.split(",")):
+    if not all(each.strip().isdecimal() and int(each) > 0 for each in batch_sizes.split(",")):
         raise InputError(f"--batch-sizes {batch_sizes}: expected whole numbers from 1 on, such as 1,8,32.")
     from kdtool.profiling.profile import profile
     from kdtool.report.profile import show

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -159,13 +160,15 @@ def bias_vector(bias: Mapping[str, float], names: Sequence[str]) -> Tensor:
     """Return (K,) what is added to the logits.
 
     Raises:
-        InputError: there is no such class.
+        InputError: there is no such class, or a value is not finite.
     """
     shift = torch.zeros(len(names))
     for name, value in bias.items():
+        if not math.isfinite(value):
+            raise InputError(f"--bias {name}={value:g}: the value is a finite number, such as -0.5.")
         if name in names:
             shift[list(names).index(name)] = value
-        elif name.isdigit() and int(name) < len(names):
+        elif name.isdecimal() and int(name) < len(names):
             shift[int(name)] = value
         else:
             raise InputError(f"--bias {name}={value:g}: there is no such class. {did_you_mean(name, names)}")

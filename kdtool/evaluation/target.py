@@ -18,6 +18,7 @@ from kdtool.errors import InputError
 from kdtool.evaluation.exported import SUFFIXES, open_exported
 from kdtool.evaluation.preprocessing import Metadata, Preprocessing
 from kdtool.models.build import Built, build
+from kdtool.models.names import SOURCES, is_own_file, resolve
 from kdtool.models.save import CONFIG, WEIGHTS
 from kdtool.runfolder import RECIPE, RESULT
 from kdtool.schema import Recipe
@@ -73,7 +74,7 @@ def find(name: str) -> Found:
     """Return what ``name`` names.
 
     Raises:
-        InputError: a run that has no student yet, a folder without one, or a file that is no export.
+        InputError: a run that has no student yet, a folder without one, a file that is no export, or no such thing.
     """
     path = Path(name.removeprefix("local-dir:")).expanduser()
     if path.suffix in SUFFIXES and not path.is_dir():
@@ -83,6 +84,9 @@ def find(name: str) -> Found:
     if not path.is_dir():
         if path.is_file() and ".py" not in path.suffix:
             raise InputError(f"{name!r} is a file, but no export ({', '.join(SUFFIXES)}); weights go to --weights.")
+        if "/" in name and not name.startswith(SOURCES) and not is_own_file(name):
+            raise InputError(f"there is no folder {name!r}: give a run's folder, its student folder or a model's name.")
+        resolve(name)  # a misspelt one is told as such
         return Found(name, "model", None, None)
     if (path / RECIPE).is_file():
         if not (path / "student" / CONFIG).is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -74,7 +75,7 @@ def profile(
     Raises:
         InputError: a target or a number is wrong.
     """
-    if not targets or not batch_sizes or min(batch_sizes) < 1 or seconds <= 0:
+    if not targets or not batch_sizes or min(batch_sizes) < 1 or not 0 < seconds < math.inf:
         raise InputError("profile takes one target or more, batch sizes from 1 on and a time above 0.")
     place = pick_device(device)
     with _threads(threads):
