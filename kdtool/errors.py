@@ -44,6 +44,7 @@ class Interrupted(KdtoolError):
 
 _NAMED_WRONG = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM}
+_NO_ROOM = {errno.ENOSPC, errno.EROFS, errno.EDQUOT}
 
 
 def from_os(error: OSError) -> KdtoolError:
@@ -54,6 +55,8 @@ def from_os(error: OSError) -> KdtoolError:
         return InputError(f"{text} Check the name.")
     if error.errno in _NOT_ALLOWED:
         return InputError(f"{text} Change its permissions, or name another.")
+    if error.errno in _NO_ROOM:
+        text += " Make room there, or the disk writable, and start again."
     return RunError(text)
 
 

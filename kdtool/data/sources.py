@@ -179,8 +179,8 @@ def _open(cfg: Data) -> Source:
 
         return open_timm(cfg)
     raise InputError(
-        f"--data {name}: there is no such folder. {did_you_mean(name, ['digits'])} Valid: digits, a folder of images "
-        f"or parquet files, or a name that timm knows ({', '.join(prefix + '…' for prefix in prefixes)})."
+        f"--data {name}: there is no such folder. Valid: digits, a folder of images or parquet files, or a name that "
+        f"timm knows ({', '.join(prefix + '…' for prefix in prefixes)})."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -13,6 +14,8 @@ from kdtool.page.charts import Figure
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 """Nothing is fetched: what the page needs is in it."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Page:
@@ -66,7 +69,8 @@ class Page:
 
 def escape(value: object) -> str:
     """Return text as HTML shows it, letter by letter."""
-    return html.escape(str(value), quote=True)
+    text = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(value))
+    return html.escape(text, quote=True)
 
 
 def soft(sentence: str) -> str:
