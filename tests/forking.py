@@ -23,6 +23,7 @@ class Server:
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[str] | None = None
+        self.started: set[int] = set()
 
     def _start(self) -> subprocess.Popen[str]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -50,7 +51,18 @@ class Server:
     def start(self, home: Path, *arguments: object, **environment: str) -> int:
         """Start a command and return its process number; what it says is appended to ``home.log``."""
         words = [str(argument) for argument in arguments]
-        return int(self.ask(run=words, environment={"KDTOOL_HOME": str(home), **environment}))
+        pid = int(self.ask(run=words, environment={"KDTOOL_HOME": str(home), **environment}))
+        self.started.add(pid)
+        return pid
+
+    def left(self) -> list[str]:
+        """Return the processes that what was started here has left."""
+        return [path.parent.name for path in Path("/proc").glob("[0-9]*/stat") if self._began(path)]
+
+    def _began(self, stat: Path) -> bool:
+        with contextlib.suppress(OSError):
+            return int(stat.read_text().rpartition(")")[2].split()[3]) in self.started  # its session
+        return False
 
     def wait(self, pid: int) -> int:
         """Return a command's exit code, once it has ended; -9 where it was killed."""

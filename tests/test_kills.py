@@ -122,13 +122,21 @@ def student(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((folder / "student").iterdir())}
 
 
-def nothing_left(runs: Path, home: Path) -> None:
+def nothing_left(runs: Path, home: Path, *servers: Server) -> None:
     """Assert that no temporary file and no lock is there, and no process."""
     for place in (runs, home):
         hidden = [path for path in place.rglob("*") if path.name.startswith(".")]
         assert hidden + [path for path in place.rglob("*") if path.suffix in (".tmp", ".partial", ".lock")] == []
     assert list(home.rglob("checkpoints")) == []
     assert processes_of(home) == []
+    assert [server.left() for server in servers if server.left()] == []
+
+
+def until(something: Callable[[], bool], seconds: float = 100.0) -> None:
+    end = time.monotonic() + seconds
+    while not something():
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def processes_of(home: Path) -> list[str]:
@@ -157,7 +165,7 @@ def killed_and_resumed(server: Server, folder: Path, method: str, kills: int, ai
         met.update(life.live(moments))
         assert student(life.folder) == student(whole.folder)
         assert (life.folder / "result.json").is_file()
-        nothing_left(life.folder, life.home)
+        nothing_left(life.folder, life.home, server)
 
     while met.total() < kills:
         cut([draw.uniform(0.0, 0.9) * took for _ in range(min(4, kills - met.total()))])
@@ -170,6 +178,39 @@ def killed_and_resumed(server: Server, folder: Path, method: str, kills: int, ai
 
 def test_a_run_that_is_killed_ends_with_the_same_bytes(servers: list[Server], tmp_path: Path) -> None:
     killed_and_resumed(servers[0], tmp_path, "fitnets", 1, {"teacher", "stage 0"})
+
+
+@pytest.mark.slow
+def test_signals_once_and_twice(servers: list[Server], tmp_path: Path) -> None:
+    home, server = tmp_path / "home", servers[0]
+    life = Life(server, home, tmp_path / "cut", "ft")
+    Life(server, home, tmp_path / "whole", "ft").live([])
+    for signals, code in (([signal.SIGTERM], 143), ([signal.SIGINT], 130), ([signal.SIGINT, signal.SIGTERM], 143)):
+        pid = server.start(home, *command(life.folder, "ft"))
+        before = set(life.folder.glob("checkpoints/*"))
+        until(lambda before=before: set(life.folder.glob("checkpoints/step-*")) != before)  # type: ignore[misc]
+        for each in signals:
+            os.kill(pid, each)
+        assert server.wait(pid) == code
+        assert not list(life.folder.glob("result.json"))
+    said = home.with_name("home.log").read_text()
+    assert said.count(f"error: stopped; resume with: kdtool run --resume {life.folder}") == 2
+    assert life.live([]) == []
+    assert student(life.folder) == student(tmp_path / "whole")
+    nothing_left(tmp_path, home, server)
+
+
+@pytest.mark.slow
+def test_workers_that_a_killed_run_leaves_hold_nothing(servers: list[Server], tmp_path: Path) -> None:
+    home, folder, server = tmp_path / "home", tmp_path / "run", servers[0]
+    pid = server.start(home, *command(folder, "fitnets"), "data.workers=1", "data.crop=resized")
+    until(lambda: phase(folder, home) == "stage 0")
+    assert server.run(home, "run", "--resume", folder) == 2  # another process writes it
+    os.kill(pid, signal.SIGKILL)  # it alone
+    assert server.wait(pid) == -signal.SIGKILL
+    assert server.run(home, "run", "--resume", folder) == 0
+    until(lambda: not server.left())  # torch's workers look for their parent every five seconds
+    nothing_left(folder, home, server)
 
 
 @pytest.mark.slow
@@ -220,7 +261,7 @@ def test_two_processes_that_are_killed_at_many_moments(servers: list[Server], tm
                     killed += 1
                     met[phase(cut, home)] += 1
             assert student(cut) == student(whole)
-            nothing_left(cut, home)
+            nothing_left(cut, home, servers[0])
     print(f"two processes: {met.total()} kills: {dict(met)}")
 
 
@@ -244,10 +285,7 @@ def test_a_launcher_that_is_killed(tmp_path: Path) -> None:
     shutil.rmtree(home)
     for kill in ("teacher", "stage 0"):
         assert run(tmp_path / "cut", kill) == -signal.SIGKILL
-        for _ in range(200):  # the others learn of it by a pipe
-            if not processes_of(home):
-                break
-            time.sleep(0.1)
+        until(lambda: not processes_of(home))  # the others learn of it by a pipe
     assert run(tmp_path / "cut", None) == 0
     assert student(tmp_path / "cut") == student(tmp_path / "whole")
     nothing_left(tmp_path / "cut", home)
@@ -284,7 +322,7 @@ def test_a_cache_build_that_is_killed(servers: list[Server], tmp_path: Path) -> 
         moments = [draw.uniform(0, 0.8) * took for _ in range(4)]
         killed += repeated(servers[0], cut, [*words, *(["--jobs", "2"] if number == 4 else [])], moments)
         assert files(cut / "outputs") == files(home / "outputs")
-        nothing_left(tmp_path / "none", cut)
+        nothing_left(tmp_path / "none", cut, servers[0])
     assert killed >= 10
 
 
@@ -302,7 +340,7 @@ def test_an_export_that_is_killed(servers: list[Server], tmp_path: Path) -> None
     assert sorted(files(tmp_path / "cut")) == sorted(files(tmp_path / "whole"))
     made = json.loads((tmp_path / "cut" / "export.json").read_text())["exports"]
     assert all(each["accepted"] for each in made.values())
-    nothing_left(tmp_path / "cut", home)
+    nothing_left(tmp_path / "cut", home, servers[0])
 
 
 # --- the soak ---------------------------------------------------------------------------------------------------------
@@ -337,4 +375,4 @@ def test_two_hundred_runs_in_two_lanes_with_kills(servers: list[Server], tmp_pat
     for folder in done:
         assert (folder / "result.json").is_file()
         assert student(folder) == right[folder.name.split("-")[2]]
-    nothing_left(runs, home)
+    nothing_left(runs, home, *servers)
