@@ -130,6 +130,13 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
+def tidy(folder: Path) -> None:
+    """Remove what a run left that was killed between its result and its end: its lock, mostly."""
+    if (folder / LOCK).exists():
+        with contextlib.suppress(InputError, OSError), held(folder):
+            pass
+
+
 def write_recipe(folder: Path, recipe: Recipe) -> None:
     """Write a run's recipe into its folder; where that lies is no part of it, so that another run can be made of it."""
     header = resume_command(folder)
@@ -178,9 +185,7 @@ def open_for_resume(
     if result is not None:
         if overrides or given:
             raise InputError(f"--resume {folder}: that run is finished, nothing of it can change; start a new one.")
-        if (folder / LOCK).exists():  # killed between its result and its end
-            with contextlib.suppress(InputError, OSError), held(folder):
-                pass
+        tidy(folder)
         return Resumed(Recipe(), result, [])
     recipe = recipes.load(folder / RECIPE, overrides, {**given, "out": str(folder)})
     recipe.out = str(folder)

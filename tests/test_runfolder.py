@@ -11,7 +11,7 @@ import torch
 from kdtool import environment, runfolder
 from kdtool import recipe as recipes
 from kdtool.errors import InputError, Interrupted
-from kdtool.home import waiting_lock
+from kdtool.home import is_held, waiting_lock
 from kdtool.runfolder import claimed, held, open_for_resume, resume_command
 from kdtool.schema import Recipe
 
@@ -140,3 +140,51 @@ def test_a_signal_ends_the_wait_for_a_lock(tmp_path: Path) -> None:
     with waiting_lock(path, lambda: said.append("waits"), stop):
         pass
     assert said == ["waits"]
+
+
+def test_what_a_killed_process_left_goes_with_the_next_that_holds_the_folder(recipe: Recipe) -> None:
+    with claimed(recipe) as folder:
+        pass
+    before = sorted(folder.iterdir())
+    (folder / ".result.json.tmp").write_text("{")
+    (folder / "checkpoints" / ".step-1.tmp").mkdir(parents=True)
+    (folder / "checkpoints" / ".step-1.tmp" / "state.json").write_text("{")
+    (folder / "link").mkdir()
+    (folder / "link" / ".aside.tmp").symlink_to(folder / "recipe.yaml")
+    with held(folder):
+        assert not [path for path in folder.rglob("*") if path.suffix == ".tmp"]
+    assert sorted(folder.iterdir()) == sorted([*before, folder / "checkpoints", folder / "link"])
+
+
+def test_locks_of_killed_processes_hold_nothing_and_go(recipe: Recipe, tmp_path: Path) -> None:
+    lock = tmp_path / "a.lock"
+    lock.touch()
+    assert not is_held(lock)
+    assert not lock.exists()
+    assert not is_held(lock)
+    assert not lock.exists()
+    lock.touch()
+    with waiting_lock(lock, on_wait=lambda: pytest.fail("nobody holds it"), check=lambda: None):
+        assert lock.exists()
+    assert not lock.exists()
+    with claimed(recipe) as folder:
+        pass
+    (folder / "result.json").write_text("{}")
+    (folder / ".lock").touch()
+    assert open_for_resume(folder).result == {}
+    assert not (folder / ".lock").exists()
+
+
+def test_hidden_files_of_the_users_own_are_no_leftovers(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / ".thesis.tmp").write_text("all of it")
+    recipe.out = "mine"
+    with pytest.raises(InputError, match="exists already"), claimed(recipe):
+        pass
+    assert (tmp_path / "mine" / ".thesis.tmp").read_text() == "all of it"
+    (tmp_path / "killed").mkdir()
+    for name in (".lock", ".recipe.yaml.tmp"):
+        (tmp_path / "killed" / name).touch()
+    recipe.out = "killed"
+    with claimed(recipe) as folder:
+        assert not (folder / ".recipe.yaml.tmp").exists()

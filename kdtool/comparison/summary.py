@@ -13,7 +13,7 @@ from kdtool.comparison.plan import Cell, Plan
 from kdtool.comparison.says import sentences
 from kdtool.comparison.statistics import holm, paired, spread
 from kdtool.comparison.work import COST, training_seconds
-from kdtool.runfolder import RESULT
+from kdtool.runfolder import RESULT, tidy
 
 FILE = "comparison.json"
 
@@ -30,6 +30,7 @@ class Entry:
     def look(self) -> None:
         """Take a finished run for done."""
         if (self.folder / RESULT).is_file():
+            tidy(self.folder)
             self.state, self.error = "done", None
 
     def facts(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from kdtool.comparison.trial import no_validation
 from kdtool.comparison.work import TRIAL, Job
 from kdtool.disk import write_whole
 from kdtool.errors import InputError
+from kdtool.runfolder import tidy
 
 FAILED = "failed.txt"
 """Why a trial reached nothing, in its folder."""
@@ -74,6 +76,8 @@ class Search:
                 folder.mkdir(parents=True, exist_ok=True)
                 write_whole(written, json.dumps(self._suggested(number)) + "\n")
             if (folder / TRIAL).is_file() or (folder / FAILED).is_file():
+                shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of one that was killed at its very end
+                tidy(folder)
                 continue
             recipe = self.plan.recipe_of(self.cell, folder, json.loads(written.read_text()))
             name = f"{self.student} {self.method} trial {number}"
