@@ -90,7 +90,7 @@ def rows(student: str, found: dict[str, Any]) -> list[str]:
     for form, each in found["exports"].items():
         kept = each["accepted"]
         lines.append(
-            f"| {student} | {form} | {100 * each['top1']:.2f} ({-each['lost_points']:+.2f}) "
+            f"| {student} | {form} | {100 * each['top1']:.2f} ({0.0 - each['lost_points']:+.2f}) "
             f"| {each['relative_difference']:.1e} | {each['bytes'] / 1e6:.1f} | {'yes' if kept else 'refused'} "
             f"| {', '.join(times_faster(found['speed'], form)) if kept else ''} |"
         )
@@ -113,8 +113,8 @@ def page(every: dict[str, dict[str, Any]]) -> str:
     lines = [text, head, "|" + " --- |" * 7, *(line for name, found in every.items() for line in rows(name, found)), ""]
     tried = {name: found["exports"]["onnx-int8"]["tried"] for name, found in every.items()}
     lines += [
-        "int8's setting is the first of five that changes few enough answers on the validation split: "
-        + "; ".join(f"{name} {min(each, key=lambda one: one['changed'])['setting']}" for name, each in tried.items())
+        "int8's setting is the first of five that changes few enough answers on the validation split:",
+        "; ".join(f"{name} {min(each, key=lambda one: one['changed'])['setting']}" for name, each in tried.items())
         + ".",
         "",
         "By, student for student:",

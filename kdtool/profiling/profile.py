@@ -76,7 +76,7 @@ def profile(
         InputError: a target or a number is wrong.
     """
     if not targets or not batch_sizes or min(batch_sizes) < 1 or not 0 < seconds < math.inf:
-        raise InputError("profile takes one target or more, batch sizes from 1 on and a time above 0.")
+        raise InputError("profile takes one target or more, batch sizes from 1 on and a finite time above 0.")
     place = pick_device(device)
     with _threads(threads):
         networks = [each for name in targets for each in _open(str(name), image_size, say or (lambda _: None))]

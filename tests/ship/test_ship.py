@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.running import Done, call, distil
@@ -87,8 +89,8 @@ def test_no_export_says_where_it_was_made(done: Done, exported: dict[str, object
         assert not [n for n in archive.namelist() if b"site-packages" in archive.read(n)]
 
 
-def test_the_readme_serves_an_export_without_torch(done: Done, exported: dict[str, object], tmp_path: Path) -> None:
-    import numpy as np
+@pytest.mark.parametrize("crop_pct", [1.0, 0.8])
+def test_the_readme_serves_an_export_without_torch(done: Done, tmp_path: Path, crop_pct: float) -> None:
     import timm
     import torch
     from PIL import Image
@@ -96,18 +98,24 @@ def test_the_readme_serves_an_export_without_torch(done: Done, exported: dict[st
     code = re.search(r"<!-- serve -->\n```python\n(.*?)```", README.read_text(), re.S)
     assert code is not None
     assert len(code[1].strip().splitlines()) <= 20
-    picture = tmp_path / "a.png"
-    pixels = np.random.Generator(np.random.Philox(0)).integers(0, 256, (50, 77, 3)).astype(np.uint8)
-    Image.fromarray(pixels).save(picture)
-    script = tmp_path / "serve.py"
-    script.write_text("import sys; sys.modules['torch'] = None\n" + code[1])
-    arguments = [sys.executable, script, done.folder / "export" / "student.onnx", picture]
-    said = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, check=True).stdout
-    student = timm.create_model(f"local-dir:{done.folder / 'student'}", pretrained=True).eval()
+    (tmp_path / "serve.py").write_text("import sys; sys.modules['torch'] = None\n" + code[1])
+    place = tmp_path / "student"
+    shutil.copytree(done.folder / "student", place)
+    config = json.loads((place / "config.json").read_text())
+    config["pretrained_cfg"]["crop_pct"] = crop_pct
+    (place / "config.json").write_text(json.dumps(config))
+    assert call("export", place, "--to", "onnx", "--data", "digits").code == 0
+    student = timm.create_model(f"local-dir:{place}", pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(student), is_training=False)
-    with torch.no_grad():
-        expected = student(transform(Image.open(picture).convert("RGB"))[None])[0]
-    assert json.loads(said.partition(" ")[2]) == pytest.approx(expected.tolist(), abs=1e-4)
+    for mode, size in (("RGB", (50, 77)), ("L", (90, 41)), ("RGBA", (33, 33)), ("P", (20, 31))):
+        picture = tmp_path / f"{mode}.png"
+        noise = np.random.Generator(np.random.Philox(0)).integers(0, 256, (*size, 4)).astype(np.uint8)
+        Image.fromarray(noise, "RGBA").convert(mode).save(picture)
+        arguments = [sys.executable, tmp_path / "serve.py", place / "export" / "student.onnx", picture]
+        said = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, check=True).stdout
+        with torch.no_grad():
+            expected = student(transform(Image.open(picture).convert("RGB"))[None])[0]
+        assert json.loads(said.partition(" ")[2]) == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_an_export_that_loses_too_much_is_not_kept(
@@ -144,3 +152,28 @@ def test_profile_lists_teacher_student_and_exports(done: Done, exported: dict[st
     assert all(row["params"] and row["macs"] for row in rows)
     assert all([speed["batch_size"] for speed in row["speed"]] == [1, 2] for row in rows)
     assert rows[1]["memory"]["bytes"]["2"] == 2 * rows[1]["memory"]["bytes"]["1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("student", "points", "more"),
+    [
+        ("resnet18", 1, ["--epochs", "2"]),
+        # Patches of 16 pixels would leave four tokens of an image of 32.
+        ("vit_tiny", 1, ["--epochs", "4", "student.model_args.patch_size=8"]),
+        ("mobilenetv3", 2, ["--epochs", "4"]),
+        ("efficientnet_lite0", 2, ["--epochs", "4"]),
+    ],
+)
+def test_four_families_ship(student: str, points: int, more: list[str], tmp_path: Path) -> None:
+    run = distil(tmp_path / "run", "--student", student, "--image-size", "32", *more, "data.labels_per_class=null")
+    said = call("export", run.folder, "--to", "onnx,onnx-int8", "--tolerance", points)
+    found = json.loads((run.folder / "export" / "export.json").read_text())
+    fp32, int8 = (found["exports"][form] for form in ("onnx", "onnx-int8"))
+    assert fp32["relative_difference"] <= 1e-5
+    # Within its points it ships; where it is not, it is refused with its number.
+    assert int8["accepted"] == (int8["lost_points"] <= points)
+    assert (run.folder / "export" / "student-int8.onnx").exists() == int8["accepted"]
+    assert said.code == (0 if int8["accepted"] else 3)
+    assert int8["accepted"] or f"{int8['lost_points']:.2f} points" in said.err
+    assert int8["accepted"] or student not in ("resnet18", "vit_tiny")
