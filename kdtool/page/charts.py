@@ -16,6 +16,9 @@ _CYCLE = ("#2f81f7", "#e3724d", "#2da44e", "#a371f7", "#d29922", "#db61a2", "#1b
 MANY_CLASSES = 40
 """With more, a chart shows the classes that changed most, or are confused most."""
 
+_LONGEST = 18
+"""Letters of a class's name beside an axis: a narrow screen must keep room for the drawing."""
+
 
 def _figure(traces: Sequence[Mapping[str, Any]], height: int = 295, **layout: Any) -> Figure:
     return {"data": [dict(trace) for trace in traces], "layout": layout, "height": height}
@@ -24,6 +27,13 @@ def _figure(traces: Sequence[Mapping[str, Any]], height: int = 295, **layout: An
 def text(name: object) -> str:
     """Return a name as plotly shows it as it is."""
     return html.escape(str(name), quote=False)
+
+
+def labels(names: Sequence[str]) -> list[str]:
+    """Return names as an axis shows them: long ones without their middle, where they still differ."""
+    half = _LONGEST // 2
+    short = [name if len(name) <= _LONGEST else f"{name[:half]}…{name[-half:]}" for name in names]
+    return [text(name) for name in (short if len(set(short)) == len(set(names)) else names)]
 
 
 # --- a run's log ------------------------------------------------------------------------------------------------------
@@ -113,10 +123,11 @@ def class_changes(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
     compared.sort(key=lambda row: row["student"] - row[others[0]])
     if len(compared) > MANY_CLASSES:
         compared = compared[: MANY_CLASSES // 2] + compared[-MANY_CLASSES // 2 :]
+    names = labels([row["class"] for row in compared])
     traces = [
         {
             "type": "bar", "orientation": "h", "name": f"less the {part}", "marker": {"color": COLOURS[part]},
-            "y": [text(row["class"]) for row in compared],
+            "y": names,
             "x": [None if row[part] is None else 100 * (row["student"] - row[part]) for row in compared],
         }
         for part in others
@@ -134,7 +145,7 @@ def confusion(found: Mapping[str, Any]) -> Figure:
         kept = sorted(sorted(range(len(names)), key=lambda i: -wrong[i])[:MANY_CLASSES])
         names, counts = [names[i] for i in kept], [[counts[i][j] for j in kept] for i in kept]
     shares = [[count / (sum(row) or 1) for count in row] for row in counts]
-    shown = [text(name) for name in names]
+    shown = labels(names)
     trace = {
         "type": "heatmap", "x": shown, "y": shown, "z": shares, "text": counts, "zmin": 0, "zmax": 1,
         "texttemplate": "%{text}" if len(names) <= 20 else "", "colorscale": "page", "showscale": False,
@@ -199,7 +210,7 @@ def ranking(rows: Sequence[Mapping[str, Any]], reference: str, several: bool) ->
     found = [row["best"]["difference"] for row in tested]
     trace = {
         "type": "scatter", "mode": "markers", "showlegend": False,
-        "y": [text(f"{row['method']} · {row['student']}" if several else row["method"]) for row in tested],
+        "y": [text(row["method"]) + f"<br>{text(row['student'])}" * several for row in tested],
         "x": [100 * each["mean"] for each in found], "marker": {"size": 9, "color": COLOURS["student"]},
         "error_x": {"type": "data", "symmetric": False, "color": COLOURS["student"], "thickness": 1.5,
                     "array": [100 * ((each["high"] or each["mean"]) - each["mean"]) for each in found],
@@ -209,7 +220,9 @@ def ranking(rows: Sequence[Mapping[str, Any]], reference: str, several: bool) ->
             "line": {"dash": "dash", "width": 1, "color": COLOURS["baseline"]}}  # fmt: skip
     title = {"text": f"points over {text(reference)}"}
     axis = {"type": "category", "automargin": True}
-    return _figure([trace], 95 + 30 * len(tested), xaxis={"title": title}, yaxis=axis, shapes=[zero])
+    return _figure(
+        [trace], 95 + (40 if several else 30) * len(tested), xaxis={"title": title}, yaxis=axis, shapes=[zero]
+    )
 
 
 def accuracy_and_latency(rows: Sequence[Mapping[str, Any]], latency: Mapping[str, float]) -> Figure | None:

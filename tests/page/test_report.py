@@ -100,12 +100,24 @@ def test_every_number_on_the_test_split_is_one_of_eval(run: Path, found: dict[st
     }
 
 
+def recalls(evaluation: dict[str, Any]) -> dict[str, float]:
+    """Each class's recall, by its name beside an axis."""
+    rows = evaluation["per_class"]
+    return dict(zip(charts.labels([row["class"] for row in rows]), (row["recall"] for row in rows), strict=True))
+
+
+def test_long_names_are_cut_where_they_still_differ() -> None:
+    assert charts.labels(["<b>", "american staffordshire terrier"]) == ["&lt;b&gt;", "american …e terrier"]
+    alike = ["american_staff_of_a_terrier", "american_fox_of_a_terrier"]
+    assert charts.labels(alike) == alike
+
+
 def test_every_figure_on_the_test_split_is_drawn_from_eval(run: Path, found: dict[str, Any]) -> None:
     student, alone = evaluations(run)
     (teacher,) = student["teachers"]
     figures = figures_of(page_of(found))
     (heat,) = figures["Confusion"]["data"]
-    names = [html.escape(name, quote=False) for name in student["confusion"]["classes"]]
+    names = charts.labels(student["confusion"]["classes"])
     assert (heat["x"], heat["y"], heat["text"]) == (names, names, student["confusion"]["counts"])
     lines = {line["name"].split(",")[0]: line for line in figures["Reliability"]["data"][1:]}
     for part, each in (("teacher", teacher), ("student", student), ("baseline", alone)):
@@ -113,10 +125,9 @@ def test_every_figure_on_the_test_split_is_drawn_from_eval(run: Path, found: dic
         drawn = list(zip(lines[part]["x"], lines[part]["y"], lines[part]["text"], strict=True))
         assert drawn == [(row["confidence"], row["accuracy"], row["count"]) for row in bins]
         assert lines[part]["name"].endswith(f"ECE {100 * each['calibration']['ece']:.2f} %")
-    own = {html.escape(row["class"], quote=False): row["recall"] for row in student["per_class"]}
+    own = recalls(student)
     for bars in figures["Classes: the student's recall less that of others"]["data"]:
-        others = {"less the teacher": teacher, "less the baseline": alone}[bars["name"]]["per_class"]
-        other = {html.escape(row["class"], quote=False): row["recall"] for row in others}
+        other = recalls({"less the teacher": teacher, "less the baseline": alone}[bars["name"]])
         assert dict(zip(bars["y"], bars["x"], strict=True)) == {
             name: pytest.approx(100 * (own[name] - other[name])) for name in own
         }
