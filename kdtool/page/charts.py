@@ -48,7 +48,7 @@ def losses(log: Sequence[Mapping[str, Any]]) -> Figure:
         dash = {"dash": "dot", "color": COLOURS["baseline"]} if name == "total" else {"color": _CYCLE[number % 10]}
         values = [record["train"].get(name) for record in log]
         traces.append(_line(text(name), values, line={**dash, "width": 2}))
-    return _figure(traces, **_by_epoch("loss"), **_stages(log))
+    return _figure(traces, **_by_epoch("loss", len(log)), **_stages(log))
 
 
 def accuracies(log: Sequence[Mapping[str, Any]], alone: Sequence[Mapping[str, Any]]) -> Figure | None:
@@ -59,7 +59,7 @@ def accuracies(log: Sequence[Mapping[str, Any]], alone: Sequence[Mapping[str, An
         if any(value is not None for value in values):
             percent = [None if value is None else 100 * value for value in values]
             traces.append(_line(part, percent, line={"color": COLOURS[part], "width": 2}))
-    return _figure(traces, **_by_epoch("validation top-1, %"), **_stages(log)) if traces else None
+    return _figure(traces, **_by_epoch("validation top-1, %", len(log)), **_stages(log)) if traces else None
 
 
 def rates(log: Sequence[Mapping[str, Any]]) -> Figure:
@@ -69,7 +69,7 @@ def rates(log: Sequence[Mapping[str, Any]]) -> Figure:
     for number, stage in enumerate(stages):
         values = [record["lr"] if record["stage"] == stage else None for record in log]
         traces.append(_line(text(stage), values, line={"color": _CYCLE[number % 10], "width": 2}))
-    return _figure(traces, **_by_epoch("learning rate"), **_stages(log, named=False))
+    return _figure(traces, **_by_epoch("learning rate", len(log)), **_stages(log, named=False))
 
 
 def _line(name: str, values: Sequence[float | None], **more: Any) -> dict[str, Any]:
@@ -85,8 +85,13 @@ def _line(name: str, values: Sequence[float | None], **more: Any) -> dict[str, A
     }
 
 
-def _by_epoch(title: str) -> dict[str, Any]:
-    return {"xaxis": {"title": {"text": "epoch"}}, "yaxis": {"title": {"text": title}}, "hovermode": "x unified"}
+def _by_epoch(title: str, epochs: int) -> dict[str, Any]:
+    every = {"dtick": 1} if epochs <= 10 else {}  # no tick at half an epoch
+    return {
+        "xaxis": {"title": {"text": "epoch"}, **every},
+        "yaxis": {"title": {"text": title}},
+        "hovermode": "x unified",
+    }
 
 
 def _stages(log: Sequence[Mapping[str, Any]], named: bool = True) -> dict[str, Any]:
