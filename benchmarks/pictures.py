@@ -2,12 +2,14 @@
 
     python benchmarks/pictures.py [FOLDER]
 
-The run goes into FOLDER (default: runs/pictures). Needs tmux, Chromium and kdtool[report].
+The run, and the teacher that it trains, go into FOLDER (default: runs/pictures), which must be new. Needs tmux, Chromium
+and kdtool[report].
 """
 
 from __future__ import annotations
 
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -33,8 +35,8 @@ PAGE = (1400, 1285)
 def main() -> None:
     """Run the command, and make both pictures of it."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/pictures").resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    DOCS.mkdir(exist_ok=True)
+    folder.mkdir(parents=True)
+    os.environ["KDTOOL_HOME"] = str(folder / "home")
     draw(in_terminal(folder), DOCS / "run.svg")
     (run,) = (folder / "runs").iterdir()
     kdtool("report", str(run.relative_to(folder)), cwd=folder)
@@ -49,8 +51,8 @@ def kdtool(*arguments: str, cwd: Path) -> None:
 def in_terminal(folder: Path) -> str:
     """Run the command in a terminal of its own; return what stands on the screen in the end, colours and all."""
     ended = folder / "ended"
-    ended.unlink(missing_ok=True)
-    script = f"{sys.executable} -m {COMMAND}; touch {ended}; sleep 600"
+    home = os.environ["KDTOOL_HOME"]  # a tmux server that runs already has an environment of its own
+    script = f"KDTOOL_HOME={home} {sys.executable} -m {COMMAND}; touch {ended}; sleep 600"
     size = ["-x", str(COLUMNS), "-y", str(LINES)]
     subprocess.run(["tmux", "new-session", "-d", "-s", "picture", *size, "-c", str(folder), script], check=True)
     try:
