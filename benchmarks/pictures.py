@@ -2,8 +2,8 @@
 
     python benchmarks/pictures.py [FOLDER]
 
-The run, and the teacher that it trains, go into FOLDER (default: runs/pictures), which must be new. Needs tmux, Chromium
-and kdtool[report].
+The run, and the teacher that it trains, go into FOLDER (default: runs/pictures), which must be new. Needs tmux,
+Chromium and kdtool[report].
 """
 
 from __future__ import annotations
