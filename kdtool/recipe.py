@@ -119,6 +119,10 @@ def split_override(text: str) -> tuple[str, Typed]:
     return match["key"], Typed(match["text"])
 
 
+class UnnamedCode(InputError):
+    """A recipe asks for code in a file that the user did not name."""
+
+
 def own_code(recipe: Recipe) -> list[tuple[str, str]]:
     """Return key and name of each model whose architecture is a user's own file, which building it runs."""
     models = [(f"teacher.{number}.model", teacher.model) for number, teacher in enumerate(recipe.teacher)]
@@ -132,7 +136,7 @@ def _refuse_code(recipe: Recipe, given: list[tuple[str, Any]]) -> None:
     for key, model in own_code(recipe):
         if model not in named:
             flag = f"--{key.split('.')[0].removesuffix('s')}"
-            raise InputError(
+            raise UnnamedCode(
                 f"{key}={model} would run the code in that file, which a recipe alone may not ask for. If you trust "
                 f"it, name it on the command line too: {flag} {model}"
             )

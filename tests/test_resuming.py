@@ -175,3 +175,15 @@ def test_a_run_whose_out_is_edited_stays_where_it_is(run: Path) -> None:
     text = (run / "recipe.yaml").read_text()
     (run / "recipe.yaml").write_text(text.replace("out: null", "out: /tmp/elsewhere"))
     assert open_for_resume(run).recipe.out == str(run)
+
+
+def test_a_run_of_ones_own_code_is_measured_by_naming_the_code(here: Path, net: str) -> None:
+    how = ("--device", "cpu", "--method", "none", "--image-size", "32", "--student", net, "--out", here / "run")
+    assert start(here / "run", *how).code == 0
+    weights = here / "run" / "student" / "model.safetensors"
+    refused(call("eval", here / "run"), f"student.model={net}", f"--weights {weights}")
+    refused(call("eval", here / "run" / "student", "--data", "digits"), net, "--weights")
+    done = call("eval", net, "--weights", weights, "--data", "digits", "--image-size", "32", "--json")
+    assert done.code == 0, done.err
+    result = json.loads((here / "run" / "result.json").read_text())
+    assert json.loads(done.out)["metrics"]["top1"] == result["test"]["student"]["top1"]

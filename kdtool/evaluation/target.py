@@ -91,7 +91,14 @@ def find(name: str) -> Found:
     if (path / RECIPE).is_file():
         if not (path / "student" / CONFIG).is_file():
             raise InputError(f"the run {name} has no student yet: kdtool run --resume {name} finishes it.")
-        return Found(name, "run", path, _recipe_of(path))
+        try:
+            return Found(name, "run", path, _recipe_of(path))
+        except recipes.UnnamedCode as error:
+            raise InputError(
+                f"{name}: its recipe names a file with code ({str(error).split(' ')[0]}), which is not run because a "
+                f"folder asks for it. Name what is to be opened: {path}/student, or, where the student's architecture "
+                f"is your own, FILE.py:FUNCTION --weights {path}/student/{WEIGHTS}; and --data."
+            ) from error
     if (path / CONFIG).is_file():
         return Found(name, "folder", path, _recipe_above(path))
     raise InputError(
@@ -107,7 +114,10 @@ def _recipe_of(run: Path) -> Recipe:
 
 def _recipe_above(path: Path) -> Recipe | None:
     run = next((p for p in list(path.resolve().parents)[:2] if (p / RECIPE).is_file()), None)
-    return _recipe_of(run) if run is not None else None
+    try:
+        return _recipe_of(run) if run is not None else None
+    except recipes.UnnamedCode:
+        return None  # what was named may be opened all the same
 
 
 def open_target(
