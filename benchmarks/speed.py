@@ -23,7 +23,7 @@ PAIR = "--teacher resnet32x4 --student resnet8x4"
 BENCHES = {
     "kd": f"{PAIR} --method kd",
     "fitnets": f"{PAIR} --method fitnets",
-    "methods": f"{PAIR} --methods all",
+    "methods": f"{PAIR} --methods all --pairs 7 --steps 1",
 }
 TITLES = {
     "rows": "the engine beside the floor",
