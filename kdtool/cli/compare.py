@@ -28,7 +28,7 @@ _FLAGS = {"teacher": "teacher.model", "data": "data.name", "epochs": "train.epoc
 @click.option(
     "--teacher", multiple=True, metavar="MODEL", shell_complete=complete.models, help="Teacher; repeat for several."
 )
-@click.option("--data", type=click.Path(), metavar="NAME|FOLDER", help="Data set.")
+@click.option("--data", type=options.PathName(), metavar="NAME|FOLDER", help="Data set.")
 @click.option("--epochs", type=int, metavar="N", help="Epochs of the student, in every run.")
 @click.option("--device", metavar="NAME", help="auto, cpu, mps, cuda or cuda:N.")
 @click.option("--teacher-cache", is_flag=True, help="Keep the teacher's outputs once, and replay them in every run.")
@@ -36,9 +36,11 @@ _FLAGS = {"teacher": "teacher.model", "data": "data.name", "epochs": "train.epoc
 @click.option("--tune", type=click.IntRange(1), metavar="N", help="First search each method's options in N trials.")
 @click.option("--range", "ranges", multiple=True, metavar="KEY=LOW:HIGH", help="Where --tune looks; or KEY=A,B,C.")
 @click.option("--on", type=click.Choice(["ray"]), help="Send the runs to a Ray cluster (RAY_ADDRESS or local).")
-@click.option("--out", type=click.Path(), metavar="FOLDER", help="The comparison's folder.  [default: runs/compare-N]")
 @click.option(
-    "--resume", type=click.Path(), metavar="FOLDER", help="Go on with the comparison in FOLDER, as it was begun."
+    "--out", type=options.PathName(), metavar="FOLDER", help="The comparison's folder.  [default: runs/compare-N]"
+)
+@click.option(
+    "--resume", type=options.PathName(), metavar="FOLDER", help="Go on with the comparison in FOLDER, as it was begun."
 )
 @options.json
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")

@@ -11,7 +11,7 @@ from kdtool.cli import options
 
 
 @click.command("export", short_help="Write a student as a torch.export program or as ONNX, checked.")
-@click.argument("target", metavar="RUN", type=click.Path())
+@click.argument("target", metavar="RUN", type=options.PathName())
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
     "--to",

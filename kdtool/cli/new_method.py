@@ -12,7 +12,9 @@ from kdtool.cli import options
 
 @click.command("new-method", short_help="Write the package of a new method.")
 @click.argument("name")
-@click.option("--out", metavar="FOLDER", type=click.Path(path_type=Path), help="Where to.  [default: kdtool-NAME]")
+@click.option(
+    "--out", metavar="FOLDER", type=options.PathName(path_type=Path), help="Where to.  [default: kdtool-NAME]"
+)
 @options.json
 @options.debug
 def command(name: str, out: Path | None, as_json: bool) -> None:

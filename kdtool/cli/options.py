@@ -36,6 +36,15 @@ def json(function: F) -> F:
     )
 
 
+class PathName(click.Path):
+    """A path that a shell completes; what has to be there is for the command to say."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if "\0" in str(value):  # no system call takes it
+            self.fail("a path has no null character.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def finite(_: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
     """Refuse nan and infinities, which lie within any range as click compares."""
     if value is not None and not math.isfinite(value):

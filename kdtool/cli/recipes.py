@@ -35,7 +35,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 @command.command("copy", short_help="Copy a shipped recipe to where you can change it.")
 @click.argument("name", shell_complete=complete.recipes)
-@click.argument("to", required=False, type=click.Path())
+@click.argument("to", required=False, type=options.PathName())
 @options.json
 @options.debug
 def copy(name: str, to: str | None, as_json: bool) -> None:

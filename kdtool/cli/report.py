@@ -10,7 +10,7 @@ from kdtool.cli import options
 
 
 @click.command("report", short_help="Write one page on runs or a comparison, that opens offline.")
-@click.argument("folders", nargs=-1, required=True, metavar="FOLDER...", type=click.Path())
+@click.argument("folders", nargs=-1, required=True, metavar="FOLDER...", type=options.PathName())
 @click.option("-o", "--out", metavar="PAGE.html", help="The page.  [default: report.html in the folder]")
 @options.json
 @options.debug

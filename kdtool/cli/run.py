@@ -52,7 +52,10 @@ _model = partial(click.option, metavar="MODEL", shell_complete=complete.models)
 @_model("--teacher", multiple=True, help="Teacher; repeat for several.  [default: resnet50]")
 @_model("--student", help="Student.  [default: mobilenetv3]")
 @click.option(
-    "--data", type=click.Path(), metavar="NAME|FOLDER", help="Data set: digits, a folder, or a name that timm knows."
+    "--data",
+    type=options.PathName(),
+    metavar="NAME|FOLDER",
+    help="Data set: digits, a folder, or a name that timm knows.",
 )
 @click.option("--teacher-weights", multiple=True, metavar="W", help="Once for each --teacher, in the same order.")
 @click.option("--student-weights", metavar="W", help="auto, pretrained, scratch, or a file of weights.")
@@ -68,8 +71,10 @@ _model = partial(click.option, metavar="MODEL", shell_complete=complete.models)
 @click.option("--workers", type=int, metavar="N", help="Processes that decode images.")
 @click.option("--nproc", type=click.IntRange(1), metavar="N", help="Processes on this machine, one a GPU.")
 @click.option("--teacher-cache", is_flag=True, default=None, help="Keep the teacher's outputs, and replay kept ones.")
-@click.option("--out", type=click.Path(), metavar="FOLDER", help="The run's folder.")
-@click.option("--resume", type=click.Path(), metavar="FOLDER", help="Go on with the run in FOLDER, by its own recipe.")
+@click.option("--out", type=options.PathName(), metavar="FOLDER", help="The run's folder.")
+@click.option(
+    "--resume", type=options.PathName(), metavar="FOLDER", help="Go on with the run in FOLDER, by its own recipe."
+)
 @click.option("--accept-changes", is_flag=True, help="With --resume: go on though its recipe was changed.")
 @click.option("--baseline", is_flag=True, default=None, help="Also train the student alone, on the same budget.")
 @click.option("--auto-batch", is_flag=True, default=None, help="Where memory runs out, split the batch and go on.")

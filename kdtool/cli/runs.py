@@ -11,7 +11,7 @@ from kdtool.cli import options
 
 
 @click.command("runs", short_help="List runs with their state and result.")
-@click.argument("folder", default="runs", type=click.Path())
+@click.argument("folder", default="runs", type=options.PathName())
 @options.json
 @options.debug
 def command(folder: str, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -178,9 +179,10 @@ def _open(cfg: Data) -> Source:
         from kdtool.data.timm_names import open_timm
 
         return open_timm(cfg)
+    near = "Did you mean 'digits'? " if difflib.get_close_matches(name, ["digits"]) else ""
     raise InputError(
-        f"--data {name}: there is no such folder. Valid: digits, a folder of images or parquet files, or a name that "
-        f"timm knows ({', '.join(prefix + '…' for prefix in prefixes)})."
+        f"--data {name}: there is no such folder. {near}Valid: digits, a folder of images or parquet files, or a "
+        f"name that timm knows ({', '.join(prefix + '…' for prefix in prefixes)})."
     )
 
 

@@ -50,7 +50,7 @@ class Workers(Generic[Request]):
     def __init__(self, answering: Dataset[Any], count: int, pin: bool, at: At, name: Callable[[int], str]):
         self.plan, self.count, self.at, self.name = _Plan[Request](), count, at, name
         self.loader: Any = DataLoader(
-            _Answering(answering),
+            _Answering(answering, at),
             sampler=self.plan,
             batch_size=None,
             num_workers=count,
@@ -80,7 +80,7 @@ class Workers(Generic[Request]):
             if isinstance(answer, str):
                 raise InputError(answer)
             if isinstance(answer, _Failure):
-                raise RunError(f"{self._named(answer.worker)} could not be read: {answer.error}")
+                raise RunError(f"{self._named(answer.sample)} could not be read: {answer.error}")
             yield answer
 
     def _watched(self, iterator: Iterator[Any]) -> Iterator[Any]:
@@ -99,29 +99,29 @@ class Workers(Generic[Request]):
         ended = [(number, w.exitcode) for number, w in enumerate(iterator._workers) if w.exitcode]
         number, code = ended[0] if ended else (0, 1)
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        sample = self._named(int(self.at.samples[number]))
         return (
-            f"a process that reads images {how}, at {self._named(number)}. It may have run out of memory: "
+            f"a process that reads images {how}, at {sample}. It may have run out of memory: "
             f"data.workers={self.count // 2} needs less."
         )
 
-    def _named(self, worker: int) -> str:
-        sample = int(self.at.samples[worker])
+    def _named(self, sample: int) -> str:
         return self.name(sample) if sample >= 0 else "its first image"
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """An error in a worker that nobody expected."""
+    """An error in a worker that nobody expected, and the sample that it was at."""
 
-    worker: int
+    sample: int
     error: str
 
 
 class _Answering(Dataset[Any]):
     """Hands a worker's unexpected error to the main process in words; torch's own way is a traceback inside another."""
 
-    def __init__(self, answering: Dataset[Any]):
-        self.answering = answering
+    def __init__(self, answering: Dataset[Any], at: At):
+        self.answering, self.at = answering, at
 
     def __getitem__(self, request: Any) -> Any:
         info = get_worker_info()
@@ -130,7 +130,7 @@ class _Answering(Dataset[Any]):
         except Exception as error:
             if info is None:
                 raise
-            return _Failure(info.id, f"{type(error).__name__}: {error}")
+            return _Failure(int(self.at.samples[info.id]), f"{type(error).__name__}: {error}")
 
 
 class _Plan(Sampler[Request]):
