@@ -22,10 +22,11 @@ from kdtool.data.loader import Loader, make_loader
 from kdtool.data.sources import DataSet, Split, default_image_size, open_data, thin
 from kdtool.data.stream_loader import StreamLoader, make_stream_loader
 from kdtool.disk import write_whole
+from kdtool.engine.host import flush_denormals, keep_freed_memory
 from kdtool.engine.job import Fitted, Job, Replay
 from kdtool.engine.optim import build_optimizer
 from kdtool.engine.plan import plan_stages
-from kdtool.engine.precision import flush_denormals, pick_device
+from kdtool.engine.precision import pick_device
 from kdtool.engine.processes import is_main, local_rank, rank, wait_for_all, world_size
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
@@ -70,6 +71,8 @@ class Run:
         recipe, say = self.recipe, self.reporter.note
         self.device = pick_device(recipe.train.device, local_rank())
         flush_denormals()
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.methods: dict[str, type[Method]] = {name: registry.get(name) for name in recipes.parts(recipe)}
         say(f"plugins loaded: {', '.join(registry.origins(self.methods))}")
         self.online = any(method.online for method in self.methods.values())

@@ -164,7 +164,7 @@ class Loader:
             self._pixels, self._at = self._decode_all()
         place = self._pixels.device
         for batch in batches:
-            yield self._pixels[self._at[batch].to(place)].to(self.device)
+            yield self._pixels.index_select(0, self._at[batch].to(place)).to(self.device)
 
     def _decode_all(self) -> tuple[Tensor, Tensor]:
         """Return pixels, and for each position of the split where in them its sample is."""

@@ -171,10 +171,10 @@ class Views:
         pixels = self._shift_and_flip(pixels_B3SS, rows_B, view)
         # The very operations of ToTensor and Normalize, so that evaluation is torchvision's bit for bit. Divisors
         # are tensors on the device: by a plain number, CUDA multiplies with its reciprocal.
-        images = pixels.float() / torch.full((), 255.0, device=to)
+        images = pixels.float().div_(torch.full((), 255.0, device=to))
         if self.train and self.cfg.color_jitter > 0:
             images = self._recolour(images, pixels, rows_B, view)
-        images = (images - self.mean.to(to)[:, None, None]) / self.std.to(to)[:, None, None]
+        images = images.sub_(self.mean.to(to)[:, None, None]).div_(self.std.to(to)[:, None, None])
         return self._erase(images, rows_B, view) if self.train and self.cfg.erase > 0 else images
 
     def _draw(self, rows_B: Tensor, purpose: str, view: int) -> Tensor:

@@ -41,15 +41,6 @@ def pick_device(name: str, number: int = 0) -> torch.device:
     return torch.device("cuda", number % torch.cuda.device_count()) if name == "cuda" else device
 
 
-def flush_denormals() -> None:
-    """Let the CPU take numbers below 1e-38 for zero; threads that start later inherit it.
-
-    The moments of weights that get no gradient for a thousand steps (of pixels that are always black, say) decay to
-    there, and an optimizer's step over such numbers takes ten times as long.
-    """
-    torch.set_flush_denormal(True)
-
-
 def let_tf32(allowed: bool) -> None:
     """Let CUDA multiply and convolve fp32 in TF32, or not; other devices have no such thing."""
     torch.backends.cuda.matmul.allow_tf32 = allowed
