@@ -164,10 +164,11 @@ class Loader:
             self._pixels, self._at = self._decode_all()
         place = self._pixels.device
         for batch in batches:
-            yield self._pixels.index_select(0, self._at[batch].to(place)).to(self.device)
+            chosen = self._pixels.index_select(0, self._at[batch].to(place))
+            yield chosen.permute(0, 3, 1, 2).to(self.device)
 
     def _decode_all(self) -> tuple[Tensor, Tensor]:
-        """Return pixels, and for each position of the split where in them its sample is."""
+        """Return pixels (N, S, S, 3), and for each position of the split where in them its sample is."""
         shared: _Pixels = self.split.decoded.setdefault(self.views.pixels_key, _Pixels(self.split.images))
         pixels = shared.get(self.split.rows, self.views, self.split.pool())
         if self.device.type == "cpu" or (
@@ -243,15 +244,15 @@ class _Pixels:
         self.pixels: Tensor | None = None
 
     def get(self, rows: np.ndarray, views: Views, pool: Pool) -> Tensor:
-        """Return uint8 (len(images), 3, S, S), decoded at least at these rows."""
+        """Return uint8 (len(images), S, S, 3), decoded at least at these rows."""
         if self.pixels is None:
             # Untouched pages cost nothing, so rows that no split wants take no memory.
-            self.pixels = torch.empty((len(self.images), 3, views.size, views.size), dtype=torch.uint8)
+            self.pixels = torch.empty((len(self.images), views.size, views.size, 3), dtype=torch.uint8)
         pixels, missing = self.pixels, np.unique(rows[~self.done[rows]])
 
         def decode(row: int) -> Replaced | None:
             image, replaced = pool.read(self.images, row)
-            pixels[row] = views.host(image, row, 0)
+            pixels[row] = views.host(image, row, 0).permute(1, 2, 0)
             return replaced
 
         with ThreadPoolExecutor(DECODERS) as threads:

@@ -174,7 +174,9 @@ class Views:
         images = pixels.float().div_(torch.full((), 255.0, device=to))
         if self.train and self.cfg.color_jitter > 0:
             images = self._recolour(images, pixels, rows_B, view)
-        images = images.sub_(self.mean.to(to)[:, None, None]).div_(self.std.to(to)[:, None, None])
+        # Laid out as the images: a plain broadcast would run over three numbers at a time where channels come last.
+        mean, std = (torch.empty_like(images[:1]).copy_(each[:, None, None]) for each in (self.mean, self.std))
+        images = images.sub_(mean).div_(std)
         return self._erase(images, rows_B, view) if self.train and self.cfg.erase > 0 else images
 
     def _draw(self, rows_B: Tensor, purpose: str, view: int) -> Tensor:
