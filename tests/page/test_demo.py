@@ -25,7 +25,11 @@ def test_the_demo_ends_with_the_path_of_a_page_that_opens(tmp_path: Path) -> Non
     small = " ".join(["--teacher test_resnet --student test_efficientnet --method kd", *SMALL])
     given = [f"STAMP={tmp_path / 'installed'}", f"BIN={Path(sys.executable).parent}", f"DEMO={small}"]
     done = subprocess.run(
-        ["make", "-f", MAKEFILE, "demo", *given], cwd=tmp_path, capture_output=True, text=True, check=False
+        ["make", "--no-print-directory", "-f", MAKEFILE, "demo", *given],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     page = tmp_path / done.stdout.splitlines()[-1].removeprefix("wrote ")
