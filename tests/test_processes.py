@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -169,6 +170,38 @@ def test_torchrun_starts_the_same_run(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert call("run", "--resume", tmp_path / "run").code == 0
+
+
+@needs_proc
+@pytest.mark.slow
+@pytest.mark.parametrize("rendezvous", ["dynamic", "static"])
+def test_torchrun_starts_anew_what_a_dead_process_ended(tmp_path: Path, rendezvous: str) -> None:
+    given = [*PLAIN, *SMALL, "--method", "kd", "--epochs", "40"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "2"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        where = {"dynamic": ["--standalone"], "static": ["--master-port", str(probe.getsockname()[1])]}[rendezvous]
+    command = [*torchrun, *where, "--local-addr", "127.0.0.1", "-m", "kdtool", "run", *map(str, given)]
+    whole = subprocess.run([*command, "--out", tmp_path / "whole"], capture_output=True, text=True, timeout=300)
+    assert whole.returncode == 0, whole.stderr
+
+    run = subprocess.Popen([*command, "--out", tmp_path / "run"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    for kill in (max, min):  # the one that writes nothing, then the one that writes
+        before = _checkpoints(tmp_path / "run")
+        until = time.monotonic() + 120
+        while _checkpoints(tmp_path / "run") <= before and time.monotonic() < until:
+            assert run.poll() is None
+            time.sleep(0.1)
+        os.kill(kill(_children(run.pid)), signal.SIGKILL)
+    _, err = run.communicate(timeout=300)
+    assert run.returncode == 0, err.decode()
+    student = Path("student") / "model.safetensors"
+    assert (tmp_path / "run" / student).read_bytes() == (tmp_path / "whole" / student).read_bytes()
+
+
+def _checkpoints(folder: Path) -> str:
+    """Return the newest checkpoint's name, "" where there is none."""
+    return max((path.name for path in folder.glob("checkpoints/step-*")), default="")
 
 
 def test_an_elastic_restart_goes_on_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,13 +18,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
-from kdtool.errors import InputError
+from kdtool.errors import InputError, KdtoolError, RunError
 from kdtool.method import Out
 from kdtool.parallel import launched
 
 PATIENCE = timedelta(hours=4)
 """How long a process waits for the others, who may be waiting for a teacher that another run trains."""
+
+_POLL_S = 0.05
 
 
 @contextmanager
@@ -31,6 +36,7 @@ def joined(device: torch.device) -> Iterator[None]:
 
     Raises:
         InputError: the environment does not tell who is who.
+        RunError: not all of them have come, or one has ended.
     """
     if not launched() or world_size() > 1:
         yield
@@ -44,11 +50,44 @@ def joined(device: torch.device) -> Iterator[None]:
         # A machine's own name may resolve to an address that it does not have.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     # Small agreements and objects go over gloo on the CPU, so that they wait for no kernel.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    if dist.is_torchelastic_launched():
+        store, number, count = next(rendezvous("env://", timeout=PATIENCE))
+        own = dist.PrefixStore(_attempt(store, number, count), store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=own, rank=number, world_size=count, timeout=PATIENCE)
+    else:
+        dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield
+    except RuntimeError as error:
+        lost = isinstance(error, dist.DistError) or "/gloo/" in str(error)
+        if lost and not isinstance(error, KdtoolError):
+            raise RunError("another process of this run has ended: see what it says.") from error
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def _attempt(store: Any, number: int, count: int) -> str:
+    """Return a name for this start of the processes, made by rank 0.
+
+    torchrun's store outlives an elastic restart and still holds the addresses of the dead, and the number of restarts
+    may differ between machines. So each process asks under a name of its own, which no earlier answer can be meant for.
+    """
+    mine, until = uuid.uuid4().hex, time.monotonic() + PATIENCE.total_seconds()
+    if number > 0:
+        store.set(f"kdtool/asks/{number}", mine)
+        attempt: str = store.get(f"kdtool/answer/{mine}").decode()
+        store.add(f"kdtool/heard/{attempt}", 1)
+        return attempt
+    while store.add(f"kdtool/heard/{mine}", 0) < count - 1:
+        for other in range(1, count):
+            if store.check([f"kdtool/asks/{other}"]):
+                store.set(f"kdtool/answer/{store.get(f'kdtool/asks/{other}').decode()}", mine)
+        if time.monotonic() > until:
+            raise RunError(f"of {count} processes not all have come: see what the others say.")
+        time.sleep(_POLL_S)
+    return mine
 
 
 def world_size() -> int:
