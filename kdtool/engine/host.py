@@ -24,7 +24,7 @@ def flush_denormals() -> None:
 def keep_freed_memory() -> None:
     """Let the C library keep the memory that a step frees, for the next step; it is the process's until its end.
 
-    As it comes, glibc hands large pieces back to the system and gets them anew, emptied page by page: a tenth to a
+    As it comes, glibc hands large pieces back to the system and gets them anew, emptied page by page: up to a
     third of a step's time on the CPU. Elsewhere than under glibc, and where the environment has settings for malloc
     of its own (MALLOC_...), nothing changes.
     """
