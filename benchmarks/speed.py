@@ -42,8 +42,8 @@ TEXT = """## Speed
 
 The floor is a bare loop on ready batches with the same layout, folding, precision and replay. Both take turns;
 shares are medians of the pairs, with 95% sign-test intervals. Images are scikit-learn's digits, where nothing is said
-32x32 in batches of 64. The two benches of the larger pair differ in whether a step's memory is kept for the next one, as
-it is by default, or goes back to the system (`MALLOC_...`).
+32x32 in batches of 64. The two benches of the larger pair differ in whether a step's memory is kept for the next,
+as it is by default, or goes back to the system (`MALLOC_...`).
 """
 
 
