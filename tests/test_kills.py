@@ -52,6 +52,13 @@ def servers() -> Iterator[list[Server]]:
 # --- where a run was --------------------------------------------------------------------------------------------------
 
 
+def _written_aside(place: Path) -> bool:
+    try:
+        return any(place.rglob(".step-*"))
+    except FileNotFoundError:  # a folder went while it was looked through
+        return False
+
+
 def phase(folder: Path, home: Path) -> str:
     """Tell where a run is, or was when it was killed, by what lies there."""
     if (folder / "result.json").exists():
@@ -60,9 +67,8 @@ def phase(folder: Path, home: Path) -> str:
         return "student"
     if any(home.glob("outputs/*/*/.view*")):
         return "shard"
-    for place in (home, folder):
-        if any(place.rglob(".step-*")):
-            return "checkpoint"
+    if _written_aside(home) or _written_aside(folder):
+        return "checkpoint"
     at = max((path.name for path in folder.glob("checkpoints/step-*")), default="")
     if at:
         return f"stage {int(at.split('-')[1])}"
