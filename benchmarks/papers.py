@@ -23,7 +23,7 @@ from typing import Any
 
 import raised_bias  # beside this file
 
-from kdtool import recipe as recipes
+from kdtool.recipe import load as recipes
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "BENCHMARKS.md"

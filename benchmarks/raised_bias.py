@@ -19,12 +19,12 @@ def raised(folder: Path, number: int) -> dict[str, Any]:
     """Return errors by how much the bias of class ``number`` is raised: at 0, at the paper's 3.5, and at the best."""
     import torch
 
-    from kdtool import recipe as recipes
-    from kdtool.data.loader import make_loader
-    from kdtool.data.sources import open_data
     from kdtool.engine.evaluate import predict
     from kdtool.engine.precision import Precision
-    from kdtool.models.build import build
+    from kdtool.recipe import load as recipes
+    from kdtool.tasks.images.data.loader import make_loader
+    from kdtool.tasks.images.data.sources import open_data
+    from kdtool.tasks.images.models.build import build
 
     cpu, recipe = torch.device("cpu"), recipes.load(folder / "recipe.yaml")
     data = open_data(recipe.data)

@@ -15,35 +15,35 @@ API = 1
 
 _HOME = {
     "kdtool.method": ("Batch", "Layer", "Method", "Out", "Setup", "Stage", "Taps"),
-    "kdtool.options": ("option",),
-    "kdtool.api": ("Result", "run"),
+    "kdtool.recipe.options": ("option",),
+    "kdtool.runs.api": ("Result", "run"),
     "kdtool.cache.manage": ("build_cache", "list_caches", "prune_caches", "verify_caches"),
     "kdtool.comparison.compare": ("Comparison", "compare"),
-    "kdtool.evaluation.evaluate": ("evaluate",),
-    "kdtool.profiling.profile": ("profile",),
-    "kdtool.ship.export": ("export",),
-    "kdtool.inspection.inspect": ("inspect",),
-    "kdtool.health": ("doctor",),
-    "kdtool.page.report": ("write_report",),
-    "kdtool.run_list": ("list_runs",),
-    "kdtool.shipped": ("copy_recipe", "shipped_recipes"),
+    "kdtool.tasks.images.evaluation.evaluate": ("evaluate",),
+    "kdtool.measure.profile": ("profile",),
+    "kdtool.tasks.images.export.export": ("export",),
+    "kdtool.measure.inspection.inspect": ("inspect",),
+    "kdtool.measure.health": ("doctor",),
+    "kdtool.report.report": ("write_report",),
+    "kdtool.runs.listing": ("list_runs",),
+    "kdtool.recipe.shipped": ("copy_recipe", "shipped_recipes"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 if TYPE_CHECKING:
-    from kdtool.api import Result, run
     from kdtool.cache.manage import build_cache, list_caches, prune_caches, verify_caches
     from kdtool.comparison.compare import Comparison, compare
-    from kdtool.evaluation.evaluate import evaluate
-    from kdtool.health import doctor
-    from kdtool.inspection.inspect import inspect
+    from kdtool.measure.health import doctor
+    from kdtool.measure.inspection.inspect import inspect
+    from kdtool.measure.profile import profile
     from kdtool.method import Batch, Layer, Method, Out, Setup, Stage, Taps
-    from kdtool.options import option
-    from kdtool.page.report import write_report
-    from kdtool.profiling.profile import profile
-    from kdtool.run_list import list_runs
-    from kdtool.ship.export import export
-    from kdtool.shipped import copy_recipe, shipped_recipes
+    from kdtool.recipe.options import option
+    from kdtool.recipe.shipped import copy_recipe, shipped_recipes
+    from kdtool.report.report import write_report
+    from kdtool.runs.api import Result, run
+    from kdtool.runs.listing import list_runs
+    from kdtool.tasks.images.evaluation.evaluate import evaluate
+    from kdtool.tasks.images.export.export import export
 
 __all__ = [
     "API",

@@ -15,11 +15,11 @@ import click
 import pytest
 import yaml
 
-from kdtool import recipe as recipes
 from kdtool.cli import cli
 from kdtool.errors import InputError
-from kdtool.schema import RESERVED, Recipe
-from kdtool.sections import key_names, to_plain
+from kdtool.recipe import load as recipes
+from kdtool.recipe.schema import RESERVED, Recipe
+from kdtool.recipe.sections import key_names, to_plain
 from tests.running import call
 
 NASTY = [

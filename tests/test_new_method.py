@@ -15,7 +15,7 @@ import pytest
 
 from kdtool import registry
 from kdtool.errors import InputError
-from kdtool.scaffold import new_method
+from kdtool.testing.scaffold import new_method
 from tests.cli.conftest import Answer, kdtool
 
 __all__ = ["kdtool"]  # the fixture

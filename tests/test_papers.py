@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 import kdtool
-from kdtool import recipe as recipes
+from kdtool.recipe import load as recipes
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 TINY = "digits/mobilenetv3_from_resnet50_kd.yaml method=none student.model=test_efficientnet train.epochs=1 "

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from kdtool.cache.part import LOGITS, Part
 from kdtool.cache.store import Place, Store
-from kdtool.data.loader import Loader
 from kdtool.engine.precision import Precision, let_tf32
 from kdtool.engine.teaching import FrozenTeachers
 from kdtool.errors import InputError
 from kdtool.method import Out
-from kdtool.networks import Adapted
+from kdtool.tasks.images.data.loader import Loader
+from kdtool.tasks.images.networks import Adapted
 
 BATCH = 128
 """Samples in a forward; fixed, so that who computes a shard, and after which others, changes none of its bytes."""

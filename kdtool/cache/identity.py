@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from kdtool.data.sources import DataSet, Split
-    from kdtool.data.views import Views
-    from kdtool.models.build import Built
-    from kdtool.schema import Cache, Data
+    from kdtool.recipe.schema import Cache, Data
+    from kdtool.tasks.images.data.sources import DataSet, Split
+    from kdtool.tasks.images.data.views import Views
+    from kdtool.tasks.images.models.build import Built
 
 FORMAT = 1
 """Raised when kdtool's views, folding or storage come to give other numbers."""
@@ -47,7 +47,7 @@ def identity(
     import timm
     import torch
 
-    from kdtool.models.weights import digest
+    from kdtool.tasks.images.models.weights import digest
 
     found: dict[str, Any] = {
         "format": FORMAT,

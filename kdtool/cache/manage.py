@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdtool import recipe as recipes
 from kdtool.cache.identity import key_of
 from kdtool.cache.part import LOGITS
 from kdtool.cache.store import MANIFEST, Damaged, Manifest, Store, outputs_folder, read_all
 from kdtool.errors import InputError, did_you_mean
-from kdtool.home import sole_lock
-from kdtool.report.events import Reporter
-from kdtool.schema import Recipe
+from kdtool.events import Reporter
+from kdtool.recipe import load as recipes
+from kdtool.recipe.schema import Recipe
+from kdtool.system.home import sole_lock
 
 if TYPE_CHECKING:
     from kdtool.cache.open import CachedTeacher
@@ -52,7 +52,7 @@ def build_cache(
     from kdtool.engine.precision import pick_device
     from kdtool.engine.processes import joined, local_rank
     from kdtool.engine.signals import StopRequest
-    from kdtool.runner import Run
+    from kdtool.runs.setting import Run
 
     checked = _read(recipe, {"cache.mode": "build", **({"cache.jobs": jobs} if jobs is not None else {})})
     with StopRequest() as stop, joined(pick_device(checked.train.device, local_rank())):

@@ -17,18 +17,18 @@ from kdtool.cache.part import LOGITS, Part
 from kdtool.cache.replay import RESIDENT, Outputs, Replayed, ReplayedTeacher
 from kdtool.cache.store import MANIFEST, Damaged, Manifest, Place, Store, outputs_folder, problems, read_all
 from kdtool.cache.workers import in_processes
-from kdtool.data.loader import Loader
-from kdtool.data.sources import DataSet
 from kdtool.engine.precision import Precision
 from kdtool.engine.processes import from_main, is_main, rank, wait_for_all, world_size
 from kdtool.engine.signals import StopRequest
 from kdtool.errors import InputError
-from kdtool.home import waiting_lock
-from kdtool.models.build import Built
-from kdtool.networks import Adapted
-from kdtool.report import words
-from kdtool.report.events import Reporter
-from kdtool.schema import Recipe
+from kdtool.events import Reporter
+from kdtool.recipe.schema import Recipe
+from kdtool.system.home import waiting_lock
+from kdtool.tasks.images.data.loader import Loader
+from kdtool.tasks.images.data.sources import DataSet
+from kdtool.tasks.images.models.build import Built
+from kdtool.tasks.images.networks import Adapted
+from kdtool.terminal import words
 
 
 @dataclass

@@ -22,9 +22,9 @@ import numpy as np
 
 from kdtool.cache.identity import differences, key_of
 from kdtool.cache.part import Part
-from kdtool.disk import write_whole
 from kdtool.errors import RunError
-from kdtool.home import home
+from kdtool.system.disk import write_whole
+from kdtool.system.home import home
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"view(\d+)-block(\d+)-([0-9a-f]{16})\.npy")

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kdtool import parallel
-from kdtool import recipe as recipes
 from kdtool.errors import KdtoolError, RunError
+from kdtool.recipe import load as recipes
+from kdtool.system import parallel
 
 
 def main(told: dict[str, Any]) -> None:
@@ -19,8 +19,8 @@ def main(told: dict[str, Any]) -> None:
     from kdtool.cache.part import Part
     from kdtool.cache.store import Manifest, Place, Store
     from kdtool.engine.signals import StopRequest
-    from kdtool.report.events import Reporter
-    from kdtool.runner import Run
+    from kdtool.events import Reporter
+    from kdtool.runs.setting import Run
 
     recipe = recipes.from_dict(told["recipe"])
     number, jobs = told["share"]

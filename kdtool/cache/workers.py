@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from kdtool import parallel
-from kdtool import recipe as recipes
 from kdtool.errors import InputError, RunError
-from kdtool.schema import Recipe
+from kdtool.recipe import load as recipes
+from kdtool.recipe.schema import Recipe
+from kdtool.system import parallel
 
 _POLL_S = 0.05
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from kdtool import __version__, parallel
+from kdtool import __version__
 from kdtool.errors import KdtoolError, did_you_mean, from_os
+from kdtool.system import parallel
 
 _COMMANDS = {
     "run": ("kdtool.cli.run", "Distil a student from a teacher."),

@@ -67,12 +67,12 @@ def command(
     """
     flags = {_FLAGS[name]: value for name, value in given.items() if value not in (None, ())}
     paths, overrides = options.sort_arguments(arguments)
-    from kdtool import recipe
+    from kdtool.recipe import load as recipe
 
     wanted = recipe.load(paths[0] if paths else None, overrides, flags)
     _check_precisions(precision)
-    from kdtool.bench.rows import bench
-    from kdtool.report.bench import show
+    from kdtool.measure.bench.rows import bench
+    from kdtool.terminal.bench import show
 
     with contextlib.redirect_stdout(sys.stderr):
         found = bench(

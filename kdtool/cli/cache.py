@@ -43,8 +43,9 @@ def build(arguments: tuple[str, ...], jobs: int | None, dry_run: bool, as_json: 
       kdtool cache build recipe.yaml data.views=4 --jobs 4
       kdtool cache build teacher=resnet50 data=photos data.views=2 cache.top_k=16 --dry-run
     """
-    from kdtool import recipe, report
-    from kdtool.report import words
+    from kdtool import terminal as report
+    from kdtool.recipe import load as recipe
+    from kdtool.terminal import words
 
     paths, overrides = options.sort_arguments(arguments)
     places: list[str | None] = [*paths] or [None]
@@ -78,7 +79,7 @@ def info(as_json: bool) -> None:
       kdtool cache info --json | jq -r '.[].name'
     """
     from kdtool.cache.manage import list_caches
-    from kdtool.report import caches
+    from kdtool.terminal import caches
 
     entries = list_caches()
     if as_json:
@@ -102,7 +103,7 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
       kdtool cache verify resnet50-0123456789abcdef --json
     """
     from kdtool.cache.manage import verify_caches
-    from kdtool.report import words
+    from kdtool.terminal import words
 
     found = verify_caches(names)
     if as_json:
@@ -139,7 +140,7 @@ def prune(names: tuple[str, ...], days: float, dry_run: bool, as_json: bool) -> 
       kdtool cache prune --days 7
     """
     from kdtool.cache.manage import prune_caches
-    from kdtool.report import words
+    from kdtool.terminal import words
 
     gone = prune_caches(names, days, dry_run)
     if as_json:

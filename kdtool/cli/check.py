@@ -35,7 +35,7 @@ def command(ctx: click.Context, method: str, slow: bool, as_json: bool) -> None:
     if method == registry.NONE:
         raise InputError(f"{method} is the engine without a method: there is nothing to check.")
     cls = registry.get(method)
-    from kdtool.report import checks
+    from kdtool.terminal import checks
     from kdtool.testing import run_checks
 
     with contextlib.redirect_stdout(sys.stderr), checks.progress(sys.stderr) as show:

@@ -83,7 +83,7 @@ def command(
         flags["teacher.model"] = list(given["teacher"])
     if teacher_cache:
         flags["cache.mode"] = "build"
-    from kdtool.report.compare import choose
+    from kdtool.terminal.compare import choose
 
     with choose(json=as_json, quiet=quiet) as watcher, options.guarded_stdout(as_json):
         from kdtool.comparison.compare import compare

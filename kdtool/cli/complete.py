@@ -29,14 +29,14 @@ def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 
 def recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer shipped recipes, and files."""
-    from kdtool.recipe_file import shipped_names
+    from kdtool.recipe.yaml_file import shipped_names
 
     return _after(incomplete, incomplete, shipped_names()) or _files(incomplete)
 
 
 def model_names() -> list[str]:
     """Return the kept list of models; before ``keep_model_names`` made it, families' names alone."""
-    from kdtool.models.names import USUAL_MEMBER
+    from kdtool.tasks.images.models.names import USUAL_MEMBER
 
     try:
         return [*USUAL_MEMBER, *_kept().read_text(encoding="utf-8").splitlines()[1:]]
@@ -49,7 +49,7 @@ def keep_model_names() -> None:
 
     Nothing is done where the list was made with the versions that are installed now.
     """
-    from kdtool.models.names import GROUP
+    from kdtool.tasks.images.models.names import GROUP
 
     packages = {entry.dist.name for entry in entry_points(group=GROUP) if entry.dist is not None}
     versions = " ".join(f"{name}=={version(name)}" for name in sorted({"timm", *packages}))
@@ -58,8 +58,8 @@ def keep_model_names() -> None:
             return
     import timm
 
-    from kdtool.disk import write_whole
-    from kdtool.models.names import register_extra
+    from kdtool.system.disk import write_whole
+    from kdtool.tasks.images.models.names import register_extra
 
     register_extra()
     _kept().parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def keep_model_names() -> None:
 
 
 def _kept() -> Path:
-    from kdtool.home import home
+    from kdtool.system.home import home
 
     return home() / "models.txt"
 

@@ -25,8 +25,8 @@ def command(ctx: click.Context, as_json: bool) -> None:
       kdtool doctor
       kdtool doctor --json | jq '.checks[] | select(.state == "fault")'
     """
-    from kdtool.health import doctor, healthy
-    from kdtool.report import words
+    from kdtool.measure.health import doctor, healthy
+    from kdtool.terminal import words
 
     checks = doctor()
     if as_json:

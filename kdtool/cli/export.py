@@ -49,8 +49,8 @@ def command(
       kdtool export runs/resnet50-mobilenetv3-kd-1
       kdtool export runs/resnet50-mobilenetv3-kd-1 --to onnx,onnx-int8 --tolerance 1 --push-to-hub me/my-student
     """
-    from kdtool.report.export import show
-    from kdtool.ship.export import export
+    from kdtool.tasks.images.export.export import export
+    from kdtool.terminal.export import show
 
     with options.guarded_stdout(as_json):
         found = export(

@@ -54,11 +54,11 @@ def command(arguments: tuple[str, ...], as_json: bool, **given: Any) -> None:
     paths, overrides = options.sort_arguments(arguments)
     if len(paths) > 1:
         raise InputError(f"one recipe at a time; got {' and '.join(paths)}. An override has the form key=value.")
-    from kdtool import recipe
+    from kdtool.recipe import load as recipe
 
     wanted = recipe.load(paths[0] if paths else None, overrides, flags)
-    from kdtool.inspection.inspect import inspect
-    from kdtool.report.inspection import show
+    from kdtool.measure.inspection.inspect import inspect
+    from kdtool.terminal.inspection import show
 
     with options.guarded_stdout(as_json):
         found = inspect(wanted)

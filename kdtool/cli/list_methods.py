@@ -23,7 +23,7 @@ def command(as_json: bool) -> None:
       kdtool list-methods
       kdtool list-methods --json | jq -r '.[].name'
     """
-    from kdtool.report import methods
+    from kdtool.terminal import methods
 
     if as_json:
         click.echo(json.dumps(methods.listing(), indent=2, ensure_ascii=False))

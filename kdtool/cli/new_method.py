@@ -27,7 +27,7 @@ def command(name: str, out: Path | None, as_json: bool) -> None:
       kdtool new-method my-method
       kdtool new-method my-method --out plugins/mine
     """
-    from kdtool.scaffold import new_method
+    from kdtool.testing.scaffold import new_method
 
     made = new_method(name, out)
     if as_json:

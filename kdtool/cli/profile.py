@@ -41,8 +41,8 @@ def command(
     """
     if not all(each.strip().isdecimal() and int(each) > 0 for each in batch_sizes.split(",")):
         raise InputError(f"--batch-sizes {batch_sizes}: expected whole numbers from 1 on, such as 1,8,32.")
-    from kdtool.profiling.profile import profile
-    from kdtool.report.profile import show
+    from kdtool.measure.profile import profile
+    from kdtool.terminal.profile import show
 
     with options.guarded_stdout(as_json):
         found = profile(

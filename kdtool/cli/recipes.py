@@ -23,7 +23,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from kdtool.shipped import shipped_recipes
+    from kdtool.recipe.shipped import shipped_recipes
 
     found = shipped_recipes()
     if as_json:
@@ -46,7 +46,7 @@ def copy(name: str, to: str | None, as_json: bool) -> None:
       kdtool recipes copy digits/mobilenetv3_from_resnet50_kd
       kdtool recipes copy cifar100/resnet20_from_resnet56.yaml studies/
     """
-    from kdtool.shipped import copy_recipe
+    from kdtool.recipe.shipped import copy_recipe
 
     written = [str(path) for path in copy_recipe(name, to)]
     if as_json:

@@ -25,7 +25,7 @@ def command(folders: tuple[str, ...], out: str | None, as_json: bool) -> None:
       kdtool report runs/resnet50-mobilenetv3-kd-1
       kdtool report runs/a runs/b -o both.html --json
     """
-    from kdtool.page.report import write_report
+    from kdtool.report.report import write_report
 
     with options.guarded_stdout(as_json):
         found = write_report(folders, out, say=lambda text: click.echo(text, err=True))

@@ -114,7 +114,10 @@ def command(
         _refuse_beside_resume([*paths, *(["--dry-run"] if dry_run else [])])
     elif accept_changes:
         raise InputError("--accept-changes goes with --resume FOLDER.")
-    from kdtool import environment, parallel, recipe, report
+    from kdtool import terminal as report
+    from kdtool.recipe import load as recipe
+    from kdtool.runs import environment
+    from kdtool.system import parallel
 
     with report.choose(json=as_json, quiet=quiet) as reporter, options.guarded_stdout(as_json):
         # The recipe is read before the engine is imported, so that a slip is answered at once.
@@ -124,7 +127,7 @@ def command(
             reporter.close()
             ctx = click.get_current_context()
             ctx.exit(parallel.launch(nproc, ctx.meta["kdtool.arguments"]))
-        from kdtool import api
+        from kdtool.runs import api
 
         if resume is None:
             result = api.run(wanted, reporter=reporter, dry_run=dry_run)

@@ -22,12 +22,12 @@ def command(folder: str, as_json: bool) -> None:
       kdtool runs
       kdtool runs studies/ --json | jq -r '.[] | select(.state == "stopped") | .resume'
     """
-    from kdtool.run_list import list_runs
+    from kdtool.runs.listing import list_runs
 
     found = list_runs(folder)
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    from kdtool.report.runs import show
+    from kdtool.terminal.runs import show
 
     show(found, sys.stdout)

@@ -22,7 +22,7 @@ def command(method: str, as_json: bool) -> None:
       kdtool show METHOD
       kdtool show METHOD --json | jq .options
     """
-    from kdtool.report import methods
+    from kdtool.terminal import methods
 
     if as_json:
         click.echo(json.dumps(methods.details(method), indent=2, ensure_ascii=False))

@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from kdtool import recipe as recipes
 from kdtool import registry
 from kdtool.comparison.plan import Cell, Plan
 from kdtool.errors import InputError
-from kdtool.report.events import Reporter
-from kdtool.runner import Run
+from kdtool.events import Reporter
+from kdtool.recipe import load as recipes
+from kdtool.runs.setting import Run
 
 
 def look(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:

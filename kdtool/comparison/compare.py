@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdtool import recipe as recipes
-from kdtool import recipe_file, registry
+from kdtool import registry
 from kdtool.comparison import before
 from kdtool.comparison import tune as searching
 from kdtool.comparison.lanes import Executor, Lanes
@@ -20,14 +19,16 @@ from kdtool.comparison.plan import Plan, cell_folder, check, load, refuse_unname
 from kdtool.comparison.summary import FILE, Entry, document
 from kdtool.comparison.tune import Search
 from kdtool.comparison.work import Job
-from kdtool.disk import write_whole
 from kdtool.engine.signals import StopRequest
 from kdtool.errors import InputError, Interrupted
-from kdtool.home import sole_lock
-from kdtool.report.compare import Watcher
-from kdtool.runfolder import LOCK, in_use
-from kdtool.schema import Recipe
-from kdtool.sections import to_plain
+from kdtool.recipe import load as recipes
+from kdtool.recipe import yaml_file as recipe_file
+from kdtool.recipe.schema import Recipe
+from kdtool.recipe.sections import to_plain
+from kdtool.runs.folder import LOCK, in_use
+from kdtool.system.disk import write_whole
+from kdtool.system.home import sole_lock
+from kdtool.terminal.compare import Watcher
 
 _TICK_S = 0.25
 

@@ -15,16 +15,16 @@ import traceback
 import warnings
 from typing import Any
 
-from kdtool import parallel
 from kdtool.comparison.work import Job, perform
 from kdtool.errors import Interrupted
+from kdtool.system import parallel
 
 
 def main() -> None:
     """Do jobs until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what plugins print as they are imported is no answer
-    import kdtool.api  # noqa: F401 - once, for all jobs
+    import kdtool.runs.api  # noqa: F401 - once, for all jobs
 
     warnings.filterwarnings("ignore", category=DeprecationWarning)  # forking: nothing has been computed yet
     while line := sys.stdin.readline():

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from kdtool import parallel
 from kdtool.comparison.work import Job
+from kdtool.system import parallel
 
 
 class Executor(Protocol):

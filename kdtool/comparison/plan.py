@@ -12,12 +12,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from kdtool import recipe as recipes
-from kdtool import recipe_file, registry
-from kdtool.disk import write_whole
+from kdtool import registry
 from kdtool.errors import InputError
-from kdtool.schema import Recipe
-from kdtool.sections import to_plain
+from kdtool.recipe import load as recipes
+from kdtool.recipe import yaml_file as recipe_file
+from kdtool.recipe.schema import Recipe
+from kdtool.recipe.sections import to_plain
+from kdtool.system.disk import write_whole
 
 FILE = "plan.yaml"
 

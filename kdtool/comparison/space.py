@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
-from kdtool import recipe as recipes
 from kdtool import registry
 from kdtool.errors import InputError
-from kdtool.schema import Recipe
+from kdtool.recipe import load as recipes
+from kdtool.recipe.schema import Recipe
 
 _FACTOR = 10.0
 """An option with an open end is searched within this factor of its default, on a logarithmic scale."""

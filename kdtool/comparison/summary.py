@@ -13,7 +13,7 @@ from kdtool.comparison.plan import Cell, Plan
 from kdtool.comparison.says import sentences
 from kdtool.comparison.statistics import holm, paired, spread
 from kdtool.comparison.work import COST, training_seconds
-from kdtool.runfolder import RESULT, tidy
+from kdtool.runs.folder import RESULT, tidy
 
 FILE = "comparison.json"
 

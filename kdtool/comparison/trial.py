@@ -7,14 +7,14 @@ import shutil
 from pathlib import Path
 
 from kdtool.comparison.work import TRIAL
-from kdtool.disk import write_whole
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
 from kdtool.errors import InputError
-from kdtool.report.events import Reporter
-from kdtool.runfolder import held
-from kdtool.runner import Run
-from kdtool.schema import Recipe
+from kdtool.events import Reporter
+from kdtool.recipe.schema import Recipe
+from kdtool.runs.folder import held
+from kdtool.runs.setting import Run
+from kdtool.system.disk import write_whole
 
 
 def trial(recipe: Recipe, folder: Path, reporter: Reporter) -> None:

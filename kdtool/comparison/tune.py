@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdtool import recipe as recipes
 from kdtool.comparison.plan import Cell, Plan, cell_folder
 from kdtool.comparison.space import space
 from kdtool.comparison.trial import no_validation
 from kdtool.comparison.work import TRIAL, Job
-from kdtool.disk import write_whole
 from kdtool.errors import InputError
-from kdtool.runfolder import tidy
+from kdtool.recipe import load as recipes
+from kdtool.runs.folder import tidy
+from kdtool.system.disk import write_whole
 
 FAILED = "failed.txt"
 """Why a trial reached nothing, in its folder."""

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdtool import recipe as recipes
 from kdtool.errors import InputError, Interrupted, KdtoolError
-from kdtool.schema import Recipe
+from kdtool.recipe import load as recipes
+from kdtool.recipe.schema import Recipe
 
 COST = "cost.json"
 """What a finished run took, beside its result."""
@@ -59,7 +59,7 @@ def perform(job: Job) -> str | None:
 
     import torch
 
-    from kdtool.report.plain import PlainReporter
+    from kdtool.terminal.plain import PlainReporter
 
     torch.set_num_threads(job.threads)
     reporter = PlainReporter(sys.stdout, table=False)
@@ -91,8 +91,8 @@ def _told(error: str) -> str:
 
 def _run(recipe: Recipe, folder: Path, reporter: Any) -> None:
     import kdtool
-    from kdtool.disk import write_whole
-    from kdtool.runfolder import RECIPE
+    from kdtool.runs.folder import RECIPE
+    from kdtool.system.disk import write_whole
 
     if (folder / RECIPE).is_file():
         kdtool.run(resume=folder, flags=dict(recipes.own_code(recipe)), reporter=reporter)
@@ -113,7 +113,7 @@ def _clear(folder: Path) -> None:
 def _wait_until_free(folder: Path) -> None:
     from filelock import FileLock, Timeout
 
-    from kdtool.runfolder import LOCK
+    from kdtool.runs.folder import LOCK
 
     path = folder / LOCK
     if not path.is_file():

@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from kdtool import __version__
-from kdtool.disk import writing
 from kdtool.errors import InputError, RunError
+from kdtool.system.disk import writing
 
 FORMAT = 2
 """Raised when a checkpoint's files change their meaning."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from kdtool.models.dry import undisturbed
+from kdtool.engine.dry import undisturbed
 
 EXACT = 1e-9
 """Largest difference, relative to the largest output, between a network and its folded self in float64."""

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+from kdtool.engine.dry import kept_buffers
 from kdtool.engine.step import Step
 from kdtool.errors import InputError
 from kdtool.method import Stage
-from kdtool.models.dry import kept_buffers
 
 TRAINABLE = ("student", "method")
 

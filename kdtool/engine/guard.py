@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.engine.processes import world_size
-from kdtool.schema import Train
+from kdtool.recipe.schema import Train
 
 
 class Guard:

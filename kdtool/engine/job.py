@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.method import Method, Out
-from kdtool.schema import Checkpoint, Optim, Schedule, Train
+from kdtool.recipe.schema import Checkpoint, Optim, Schedule, Train
 
 
 class Loaded(Protocol):

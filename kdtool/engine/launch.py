@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from kdtool.engine.dry import kept_buffers
 from kdtool.engine.processes import largest, world_size
 from kdtool.engine.step import Step
 from kdtool.errors import InputError
-from kdtool.models.dry import kept_buffers
 
 
 def callable_step(step: Step, mode: str, device: torch.device, try_out: Callable[[Any], Tensor], say: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdtool.disk import append_line, write_whole
+from kdtool.system.disk import append_line, write_whole
 
 
 class EpochLog:

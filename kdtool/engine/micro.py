@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdtool.engine.dry import kept_buffers
 from kdtool.engine.processes import world_size
 from kdtool.engine.step import Step
 from kdtool.method import Batch, Out, Terms
-from kdtool.models.dry import kept_buffers
 
 Loss = Callable[[Out, list[Out]], tuple[Terms, Batch]]
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kdtool.errors import InputError, did_you_mean
-from kdtool.schema import Optim, Schedule
+from kdtool.recipe.schema import Optim, Schedule
 
 
 class _Trainables(nn.Module):

@@ -22,7 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from kdtool.errors import InputError, KdtoolError, RunError
 from kdtool.method import Out
-from kdtool.parallel import launched
+from kdtool.system.parallel import launched
 
 PATIENCE = timedelta(hours=4)
 """How long a process waits for the others, who may be waiting for a teacher that another run trains."""

@@ -14,7 +14,7 @@ from kdtool.engine.job import Job
 from kdtool.engine.meters import Meters
 from kdtool.engine.processes import from_main, is_main, wait_for_all
 from kdtool.errors import InputError
-from kdtool.report.events import Reporter
+from kdtool.events import Reporter
 
 
 @dataclass

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from kdtool.engine.folding import folded
 from kdtool.engine.job import Replay
 from kdtool.engine.precision import Precision
+from kdtool.engine.watched import Watched
 from kdtool.losses import at_least_fp32
 from kdtool.method import Out
-from kdtool.watched import Watched
 
 
 class FrozenTeachers:

@@ -27,8 +27,8 @@ from kdtool.engine.step import Step
 from kdtool.engine.teaching import FrozenTeachers, Teaching, watched
 from kdtool.engine.update import Taken, Updater
 from kdtool.errors import InputError, RunError
+from kdtool.events import Reporter
 from kdtool.randomness import seed_torch
-from kdtool.report.events import Reporter
 
 NON_FINITE = "nonfinite.jsonl"
 """File in a run's folder that lists steps which were not finite, with their samples."""

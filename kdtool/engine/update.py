@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.engine.balance import gradient_norms
+from kdtool.engine.dry import copy_buffers, put_back
 from kdtool.engine.guard import Guard
 from kdtool.engine.job import Job, Loaded
 from kdtool.engine.meters import total
@@ -20,7 +21,6 @@ from kdtool.engine.processes import rank, world_size
 from kdtool.engine.step import Step
 from kdtool.engine.teaching import Teaching
 from kdtool.method import Batch, Out, Terms
-from kdtool.models.dry import copy_buffers, put_back
 from kdtool.randomness import seed_torch
 
 

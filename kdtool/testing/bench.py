@@ -13,9 +13,9 @@ from kdtool.engine.freeze import Frozen
 from kdtool.engine.precision import Precision
 from kdtool.engine.step import Step, teach
 from kdtool.method import Batch, Method, Out, Setup, Stage
-from kdtool.models.build import build
 from kdtool.randomness import seed_torch
-from kdtool.tasks.image_classification import ImageClassification
+from kdtool.tasks.common.classification import ImageClassification
+from kdtool.tasks.images.models.build import build
 
 CNN, VIT = "CNN", "ViT"
 NETWORKS = {CNN: "test_resnet", VIT: "test_vit"}

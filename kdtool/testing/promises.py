@@ -9,9 +9,10 @@ from typing import Any, get_type_hints
 import torch
 from torch import Tensor, nn
 
-from kdtool import registry, sections
+from kdtool import registry
 from kdtool.engine.plan import plan_stages
 from kdtool.engine.step import TASK
+from kdtool.recipe import sections
 from kdtool.testing.bench import CLASSES, CNN, VIT, Bench, Data, Rig, all_labels, data, total
 from kdtool.testing.faults import at, require, some
 

@@ -10,9 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from kdtool.disk import write_whole
 from kdtool.errors import InputError
-from kdtool.report.events import Reporter
+from kdtool.events import Reporter
+from kdtool.system.disk import write_whole
 
 FILE = "track.json"
 """In a run's folder: by tracker the name under which it knows the run, so that a resumed one goes on there."""

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from kdtool import recipe as recipes
-from kdtool import recipe_file
+from kdtool.recipe import load as recipes
+from kdtool.recipe import yaml_file as recipe_file
 from tests.cli.conftest import Answer
 
 Kdtool = Callable[..., Answer]

@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from kdtool import recipe as recipes
 from kdtool.errors import Interrupted, RunError
+from kdtool.recipe import load as recipes
 from tests.cli.conftest import Answer
 
 Kdtool = Callable[..., Answer]
@@ -23,7 +23,7 @@ TINY = ["--teacher", "test_resnet", "--student", "test_efficientnet", "--device"
 
 
 class Engine:
-    """Stands in for ``kdtool.api.run``: notes what it is called with."""
+    """Stands in for ``kdtool.runs.api.run``: notes what it is called with."""
 
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
@@ -49,7 +49,7 @@ class Engine:
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
-    from kdtool import api
+    from kdtool.runs import api
 
     fake = Engine()
     monkeypatch.setattr(api, "run", fake)

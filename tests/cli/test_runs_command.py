@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 
 from kdtool.errors import Interrupted, RunError
-from kdtool.run_list import failure_noted, list_runs
+from kdtool.runs.listing import failure_noted, list_runs
 from tests.cli.conftest import Answer
 
 Kdtool = Callable[..., Answer]

@@ -14,7 +14,7 @@ from kdtool import Batch, Method
 from kdtool.engine.balance import gradient_norms, shares
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
-from kdtool.report.events import Reporter
+from kdtool.events import Reporter
 from tests.engine import tiny
 from tests.engine.test_trainer import SETUP
 

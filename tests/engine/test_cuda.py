@@ -11,7 +11,7 @@ from kdtool.engine.prefetch import prefetched
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
 from kdtool.errors import RunError
-from kdtool.report.events import Reporter
+from kdtool.events import Reporter
 from tests.engine import tiny
 from tests.engine.test_trainer import Hinted
 from tests.engine.test_update import Related, Spoilt

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.engine.folding import folded
-from kdtool.models.backbone import Backbone
+from kdtool.tasks.images.models.backbone import Backbone
 
 
 def _with_statistics(module: nn.Module) -> nn.Module:

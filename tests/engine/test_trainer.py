@@ -16,7 +16,7 @@ from kdtool.engine.checkpoint import checkpoints
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
 from kdtool.errors import InputError, Interrupted, RunError
-from kdtool.report.events import Reporter
+from kdtool.events import Reporter
 from tests.engine import tiny
 
 SETUP = Setup(

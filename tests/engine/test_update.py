@@ -14,8 +14,8 @@ from kdtool import Batch, Method, Out
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import NON_FINITE, fit
 from kdtool.errors import RunError
-from kdtool.report.events import Reporter
-from kdtool.schema import Optim
+from kdtool.events import Reporter
+from kdtool.recipe.schema import Optim
 from tests.engine import tiny
 from tests.engine.test_trainer import SETUP, Hinted
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from kdtool.engine.job import Job
 from kdtool.method import Method
 from kdtool.randomness import epoch_order
-from kdtool.schema import Checkpoint, Optim, Schedule, Train
-from kdtool.tasks.image_classification import ImageClassification
+from kdtool.recipe.schema import Checkpoint, Optim, Schedule, Train
+from kdtool.tasks.common.classification import ImageClassification
 
 CLASSES = 3
 

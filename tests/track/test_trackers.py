@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from kdtool.report.events import Reporter
+from kdtool.events import Reporter
 from kdtool.track import follow
-from tests.report.runs import RESULT, record, tell
 from tests.running import distil, start
+from tests.terminal.runs import RESULT, record, tell
 
 QUICK = ("teacher.train.epochs=1", "teacher.check=off", "--baseline")
 

@@ -1,0 +1,124 @@
+"""Several methods as one: all early stages in order, then a joint last stage that sums the terms."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdtool.engine.watched import Watched
+from kdtool.method import Batch, Layer, Method, Out, Setup, Stage, Taps, Terms
+
+_SEPARATOR = "/"  # no method's name holds one, so roles of different parts never meet
+
+
+def combined_taps(classes: Mapping[str, type[Method]], options: Mapping[str, Any]) -> Taps:
+    """Return the taps that all parts together need.
+
+    Args:
+        classes: method classes by name, in order.
+        options: each method's ``Config`` by name.
+    """
+    each = {name: cls.taps(options[name]) for name, cls in classes.items()}
+    if len(each) == 1:
+        return next(iter(each.values()))
+    student: dict[str, Layer | Sequence[Layer]] = {}
+    teacher: dict[str, Layer | Sequence[Layer]] = {}
+    for name, taps in each.items():
+        student |= {f"{name}{_SEPARATOR}{role}": layer for role, layer in taps.student.items()}
+        teacher |= {f"{name}{_SEPARATOR}{role}": layer for role, layer in taps.teacher.items()}
+    return Taps(student, teacher)
+
+
+def build_method(classes: Mapping[str, type[Method]], options: Mapping[str, Any], setup: Setup) -> Method | None:
+    """Return the run's method: None without any, a single one as it is, several as one.
+
+    Args:
+        classes: method classes by name, in order.
+        options: each method's ``Config`` by name.
+        setup: measured with ``combined_taps``.
+    """
+    if not classes:
+        return None
+    if len(classes) == 1:
+        ((name, cls),) = classes.items()
+        return cls(options[name], setup)
+    return Combined({name: cls(options[name], _setup_of(setup, name)) for name, cls in classes.items()}, setup)
+
+
+class Combined(Method):
+    """Methods side by side. Terms carry the part's name: "rkd.angle" for term "angle" of a part "rkd".
+
+    The joint stage's hard-label weight is the product of the parts' weights, so that each part's share holds.
+    """
+
+    api = 1
+
+    def __init__(self, parts: Mapping[str, Method], setup: Setup):
+        super().__init__(None, setup)
+        self.parts = nn.ModuleDict(parts)
+        # One part that couples samples makes the whole batch global; the others take no harm.
+        self.batch = "global" if any(part.batch == "global" for part in parts.values()) else "sample"  # type: ignore[misc]
+        self._stages = {name: part.stages() for name, part in parts.items()}
+        self._current: list[str] = list(parts)
+
+    def stages(self) -> list[Stage]:
+        early = [
+            replace(stage, name=f"{name}.{stage.name}", loss=self._loss_of([name], [stage]))
+            for name, stages in self._stages.items()
+            for stage in stages[:-1]
+        ]
+        last = [stages[-1] for stages in self._stages.values()]
+        trains = tuple(who for who in ("student", "method") if any(who in stage.trains for stage in last))
+        joint = Stage(
+            "+".join(dict.fromkeys(stage.name for stage in last)),
+            self._loss_of(list(self._stages), last),
+            trains=trains,
+            task_weight=prod(stage.task_weight for stage in last),
+        )
+        return [*early, joint]
+
+    def _loss_of(self, names: list[str], stages: list[Stage]) -> Any:
+        def loss(batch: Batch) -> Terms:
+            self._current = names
+            return {
+                f"{name}.{term}": value
+                for name, stage in zip(names, stages, strict=True)
+                for term, value in stage.loss(_batch_of(batch, name)).items()
+            }
+
+        return loss
+
+    @torch.no_grad()
+    def after_step(self, batch: Batch) -> None:
+        for name in self._current:
+            part = self.parts[name]
+            assert isinstance(part, Method)
+            part.after_step(_batch_of(batch, name))
+
+
+def _of(items: Mapping[str, Any], name: str) -> dict[str, Any]:
+    prefix = f"{name}{_SEPARATOR}"
+    if isinstance(items, Watched):
+        return items.part(prefix)
+    return {role.removeprefix(prefix): item for role, item in items.items() if role.startswith(prefix)}
+
+
+def _setup_of(setup: Setup, name: str) -> Setup:
+    # Not dataclasses.replace, which would read what a stream's setup has not got.
+    part = copy.copy(setup)
+    vars(part).update(student=_of(setup.student, name), teachers=[_of(shapes, name) for shapes in setup.teachers])
+    return part
+
+
+def _batch_of(batch: Batch, name: str) -> Batch:
+    return replace(
+        batch,
+        student=Out(batch.student.logits, _of(batch.student.taps, name)),
+        teachers=[Out(out.logits, _of(out.taps, name)) for out in batch.teachers],
+    )

@@ -1,0 +1,1 @@
+"""What networks and steps cost on this machine."""

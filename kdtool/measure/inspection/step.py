@@ -1,0 +1,150 @@
+"""One step of a method, run once on noise: what it aligns and how, and what the step costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from kdtool.engine.dry import dry_images
+from kdtool.engine.plan import Planned
+from kdtool.engine.precision import Precision
+from kdtool.engine.step import Step, run_network
+from kdtool.method import Method
+from kdtool.randomness import seed_torch
+from kdtool.recipe.schema import Recipe
+from kdtool.tasks.common.classification import ImageClassification
+from kdtool.tasks.images.networks import Networks
+
+SAMPLES = 8
+"""Images of the step that is run; costs are given for the recipe's batch."""
+
+_NAMES: dict[Any, str] = {
+    F.conv2d: "convolution",
+    F.conv_transpose2d: "transposed convolution",
+    F.linear: "linear layer",
+    F.adaptive_avg_pool2d: "average pooling",
+    F.avg_pool2d: "average pooling",
+    F.max_pool2d: "max pooling",
+    F.interpolate: "interpolation",
+}
+
+
+class _Operations(TorchFunctionMode):
+    """Notes what brings one shape to another: convolutions, linear layers, pooling and interpolation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[dict[str, Any]] = []
+        self.inside = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        noted = func in _NAMES and not self.inside
+        self.inside = self.inside or noted
+        try:
+            out = func(*args, **(kwargs or {}))
+        finally:
+            self.inside = self.inside and not noted
+        given = args[0] if args else (kwargs or {}).get("input")
+        if noted and isinstance(given, Tensor) and isinstance(out, Tensor):
+            what, weight = _NAMES[func], args[1] if len(args) > 1 else (kwargs or {}).get("weight")
+            if func in (F.conv2d, F.conv_transpose2d) and isinstance(weight, Tensor):
+                what = f"{weight.shape[2]}x{weight.shape[3]} {what}"
+            entry = {"operation": what, "from": tuple(given.shape[1:]), "to": tuple(out.shape[1:])}
+            if entry not in self.found and entry["from"] != entry["to"]:
+                self.found.append(entry)
+        return out
+
+
+def steps(
+    recipe: Recipe, networks: Networks, method: Method | None, planned: list[Planned], num_classes: int, online: bool
+) -> list[dict[str, Any]]:
+    """Run one step of every stage and return, by stage, its terms, alignments and costs.
+
+    Costs are multiply-accumulates of a step at ``train.batch_size``: "teacher" and "student" forwards, the "method"'s
+    own parts, and the "backward" of all. Weights and buffers of the networks may change; they are to be thrown away.
+    """
+    size, precision = networks.student.image_size, Precision("fp32", torch.device("cpu"))
+    images = dry_images(networks.student.module, size, batch=SAMPLES)
+    labels, index = torch.arange(SAMPLES) % num_classes, torch.arange(SAMPLES)
+    task = ImageClassification(num_classes)
+    nets: list[nn.Module] = list(networks.teacher_nets)
+    step = Step(networks.student_net, method, nets if online else [], task.hard_loss, precision)
+    step.eval()
+    factor = recipe.train.batch_size / SAMPLES
+    with _counted() as counter, torch.no_grad():
+        teachers = [run_network(net, images, precision) for net in nets]
+    teacher_macs = _macs(counter)
+    rows = []
+    for each in planned:
+        step.stage = each.stage
+        seed_torch("step", recipe.train.seed)
+        with _counted() as counter:
+            student, peers = step.networks(images)
+        forward = _macs(counter)
+        with _counted() as counter, _Operations() as operations:
+            terms, _ = step.losses(student, peers or teachers, labels, index, 0, 0.0)
+        own = _macs(counter)
+        total = torch.stack([term.float() for term in terms.values()]).sum()
+        with _counted() as counter:
+            if total.requires_grad:
+                total.backward()
+        costs = {
+            "teacher": 0 if online else teacher_macs,
+            "student": forward,
+            "method": own,
+            "backward": _macs(counter),
+        }
+        rows.append(
+            {
+                "stage": each.stage.name,
+                "epochs": each.epochs,
+                "trains": list(each.stage.trains),
+                "terms": list(terms),
+                "alignments": operations.found,
+                "macs": {name: int(value * factor) for name, value in costs.items()},
+            }
+        )
+    return rows
+
+
+def tap_bytes(shapes: Any, batch_size: int) -> int:
+    """Return what taps of these shapes take in fp32 for a batch: a shape, or roles and lists of them."""
+    if isinstance(shapes, Mapping):
+        return sum(tap_bytes(each, batch_size) for each in shapes.values())
+    if isinstance(shapes, list):
+        return sum(tap_bytes(each, batch_size) for each in shapes)
+    count = 4 * batch_size
+    for side in shapes:
+        count *= side
+    return count
+
+
+def _counted() -> Any:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    # torch counts a grouped convolution's weight gradient as if each group had all channels.
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _convolution_backward})
+
+
+def _convolution_backward(
+    grad_shape: Sequence[int], x_shape: Sequence[int], weight_shape: Sequence[int], *rest: Any, **_: Any
+) -> int:
+    """Return the FLOPs of a convolution's gradients: each of the input's and the weight's costs as much as its output.
+
+    The arguments are those of ``aten.convolution_backward``, shapes in place of tensors.
+    """
+    transposed, wanted = rest[4], rest[7]
+    positions = math.prod((x_shape if transposed else grad_shape)[2:])
+    return 2 * x_shape[0] * positions * math.prod(weight_shape) * (bool(wanted[0]) + bool(wanted[1]))
+
+
+def _macs(counter: Any) -> int:
+    return int(counter.get_total_flops()) // 2

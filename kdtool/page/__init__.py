@@ -1,1 +1,0 @@
-"""A report: one self-contained page on runs and comparisons, that opens without a network."""

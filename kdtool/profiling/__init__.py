@@ -1,1 +1,0 @@
-"""What networks cost on this machine: size, arithmetic, memory and time."""

@@ -1,0 +1,1 @@
+"""Recipes: what a run consists of, typed, checked and written down."""

@@ -1,0 +1,386 @@
+"""Recipes: file, flags and overrides merged into one typed whole, and the rules between its sections.
+
+A recipe file is YAML with the sections of ``schema.Recipe``, ``teacher`` being one section or a list of them,
+and each method's options under the method's own name. Later wins: file, then flags, then overrides. Importing this
+module imports neither torch nor any plugin; the core's own keys are checked before the methods' classes are loaded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdtool import registry
+from kdtool.errors import InputError
+from kdtool.recipe import yaml_file as recipe_file
+from kdtool.recipe.schema import RESERVED, Recipe, Teacher
+from kdtool.recipe.sections import Typed, build, key_names, to_plain, unknown_key
+from kdtool.tasks.images.models.names import is_own_file
+
+if TYPE_CHECKING:
+    from kdtool.method import Method
+
+Note = Callable[[str], None]
+
+_MODELS = ("teacher", "student")
+_NAMES_CODE = (*_MODELS, "assistants")
+_KEYS = [key for key in key_names(Recipe) if key != "options"]
+_SECTIONS = {key.split(".")[0] for key in _KEYS if "." in key}
+_OVERRIDE = re.compile(r"(?P<key>[A-Za-z_][\w.-]*)=(?P<text>.*)", re.DOTALL)
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+def load(
+    path: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    note: Note | None = None,
+) -> Recipe:
+    """Return the checked recipe of a file, flags and overrides.
+
+    Args:
+        path: a YAML file, or the name of a shipped recipe; None: defaults only.
+        overrides: texts ``key=value`` with dotted keys; the value is YAML (text keys take it as it is).
+            ``teacher.key`` goes to every teacher, ``teacher.0.key`` to the first.
+        flags: values by dotted key. A list for ``teacher.model`` or ``teacher.weights`` holds one entry a teacher.
+        note: called with sentences that the user should read (sections that are not used).
+
+    Raises:
+        InputError: whatever is wrong, naming the key, what was given and what is valid. Also where the file, which may
+            be a stranger's, names code to run or a folder elsewhere to write to that neither flags nor overrides name.
+    """
+    for key, value in (flags or {}).items():
+        if value == "":  # likelier an unset shell variable than a wish for the default
+            raise InputError(f"{key} is empty; leave it out for the default.")
+    given = [*(flags or {}).items(), *map(split_override, overrides)]
+    if path is None:
+        return _resolve({}, given, note)
+    raw = to_plain(recipe_file.read(recipe_file.find(path)))  # aliases become copies
+    _refuse_place(raw.get("out"), given)
+    recipe = _resolve(raw, given, note)
+    _refuse_code(recipe, given)
+    return recipe
+
+
+def from_dict(raw: Mapping[str, Any], note: Note | None = None) -> Recipe:
+    """Return the checked recipe of plain data; top-level keys may be dotted (``{"train.epochs": 3}``).
+
+    Raises:
+        InputError: as for ``load``.
+    """
+    plain = to_plain(raw)
+    recipe_file.refuse_unsafe(plain, "recipe")
+    return _resolve(plain, [], note)
+
+
+def validate(recipe: Recipe) -> Recipe:
+    """Return ``recipe`` checked as if it came from a file, with defaults for what it leaves open.
+
+    Raises:
+        InputError: as for ``load``.
+    """
+    return from_dict(to_dict(recipe))
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe as plain nested data: one teacher as a section, methods' options under the methods' names."""
+    plain: dict[str, Any] = to_plain(recipe)
+    options: dict[str, Any] = plain.pop("options")
+    if len(plain["teacher"]) == 1:
+        plain["teacher"] = plain["teacher"][0]
+    return {**plain, **options}
+
+
+def to_yaml(recipe: Recipe, header: str = "") -> str:
+    """Return the whole recipe as YAML that loads back to an equal one; ``header`` becomes a comment on top."""
+    return recipe_file.dump(to_dict(recipe), header)
+
+
+def parts(recipe: Recipe | str) -> list[str]:
+    """Return the names of the methods that a recipe joins, in order; an empty list for ``none``."""
+    method = recipe if isinstance(recipe, str) else recipe.method
+    found = [name.strip() for name in method.split("+")]
+    return [] if found == [registry.NONE] else found
+
+
+def split_override(text: str) -> tuple[str, Typed]:
+    """Return key and value of ``key=value``.
+
+    Raises:
+        InputError: it has no such form.
+    """
+    match = _OVERRIDE.fullmatch(text)
+    if not match:
+        raise InputError(f"{text!r} is no override; expected key=value, such as train.epochs=5.")
+    if match["text"] == "":
+        raise InputError(f"{match['key']}= has no value; write {match['key']}=null for none.")
+    recipe_file.refuse_unsafe(match["text"], match["key"])
+    return match["key"], Typed(match["text"])
+
+
+class UnnamedCode(InputError):
+    """A recipe asks for code in a file that the user did not name."""
+
+
+def own_code(recipe: Recipe) -> list[tuple[str, str]]:
+    """Return key and name of each model whose architecture is a user's own file, which building it runs."""
+    models = [(f"teacher.{number}.model", teacher.model) for number, teacher in enumerate(recipe.teacher)]
+    models += [("student.model", recipe.student.model)]
+    models += [(f"assistants.{number}", model) for number, model in enumerate(recipe.assistants)]
+    return [(key, model) for key, model in models if is_own_file(model)]
+
+
+def _refuse_code(recipe: Recipe, given: list[tuple[str, Any]]) -> None:
+    named = {text for key, value in given if key.split(".")[0] in _NAMES_CODE for text in _texts(value)}
+    for key, model in own_code(recipe):
+        if model not in named:
+            flag = f"--{key.split('.')[0].removesuffix('s')}"
+            raise UnnamedCode(
+                f"{key}={model} would run the code in that file, which a recipe alone may not ask for. If you trust "
+                f"it, name it on the command line too: {flag} {model}"
+            )
+
+
+def _texts(value: Any) -> list[str]:
+    """Return all texts within a value as somebody gave it."""
+    if isinstance(value, Typed):
+        return [str(value), *_texts(value.parsed())]
+    if isinstance(value, Mapping):
+        return [text for each in value.values() for text in _texts(each)]
+    if isinstance(value, (list, tuple)):
+        return [text for each in value for text in _texts(each)]
+    return [value] if isinstance(value, str) else []
+
+
+def _refuse_place(out: Any, given: list[tuple[str, Any]]) -> None:
+    if not isinstance(out, str) or "out" in dict(given):
+        return
+    if Path(out).expanduser().is_absolute() or ".." in Path(out).parts:
+        raise InputError(
+            f"out={out} leads out of the current folder, which a recipe alone may not ask for. Give it on the command "
+            f"line: --out {out}"
+        )
+
+
+def _resolve(data: Mapping[str, Any], given: list[tuple[str, Any]], note: Note | None) -> Recipe:
+    """Merge, build and check.
+
+    Args:
+        data: what the file (or the dictionary) says.
+        given: what flags and overrides say, in order.
+        note: see ``load``.
+    """
+    raw = {key: value for key, value in data.items() if "." not in key}
+    late = [*((key, value) for key, value in data.items() if "." in key), *given]
+    for key, value in late:
+        if key == "method":
+            raw["method"] = str(value)
+    names = _method_names(raw)
+    raw["method"] = "+".join(names) or registry.NONE
+    _drop_unused(raw, names, note)
+    raw = {key: _as_section(key, value) for key, value in raw.items()}
+    for key, value in late:
+        _refuse_foreign(key, names)
+        if key in ("teacher.model", "teacher.weights") and isinstance(value, (list, tuple)):
+            _assign_each_teacher(raw, key.split(".")[1], list(value))
+        elif key != "method":
+            _assign(raw, key.split("."), value, key)
+    core = build(Recipe, {key: value for key, value in raw.items() if key not in names}, "", _KEYS)
+    methods = {name: registry.get(name) for name in names}
+    _settle_teachers(core, methods, note)
+    for name, method in methods.items():
+        core.options[name] = build(method.Config, raw.get(name, {}), name)
+    _check_values(core)
+    _check_method_rules(core, methods)
+    return core
+
+
+# --- merging plain data ---------------------------------------------------------------------------------------------
+
+
+def _method_names(raw: Mapping[str, Any]) -> list[str]:
+    """Return the parts of the recipe's method, checked as names only."""
+    method = raw.get("method") or registry.default()
+    if not isinstance(method, str):
+        raise InputError(f"method: expected a name, or names joined by +, got {method!r}.")
+    names = parts(method)
+    if "" in names:
+        raise InputError(f"method={method!r}: a name is missing beside a +.")
+    if registry.NONE in names:
+        raise InputError(f"method={method!r}: {registry.NONE!r} is a run without a method and joins no other.")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"method={method!r}: {twice[0]!r} is there twice.")
+    return names
+
+
+def _drop_unused(raw: dict[str, Any], names: list[str], note: Note | None) -> None:
+    """Leave out a file's options of installed methods that this run does not use; refuse unknown sections."""
+    unused = [key for key in raw if key not in names and key not in _KEYS]
+    for key in unused:
+        if key not in registry.names():
+            _refuse_foreign(key, names)
+        del raw[key]
+    if unused and note:
+        listed, plural = ", ".join(map(repr, unused)), len(unused) > 1
+        note(
+            f"the recipe's section{'s' * plural} {listed} {'are' if plural else 'is'} not used: the run's method is "
+            f"{raw['method']}."
+        )
+
+
+def _refuse_foreign(key: str, names: list[str]) -> None:
+    """Refuse a key outside the core's sections and those of the run's own methods."""
+    top = key.split(".")[0]
+    if top in names or top in _KEYS:
+        return
+    if top in RESERVED:
+        raise InputError(f"the section {top!r} is reserved for a later version of kdtool.")
+    if top in registry.names():
+        method = "+".join(names) or registry.NONE
+        raise InputError(f"{key!r} is an option of a method that this run does not use: its method is {method}.")
+    options = [each for name in names for each in key_names(registry.get(name).Config, name)]
+    raise unknown_key(key, [*_KEYS, *options])
+
+
+def _as_section(key: str, value: Any) -> Any:
+    """Bring a top-level value to its full form: a model's name stands for a section, one teacher for a list."""
+    if isinstance(value, Typed):
+        value = value.parsed()
+    if value is None and (key in _SECTIONS or key not in _KEYS):
+        return [] if key == "teacher" else {}
+    if key not in _MODELS:
+        return value
+    several = list(value) if key == "teacher" and isinstance(value, (list, tuple)) else [value]
+    several = [{"model": each} if isinstance(each, str) else each for each in several]
+    return several if key == "teacher" else several[0]
+
+
+def _assign(target: Any, path: list[str], value: Any, key: str) -> None:
+    """Set one dotted key within nested plain data; a key of ``teacher`` without a number goes to every teacher."""
+    head, rest = path[0], path[1:]
+    if isinstance(target, list):
+        if head.isdigit() and int(head) < len(target):
+            if rest:
+                _assign(target[int(head)], rest, value, key)
+            else:
+                target[int(head)] = value
+            return
+        if not key.startswith("teacher.") or head.lstrip("-").isdigit():
+            raise InputError(f"{key}: there is no number {head!r} in a list of {len(target)}; they count from 0.")
+        for each in target:
+            _assign(each, path, value, key)
+        return
+    if not isinstance(target, dict):
+        raise InputError(f"unknown key {key!r}: {target!r} has no keys of its own.")
+    if not rest:
+        target[head] = _as_section(head, value) if key in _MODELS else value
+        return
+    if target.get(head) is None or (key.startswith("teacher.") and target[head] == []):
+        target[head] = [{}] if key.startswith("teacher.") and head == "teacher" else {}
+    _assign(target[head], rest, value, key)
+
+
+def _assign_each_teacher(raw: dict[str, Any], name: str, values: list[Any]) -> None:
+    """Spread a repeated flag over the teachers; ``--teacher`` also decides how many there are."""
+    teachers = raw.get("teacher") or [{}]
+    if name == "model":
+        # What a recipe says beside the model's name stays where there is a teacher at that place.
+        teachers = [dict(teachers[i]) if i < len(teachers) else {} for i in range(len(values))]
+    elif len(values) != len(teachers):
+        raise InputError(
+            f"--teacher-{name} is there {len(values)} times for {len(teachers)} teachers; "
+            "give it once for each --teacher, in the same order."
+        )
+    for teacher, value in zip(teachers, values, strict=True):
+        teacher[name] = value
+    raw["teacher"] = teachers
+
+
+# --- rules between sections -----------------------------------------------------------------------------------------
+
+
+def _settle_teachers(recipe: Recipe, methods: Mapping[str, type[Method]], note: Note | None) -> None:
+    """Fit the number of teachers to the methods: the default one where none is named, none for ``none``."""
+    if not methods:
+        if recipe.teacher and note:
+            note("the recipe's teacher is not used: the run's method is none (hard labels only).")
+        recipe.teacher = []
+        return
+    low = max(method.teachers[0] for method in methods.values())
+    highs = [method.teachers[1] for method in methods.values() if method.teachers[1] is not None]
+    high = min(highs) if highs else None
+    if high is not None and low > high:
+        each = ", ".join(f"{name} {_count_text(*method.teachers)}" for name, method in methods.items())
+        raise InputError(f"method={recipe.method!r}: its parts need different numbers of teachers ({each}).")
+    if not recipe.teacher and low == 1:
+        recipe.teacher = [Teacher()]
+    given = len(recipe.teacher)
+    if given < low or (high is not None and given > high):
+        raise InputError(f"method {recipe.method!r} takes {_count_text(low, high)}; the recipe names {given}.")
+
+
+def _count_text(low: int, high: int | None) -> str:
+    if high is None:
+        return f"{low} or more teachers"
+    if high == 0:
+        return "no teacher"
+    return f"{low} teacher{'s' if low > 1 else ''}" if low == high else f"{low} to {high} teachers"
+
+
+def _check_method_rules(recipe: Recipe, methods: Mapping[str, type[Method]]) -> None:
+    online = [name for name, method in methods.items() if method.online]
+    if online and len(online) < len(methods):
+        raise InputError(
+            f"method={recipe.method!r}: {online[0]!r} trains its teachers along (online) and cannot join a method "
+            "whose teachers are ready before."
+        )
+    for name, method in methods.items():
+        mixing = [f"data.{key}={getattr(recipe.data, key)}" for key in ("mixup", "cutmix") if getattr(recipe.data, key)]
+        if method.hard_labels and mixing:
+            raise InputError(f"method {name!r} needs one class a sample, so {mixing[0]} cannot be used; set it to 0.")
+
+
+def _check_stream(recipe: Recipe, steps: int) -> None:
+    if not recipe.data.name.startswith(("wds/", "hfids/")):
+        raise InputError(
+            f"train.steps={steps} is the budget of a stream (data.name=wds/… or hfids/…); that of {recipe.data.name} "
+            "is train.epochs."
+        )
+    if steps < recipe.train.epochs:
+        raise InputError(f"train.steps={steps} is less than train.epochs={recipe.train.epochs}, its number of parts.")
+    if recipe.cache.mode == "require":
+        raise InputError("cache.mode=require: nothing is kept for the samples of a stream (train.steps): they pass by.")
+
+
+def _check_values(recipe: Recipe) -> None:
+    """Check what one key's type and range cannot say."""
+    data, train = recipe.data, recipe.train
+    if not _DEVICE.fullmatch(train.device):
+        raise InputError(f"train.device={train.device} is not valid. Valid: auto, cpu, mps, cuda, cuda:N.")
+    if train.accumulate > train.batch_size:
+        raise InputError(f"train.accumulate={train.accumulate} is more than train.batch_size={train.batch_size}.")
+    if train.steps is not None:
+        _check_stream(recipe, train.steps)
+    if recipe.cache.mode != "off" and data.views is None:
+        raise InputError(
+            f"cache.mode={recipe.cache.mode} (--teacher-cache) keeps outputs for K views of every sample, but every "
+            "epoch has a new view: set data.views=K (4, say; 1 where nothing is cropped, flipped or coloured)."
+        )
+    if data.watch_test and train.select != "last":
+        raise InputError(
+            "data.watch_test=true shows the test split, which may not choose the epoch: train.select=last."
+        )
+    if len(data.crop_scale) != 2 or data.crop_scale[0] > data.crop_scale[1]:
+        raise InputError(f"data.crop_scale={data.crop_scale}: expected two numbers, the smaller first.")
+    for key in ("mean", "std"):
+        value = getattr(data, key)
+        if value is not None and len(value) != 3:
+            raise InputError(f"data.{key}={value}: expected three numbers, one a channel.")
+    texts = {"data.name": data.name, "student.model": recipe.student.model}
+    texts.update({f"teacher.{i}.model": teacher.model for i, teacher in enumerate(recipe.teacher)})
+    for key, text in texts.items():
+        if not text.strip():
+            raise InputError(f"{key} is empty.")

@@ -1,0 +1,190 @@
+"""The public Python interface: what the commands do, as functions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdtool.runs import environment, resume as resuming
+from kdtool.recipe import load as recipes
+from kdtool.runs.chain import links
+from kdtool.engine.precision import pick_device
+from kdtool.engine.processes import from_main, is_main, joined, local_rank
+from kdtool.engine.signals import StopRequest
+from kdtool.runs.environment import as_recorded
+from kdtool.runs.result import describe
+from kdtool.events import Reporter
+from kdtool.runs.listing import failure_noted
+from kdtool.runs.folder import RECIPE, RESULT, Resumed, choose_folder, claimed, held, open_for_resume, write_recipe
+from kdtool.runs.setting import Run
+from kdtool.recipe.schema import Recipe
+from kdtool.track import follow
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        folder: the run's folder; None for a dry run.
+        values: the content of ``result.json``, or of the dry run's report.
+    """
+
+    folder: Path | None
+    values: dict[str, Any]
+
+    @property
+    def test(self) -> dict[str, Any]:
+        """Test metrics of "student", "teacher" and "baseline"; each with top1, top5, macro_recall and macro_f1."""
+        found: dict[str, Any] = self.values["test"]
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain data."""
+        return self.values
+
+
+def run(
+    recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
+    *,
+    reporter: Reporter | None = None,
+    resume: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    accept_changes: bool = False,
+    dry_run: bool = False,
+) -> Result:
+    """Distil a student as a recipe says.
+
+    Args:
+        recipe: a ``Recipe``, nested plain data, or the path or name of a recipe file; None: all defaults.
+        reporter: who is told what happens; default: nobody.
+        resume: folder of an earlier run to go on with, instead of a recipe. A finished one returns its result.
+        overrides, flags: with ``resume``, changes to that run's recipe, as ``kdtool.recipe.load`` takes them; models
+            whose code is a file of one's own have to be named again.
+        accept_changes: with ``resume``, go on though something that decides the result was changed.
+        dry_run: build and measure everything, train and write nothing.
+
+    Raises:
+        InputError: something the recipe names is wrong.
+        RunError: the run cannot go on (a loss that is not finite).
+        Interrupted: SIGINT or SIGTERM; a checkpoint was written.
+    """
+    reporter = reporter or Reporter()
+    if resume is not None:
+        folder = Path(resume)
+        found = open_for_resume(folder, overrides, flags, accept_changes)
+        if found.result is not None:
+            reporter.done(found.result)
+            return Result(folder, found.result)
+        follow.check(found.recipe.track.to)
+        return _go_on(folder, found, reporter, accept_changes)
+    checked = _read(recipe, reporter)
+    follow.check(checked.track.to)
+    if dry_run:
+        return Result(None, describe(Run(checked, reporter)))
+    if _restarted(checked):
+        named = dict(recipes.own_code(checked))
+        return run(reporter=reporter, resume=checked.out, flags=named)
+    return _start(checked, reporter)
+
+
+def _read(recipe: Recipe | Mapping[str, Any] | str | Path | None, reporter: Reporter) -> Recipe:
+    if isinstance(recipe, Recipe):
+        return recipes.validate(recipe)
+    if isinstance(recipe, Mapping):
+        return recipes.from_dict(recipe, note=reporter.note)
+    return recipes.load(recipe, note=reporter.note)
+
+
+def _restarted(recipe: Recipe) -> bool:
+    """Tell whether an elastic launcher started the same command again after a failure."""
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return again and recipe.out is not None and (Path(recipe.out) / RECIPE).is_file()
+
+
+def _start(recipe: Recipe, reporter: Reporter) -> Result:
+    with StopRequest() as stop, _together(recipe):
+        # The first link is built before the folder is, so that bad input leaves nothing behind.
+        run = Run(links(recipe, from_main(choose_folder(recipe) if is_main() else None))[0], reporter)
+        stop.check("the same command")
+        with _only_main(claimed(recipe)) as claim:
+            return _execute(recipe, reporter, from_main(claim), stop, run)
+
+
+def _go_on(folder: Path, found: Resumed, reporter: Reporter, accept_changes: bool) -> Result:
+    recipe, accept = found.recipe, accept_changes or resuming.accepted(folder)
+    with _together(recipe), _only_main(held(folder)), as_recorded(folder, reporter.warn), StopRequest() as stop:
+        if found.changes:
+            reporter.warn(f"going on with what the run did not begin with: {'; '.join(found.changes)}")
+        if is_main() and (found.changes or accept_changes or not (folder / resuming.FILE).exists()):
+            write_recipe(folder, recipe)
+            resuming.record(folder, recipe, accept)
+        if is_main() and not (folder / environment.FILE).exists():  # killed before it was noted, and before training
+            environment.record(folder)
+        return _execute(recipe, reporter, folder, stop, accept_changes=accept)
+
+
+def _together(recipe: Recipe) -> AbstractContextManager[None]:
+    return joined(pick_device(recipe.train.device, local_rank()))
+
+
+def _only_main(context: AbstractContextManager[Any]) -> AbstractContextManager[Any]:
+    """Of several processes one makes and holds the folder."""
+    return context if is_main() else nullcontext()
+
+
+def _execute(
+    recipe: Recipe,
+    reporter: Reporter,
+    folder: Path,
+    stop: StopRequest,
+    first: Run | None = None,
+    accept_changes: bool = False,
+) -> Result:
+    """Run all links of a chain, or the only one; ``first`` is the first of them where it is built already."""
+    *early, last = links(recipe, folder)
+    for link in early:
+        _finish(link, first, folder, reporter, stop, accept_changes)
+        first = None
+    run = first or Run(last, reporter)
+    run.folder, run.chain, run.accept_changes = folder, [str(link.out) for link in early], accept_changes
+    with _followed(run):
+        return Result(folder, run.execute(stop))
+
+
+def _finish(
+    link: Recipe, run: Run | None, whole: Path, reporter: Reporter, stop: StopRequest, accept_changes: bool
+) -> None:
+    """Run one early link of the chain in ``whole``, unless an earlier process finished it."""
+    folder = Path(link.out or "")
+    if from_main((folder / RESULT).is_file()):
+        reporter.note(f"{link.student.model}: done before ({folder})")
+        return
+    if is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_recipe(folder, link)
+    run = run or Run(link, reporter)
+    run.folder, run.resume_folder, run.accept_changes = folder, whole, accept_changes
+    with _followed(run):
+        run.execute(stop)
+
+
+@contextmanager
+def _followed(run: Run) -> Iterator[None]:
+    """Tell the trackers that the recipe names, and note a failure; of several processes one does."""
+    if not is_main():
+        yield
+        return
+    assert run.folder is not None
+    track, config = run.recipe.track, recipes.to_dict(run.recipe)
+    with (
+        failure_noted(run.folder),
+        follow.following(track.to, track.project, run.folder, config, run.reporter) as reporter,
+    ):
+        run.reporter = reporter
+        yield

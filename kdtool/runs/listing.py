@@ -1,0 +1,126 @@
+"""The runs in a folder: how far each is and what it came to, read from what they left, without importing torch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kdtool.recipe import yaml_file as recipe_file
+from kdtool.system.disk import write_whole
+from kdtool.errors import InputError, Interrupted
+from kdtool.system.home import is_held
+
+RECIPE, RESULT, METRICS, LOCK, ERROR = "recipe.yaml", "result.json", "metrics.jsonl", ".lock", "error.json"
+
+DEPTH = 3
+"""How deep below the given folder runs are looked for: a comparison keeps its own in folders of its own."""
+
+
+def list_runs(folder: str | Path = "runs") -> list[dict[str, Any]]:
+    """Return the runs in a folder, newest first.
+
+    Args:
+        folder: of runs, or of one.
+
+    Returns:
+        For each "folder", "state" ("running": a process holds it; "finished"; "failed": "error" says why; "stopped":
+        "resume" goes on), "method", "teacher", "student", "data", "last_epoch" (what it was, None before it),
+        "top1" and "baseline" (test, shares; None until finished), "gain_points", "seconds" and "changed" (a Unix time).
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise InputError(f"there is no folder {str(root)!r}: name the one that holds runs (kdtool run's --out).")
+    return sorted(map(_about, _find(root, DEPTH)), key=lambda run: -run["changed"])
+
+
+@contextlib.contextmanager
+def failure_noted(folder: Path) -> Iterator[None]:
+    """Leave in a run's folder why it failed; a run that is stopped, or goes well, leaves nothing."""
+    with contextlib.suppress(OSError):
+        (folder / ERROR).unlink(missing_ok=True)
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        about = {"error": str(error) or type(error).__name__, "kind": type(error).__name__, "time": round(time.time())}
+        with contextlib.suppress(Exception):  # the disk may be what failed
+            write_whole(folder / ERROR, json.dumps(about) + "\n")
+        raise
+
+
+def _find(folder: Path, depth: int) -> Iterator[Path]:
+    """Yield the runs at or below a folder, but not the links of a chain inside one."""
+    if (folder / RECIPE).is_file():
+        yield folder
+    elif depth:
+        for below in sorted(folder.iterdir()):
+            if below.is_dir() and not below.is_symlink():
+                yield from _find(below, depth - 1)
+
+
+def _about(run: Path) -> dict[str, Any]:
+    result, failure, last = _json(run / RESULT), _json(run / ERROR), _last(run / METRICS)
+    recipe = _recipe(run)
+    state = "running" if is_held(run / LOCK) else "finished" if result else "failed" if failure else "stopped"
+    test, seconds = result.get("test") or {}, result.get("seconds") or {}
+    return {
+        "folder": str(run),
+        "state": state,
+        "error": failure.get("error") if state == "failed" else None,
+        "resume": f"kdtool run --resume {run}" if state in ("stopped", "failed") else None,
+        "method": recipe.get("method"),
+        "teacher": [_model(each) for each in _listed(recipe.get("teacher"))],
+        "student": _model(recipe.get("student")),
+        "data": (recipe.get("data") or {}).get("name"),
+        "last_epoch": {key: last.get(key) for key in ("phase", "stage", "epoch", "epochs", "val")} if last else None,
+        "top1": (test.get("student") or {}).get("top1"),
+        "baseline": (test.get("baseline") or {}).get("top1"),
+        "gain_points": result.get("gain_points"),
+        "seconds": seconds.get("total"),
+        "changed": max(file.stat().st_mtime for file in (run / RECIPE, run / METRICS, run / RESULT) if file.is_file()),
+    }
+
+
+def _recipe(run: Path) -> dict[str, Any]:
+    """Return a run's recipe as it is written; what cannot be read is left out of the list, not refused."""
+    try:
+        return recipe_file.read(run / RECIPE)
+    except InputError:
+        return {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _last(path: Path) -> dict[str, Any]:
+    """Return the last whole record of a log."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return {}
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError):
+            found: dict[str, Any] = json.loads(line)
+            return found
+    return {}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value] if value else []
+
+
+def _model(section: Any) -> str | None:
+    return section.get("model") if isinstance(section, dict) else section

@@ -1,0 +1,1 @@
+"""What the operating system gives: folders, locks, disks and child processes."""

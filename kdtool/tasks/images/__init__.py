@@ -1,0 +1,1 @@
+"""Images, one class each."""

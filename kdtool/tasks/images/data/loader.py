@@ -1,0 +1,293 @@
+"""A split in batches: from memory where it fits, else streamed through workers; the same numbers either way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from kdtool.errors import InputError
+from kdtool.recipe.schema import Data
+from kdtool.tasks.common.order import class_uniform_order, random_order
+from kdtool.tasks.images.data.mixing import mix_labels
+from kdtool.tasks.images.data.sources import DataSet, Images, Split
+from kdtool.tasks.images.data.unreadable import Pool, Replaced
+from kdtool.tasks.images.data.views import Views
+from kdtool.tasks.images.data.workers import At, Workers
+
+DECODERS = 4
+"""Threads that decode a data set into memory; PIL releases the interpreter while it decodes."""
+
+DEVICE_SHARE = 0.25
+"""Kept pixels live on the GPU where they take no more than this share of its free memory, else beside it."""
+
+
+@dataclass
+class Loaded:
+    """A batch on the device.
+
+    Attributes:
+        inputs: (B, 3, S, S) float32.
+        labels: (B,) int64, -1 for none; (B, K) float32 where samples are mixed.
+        index: (B,) int64 positions in the split.
+        view: which view of the samples the inputs are.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    index: Tensor
+    view: int
+
+
+class Loader:
+    """A split's batches; which samples form a batch, and their views, are functions of the epoch.
+
+    Args:
+        split: what to read.
+        views: how images become inputs.
+        batch_size: samples in a batch.
+        num_classes: K, for mixed labels.
+        seed: of the order.
+        workers: processes that decode, where images are streamed.
+        device: where batches go.
+        memory_budget_gb: images are kept decoded where they need no more.
+        shuffle: False reads in order.
+        drop_last: leave out a short last batch, unless it is the only one.
+        channels_last: memory layout of the inputs.
+        per_class: samples of a class in a row (class-uniform sampling); None: a random order.
+        part: (r, n): read the r-th of n parts of each batch, or of the batches where samples are read in order.
+
+    Raises:
+        InputError: a batch cannot be divided among n.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        views: Views,
+        batch_size: int,
+        *,
+        num_classes: int,
+        seed: int,
+        workers: int,
+        device: torch.device,
+        memory_budget_gb: float,
+        shuffle: bool,
+        drop_last: bool,
+        channels_last: bool,
+        per_class: int | None = None,
+        part: tuple[int, int] = (0, 1),
+    ):
+        self.split, self.views, self.seed, self.device = split, views, seed, device
+        self.num_classes, self.shuffle, self.per_class = num_classes, shuffle, per_class
+        self.batch_size, self.part = min(batch_size, len(split)), part
+        if shuffle and self.batch_size % part[1]:
+            raise InputError(
+                f"a batch of {self.batch_size} samples cannot be shared by {part[1]} processes: choose a --batch-size "
+                f"that {part[1]} divides and that is not larger than the training set."
+            )
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.labels = torch.from_numpy(split.labels)
+        self.rows = torch.from_numpy(split.rows)
+        count = len(split)
+        self.steps = count // self.batch_size if drop_last else -(-count // self.batch_size)
+        self.workers = workers
+        self.size = count * 3 * views.size**2
+        self.in_memory = views.fixed and self.size <= memory_budget_gb * 1e9
+        self._pixels: Tensor | None = None
+        self._stream: Workers[_Step] | None = None
+        self.placement = self._explain(memory_budget_gb)
+
+    def _explain(self, budget: float) -> str:
+        if self.in_memory:
+            return f"decoded once and kept in memory ({self.size / 1e6:.0f} MB)"
+        why = f"{self.size / 1e9:.1f} GB is over data.memory_budget_gb={budget:g}" if self.views.fixed else (
+            "every view is cropped or augmented anew"
+        )  # fmt: skip
+        return f"streamed through {self.workers} workers ({why})" if self.workers else f"decoded as needed ({why})"
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Loaded]:
+        """Yield the batches of an epoch from batch ``start`` on; those before are not decoded."""
+        cfg = self.views.cfg
+        view = (epoch % cfg.views if cfg.views else epoch) if self.views.train else 0
+        return self.view(view, self._batches(epoch)[start:])
+
+    def view(self, view: int, batches: list[Tensor]) -> Iterator[Loaded]:
+        """Yield one view of samples, each batch given by its positions in the split."""
+        mixing = self.views.mixing
+        partners = [mixing.partners(self.rows[b], view, len(self.split)) if mixing.on else None for b in batches]
+        needed = [b if p is None else torch.cat([b, p]) for b, p in zip(batches, partners, strict=True)]
+        pixels = self._from_memory(needed) if self.in_memory else self._streamed(needed, view)
+        for index, partner, decoded in zip(batches, partners, pixels, strict=True):
+            yield self._finish(index, partner, decoded, view)
+
+    def _batches(self, epoch: int) -> list[Tensor]:
+        count = len(self.split)
+        if not self.shuffle:
+            order = np.arange(count)
+        elif self.per_class is not None:
+            order = class_uniform_order(self.split.labels, self.seed, epoch, self.batch_size, self.per_class)
+        else:
+            order = random_order(count, self.seed, epoch)
+        whole, (number, parts) = torch.from_numpy(order), self.part
+        batches = [whole[step * self.batch_size : (step + 1) * self.batch_size] for step in range(self.steps)]
+        if not self.shuffle:
+            return batches[number::parts]
+        size = self.batch_size // parts
+        return [batch[number * size : (number + 1) * size] for batch in batches]
+
+    def _finish(self, index: Tensor, partner: Tensor | None, decoded: Tensor, view: int) -> Loaded:
+        views, own = self.views, len(index)
+        rows = self.rows[index if partner is None else torch.cat([index, partner])]
+        images = views.device(decoded, rows, view)
+        labels = self.labels[index]
+        if partner is not None:
+            weights = views.mixing.weights(rows[:own], view, views.size)
+            labels = mix_labels(labels, self.labels[partner], weights.double().mean((1, 2)), self.num_classes)
+            share = weights[:, None].to(images.device)
+            images = share * images[:own] + (1 - share) * images[own:]
+        return Loaded(
+            images.contiguous(memory_format=self.layout),
+            labels.to(self.device, non_blocking=True),
+            index.to(self.device, non_blocking=True),
+            view,
+        )
+
+    def _from_memory(self, batches: list[Tensor]) -> Iterator[Tensor]:
+        if self._pixels is None:
+            self._pixels, self._at = self._decode_all()
+        place = self._pixels.device
+        for batch in batches:
+            chosen = self._pixels.index_select(0, self._at[batch].to(place))
+            yield chosen.permute(0, 3, 1, 2).to(self.device)
+
+    def _decode_all(self) -> tuple[Tensor, Tensor]:
+        """Return pixels (N, S, S, 3), and for each position of the split where in them its sample is."""
+        shared: _Pixels = self.split.decoded.setdefault(self.views.pixels_key, _Pixels(self.split.images))
+        pixels = shared.get(self.split.rows, self.views, self.split.pool())
+        if self.device.type == "cpu" or (
+            self.device.type == "cuda" and self.size > torch.cuda.mem_get_info(self.device)[0] * DEVICE_SHARE
+        ):
+            return pixels, self.rows  # no copy: splits of the same images share them
+        return pixels[self.rows].to(self.device), torch.arange(len(self.rows))
+
+    def _streamed(self, batches: list[Tensor], view: int) -> Iterator[Tensor]:
+        if self._stream is None:
+            at, images = At(self.workers), self.split.images
+            decoder = _Decoder(images, self.split.rows, self.views, self.split.pool(), at)
+            self._stream = Workers(
+                decoder, self.workers, self.device.type == "cuda", at, lambda row: _name(images, row)
+            )
+        for decoded, replaced in self._stream.read([(batch, view) for batch in batches]):
+            self.split.pool().note(replaced)
+            yield decoded.to(self.device, non_blocking=True)
+
+
+def make_loader(
+    data: DataSet,
+    split: Split,
+    cfg: Data,
+    image_size: int,
+    norm: tuple[Sequence[float], Sequence[float]],
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+    train: bool,
+    channels_last: bool = True,
+    part: tuple[int, int] = (0, 1),
+) -> Loader:
+    """Return a split's batches as a recipe wants them: shuffled, random views and whole batches only, to train on.
+
+    Args:
+        data: what the split is of.
+        split: what to read.
+        cfg: the recipe's section ``data``.
+        image_size: pixels a side.
+        norm: mean and std, per channel.
+        batch_size: samples in a batch.
+        seed: of the order.
+        device: where batches go.
+        train: False reads in order, evaluation's view, all samples.
+        channels_last: memory layout of the inputs.
+        part: (r, n) reads what process r of n is to.
+    """
+    views = Views(cfg, image_size, *norm, grey=data.grey, native_size=data.native_size, train=train)
+    return Loader(
+        split,
+        views,
+        batch_size,
+        num_classes=len(data.class_names),
+        seed=seed,
+        workers=cfg.workers,
+        device=device,
+        memory_budget_gb=cfg.memory_budget_gb,
+        shuffle=train,
+        drop_last=train,
+        channels_last=channels_last,
+        per_class=cfg.samples_per_class if cfg.sampler == "class-uniform" else None,
+        part=part,
+    )
+
+
+class _Pixels:
+    """The pixels of a source's images, each decoded at most once, for all splits that share them."""
+
+    def __init__(self, images: Images):
+        self.images = images
+        self.done = np.zeros(len(images), dtype=bool)
+        self.pixels: Tensor | None = None
+
+    def get(self, rows: np.ndarray, views: Views, pool: Pool) -> Tensor:
+        """Return uint8 (len(images), S, S, 3), decoded at least at these rows."""
+        if self.pixels is None:
+            # Untouched pages cost nothing, so rows that no split wants take no memory.
+            self.pixels = torch.empty((len(self.images), views.size, views.size, 3), dtype=torch.uint8)
+        pixels, missing = self.pixels, np.unique(rows[~self.done[rows]])
+
+        def decode(row: int) -> Replaced | None:
+            image, replaced = pool.read(self.images, row)
+            pixels[row] = views.host(image, row, 0).permute(1, 2, 0)
+            return replaced
+
+        with ThreadPoolExecutor(DECODERS) as threads:
+            for replaced in threads.map(decode, missing.tolist()):
+                if replaced is not None:
+                    pool.note([replaced])
+        self.done[missing] = True
+        return pixels
+
+
+_Step = tuple[Tensor, int]
+"""Positions in the split, and the view."""
+
+
+class _Decoder(Dataset[Any]):
+    """Decodes a batch; an error in what the user gave comes back as its message, without a worker's traceback."""
+
+    def __init__(self, images: Images, rows: np.ndarray, views: Views, pool: Pool, at: At):
+        self.images, self.rows, self.views, self.pool, self.at = images, rows, views, pool, at
+
+    def __getitem__(self, step: _Step) -> tuple[Tensor, list[Replaced]] | str:
+        positions, view = step
+        pixels, instead = [], []
+        for row in self.rows[positions.numpy()].tolist():
+            self.at.note(row)
+            try:
+                image, replaced = self.pool.read(self.images, row)
+            except InputError as error:
+                return str(error)
+            pixels.append(self.views.host(image, row, view))
+            instead += [replaced] if replaced is not None else []
+        return torch.stack(pixels), instead
+
+
+def _name(images: Images, row: int) -> str:
+    """Return an image's name for messages: its file's, where it has one."""
+    paths = getattr(images, "paths", None)
+    return f"image {paths[row] if paths is not None else row}"

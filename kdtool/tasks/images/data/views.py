@@ -1,0 +1,233 @@
+"""Views: a sample's crops, flips and colours, computed from (view_seed, view, row) and applied to whole batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from kdtool.errors import InputError
+from kdtool.randomness import seeded_libraries, uniforms
+from kdtool.recipe.schema import Data
+from kdtool.tasks.images.data.mixing import Mixing
+from kdtool.tasks.images.data.sources import MEDIUM
+
+ASPECT = math.log(4 / 3)
+"""Largest log aspect ratio of a random resized crop (Szegedy et al., CVPR 2015)."""
+
+ERASE_AREA, ERASE_ASPECT = (0.02, 1 / 3), math.log(3.3)
+"""Range of area and largest log aspect ratio of an erased box (Zhong et al., "Random Erasing", AAAI 2020)."""
+
+
+class Views:
+    """How images become a network's inputs.
+
+    ``host`` works on one decoded image, in workers, and gives uint8 pixels; ``device`` does the rest for a batch.
+
+    Args:
+        cfg: the recipe's section ``data``.
+        image_size: pixels a side, S.
+        mean, std: per channel, for values in [0, 1].
+        grey: the images have no colour.
+        native_size: (height, width) of the source's images.
+        train: random views; False: evaluation's only one.
+    """
+
+    def __init__(
+        self,
+        cfg: Data,
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        grey: bool,
+        native_size: tuple[int, int],
+        train: bool,
+    ):
+        self.cfg, self.size, self.train = cfg, image_size, train
+        self.mean, self.std = torch.tensor(list(mean)), torch.tensor(list(std))
+        self.seed = cfg.view_seed
+        by_size = "pad" if max(native_size) <= MEDIUM else "resized"
+        self.crop = (by_size if cfg.crop == "auto" else cfg.crop) if train else "none"
+        self.padding = (image_size // 8 if cfg.crop_padding is None else cfg.crop_padding) if self.crop == "pad" else 0
+        self.flip = (cfg.flip if cfg.flip is not None else 0.0 if grey else 0.5) if train else 0.0
+        self.mixing = Mixing(cfg.mixup, cfg.cutmix, cfg.view_seed) if train else Mixing(0.0, 0.0, 0)
+        if train and cfg.auto_augment:
+            self._augment  # noqa: B018 - a bad policy is refused before training
+
+    # --- one image ------------------------------------------------------------------------------------------------
+
+    @property
+    def fixed(self) -> bool:
+        """True where ``host`` gives a row the same pixels in every view, so that they can be kept."""
+        return self.crop != "resized" and not (self.train and self.cfg.auto_augment)
+
+    @property
+    def pixels_key(self) -> tuple[Any, ...]:
+        """What decides the pixels that ``host`` gives, where they are fixed."""
+        return self.size, self.cfg.eval_crop
+
+    @property
+    def decides(self) -> dict[str, Any]:
+        """What a network's inputs follow from, besides the images and the view, by the recipe's names.
+
+        Of the normalisation only a mean that becomes pixels: of erased boxes, and of corners that policies fill. All
+        else a network that normalises in its own way can undo.
+        """
+        cfg, pixels = self.cfg, bool(self.train and (self.cfg.erase > 0 or self.cfg.auto_augment))
+        random = {
+            "view_seed": self.seed,
+            "crop_padding": self.padding,
+            "crop_scale": list(cfg.crop_scale) if self.crop == "resized" else None,
+            "color_jitter": cfg.color_jitter,
+            "auto_augment": cfg.auto_augment,
+            "erase": cfg.erase,
+            "mixup": self.mixing.mixup,
+            "cutmix": self.mixing.cutmix,
+        }
+        return {
+            "image_size": self.size,
+            "eval_crop": None if self.crop == "resized" else cfg.eval_crop,
+            "crop": self.crop,
+            "flip": self.flip,
+            **(random if self.train else {}),
+            "mean": self.mean.tolist() if pixels else None,
+        }
+
+    @cached_property
+    def _evaluate(self) -> Any:
+        from timm.data import create_transform
+
+        # timm's own geometry: what its users get from the shipped config.json.
+        return create_transform(
+            input_size=(3, self.size, self.size),
+            is_training=False,
+            interpolation="bicubic",
+            crop_pct=self.cfg.eval_crop,
+            crop_mode="center",
+            use_prefetcher=True,
+        )
+
+    @cached_property
+    def _augment(self) -> Any:
+        from timm.data import auto_augment as theirs
+
+        policy = str(self.cfg.auto_augment)
+        kinds = {"rand": theirs.rand_augment_transform, "augmix": theirs.augment_and_mix_transform}
+        make = next((kinds[k] for k in kinds if policy.startswith(k)), theirs.auto_augment_transform)
+        fill = tuple(round(255 * m) for m in self.mean.tolist())
+        try:
+            return make(policy, {"translate_const": int(0.45 * self.size), "img_mean": fill})
+        except (AssertionError, KeyError, ValueError, IndexError, AttributeError) as error:
+            raise InputError(
+                f"data.auto_augment={policy} is no policy of timm's; examples: rand-m9-mstd0.5, original, augmix-m3."
+            ) from error
+
+    def host(self, image: Image.Image, row: int, view: int) -> Tensor:
+        """Return uint8 (3, S, S) pixels of one image."""
+        augments = self.train and bool(self.cfg.auto_augment)
+        if self.crop == "resized":
+            box = self._box(image.size, row, view)
+            image = image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box)
+        else:
+            pixels: Tensor = self._evaluate(image)
+            if not augments:
+                return pixels
+            image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+        if augments:
+            with seeded_libraries("augment", self.seed, view, row):
+                image = self._augment(image)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+    def _box(self, size: tuple[int, int], row: int, view: int) -> tuple[float, float, float, float]:
+        """Return the box (left, top, right, bottom) of a random resized crop."""
+        number = torch.tensor([row])
+        draw = [float(uniforms(number, f"crop {what}", self.seed, view)) for what in ("area", "aspect", "x", "y")]
+        low, high = self.cfg.crop_scale
+        area = (low + (high - low) * draw[0]) * size[0] * size[1]
+        stretch = math.exp((2 * draw[1] - 1) * ASPECT / 2)
+        width, height = (min(math.sqrt(area) * stretch, size[0]), min(math.sqrt(area) / stretch, size[1]))
+        left, top = draw[2] * (size[0] - width), draw[3] * (size[1] - height)
+        return left, top, left + width, top + height
+
+    # --- a batch --------------------------------------------------------------------------------------------------
+
+    def device(self, pixels_B3SS: Tensor, rows_B: Tensor, view: int) -> Tensor:
+        """Return float32 (B, 3, S, S) inputs: shifted, flipped, recoloured, normalised, erased.
+
+        Args:
+            pixels_B3SS: uint8, as ``host`` gives them.
+            rows_B: int64 rows of the samples.
+            view: which view.
+        """
+        rows_B, to = rows_B.cpu(), pixels_B3SS.device
+        pixels = self._shift_and_flip(pixels_B3SS, rows_B, view)
+        # The very operations of ToTensor and Normalize, so that evaluation is torchvision's bit for bit. Divisors
+        # are tensors on the device: by a plain number, CUDA multiplies with its reciprocal.
+        images = pixels.float().div_(torch.full((), 255.0, device=to))
+        if self.train and self.cfg.color_jitter > 0:
+            images = self._recolour(images, pixels, rows_B, view)
+        # Laid out as the images: a plain broadcast would run over three numbers at a time where channels come last.
+        mean, std = (torch.empty_like(images[:1]).copy_(each[:, None, None]) for each in (self.mean, self.std))
+        images = images.sub_(mean).div_(std)
+        return self._erase(images, rows_B, view) if self.train and self.cfg.erase > 0 else images
+
+    def _draw(self, rows_B: Tensor, purpose: str, view: int) -> Tensor:
+        return uniforms(rows_B, purpose, self.seed, view)
+
+    def _shift_and_flip(self, pixels: Tensor, rows_B: Tensor, view: int) -> Tensor:
+        pad = self.padding
+        if pad == 0 and self.flip == 0:
+            return pixels
+        at = torch.arange(self.size)
+        shift_y, shift_x = ((self._draw(rows_B, f"shift {a}", view) * (2 * pad + 1)).long() for a in ("y", "x"))
+        ys_BS, xs_BS = shift_y[:, None] + at, shift_x[:, None] + at
+        flips = self._draw(rows_B, "flip", view) < self.flip
+        xs_BS = torch.where(flips[:, None], xs_BS.flip(1), xs_BS)
+        padded = F.pad(pixels, (pad, pad, pad, pad)).permute(0, 2, 3, 1)
+        count, height, width, _ = padded.shape
+        # One selection of whole pixels does both; it yields channels last.
+        line_BS = torch.arange(count)[:, None] * height + ys_BS
+        place = line_BS[:, :, None] * width + xs_BS[:, None, :]
+        moved = padded.reshape(-1, 3).index_select(0, place.view(-1).to(pixels.device))
+        return moved.view(count, self.size, self.size, 3).permute(0, 3, 1, 2)
+
+    def _recolour(self, images: Tensor, pixels: Tensor, rows_B: Tensor, view: int) -> Tensor:
+        """Change contrast, brightness and saturation of images in [0, 1] whose uint8 values are ``pixels``."""
+
+        def factor(what: str) -> Tensor:
+            drawn = 1 + self.cfg.color_jitter * (2 * self._draw(rows_B, what, view) - 1)
+            return drawn.to(images.device, torch.float32).view(-1, 1, 1, 1)
+
+        # Contrast comes first, around a mean of whole numbers: a sum of floats would depend on threads and batch size.
+        sums_B3 = pixels.sum((2, 3), dtype=torch.int64).cpu()
+        mean_B = (sums_B3 * torch.tensor([299, 587, 114])).sum(1).double() / (1000 * 255 * self.size**2)
+        mean = mean_B.float().to(images.device).view(-1, 1, 1, 1)
+        images = (mean + (images - mean) * factor("contrast")).clamp(0, 1)
+        images = (images * factor("brightness")).clamp(0, 1)
+        grey = (images[:, :1] * 0.299 + images[:, 1:2] * 0.587) + images[:, 2:] * 0.114
+        return (grey + (images - grey) * factor("saturation")).clamp(0, 1)
+
+    def _erase(self, images: Tensor, rows_B: Tensor, view: int) -> Tensor:
+        """Set a random box to zero: the mean colour, after normalising."""
+        low, high = ERASE_AREA
+        side = torch.sqrt(low + (high - low) * self._draw(rows_B, "erase area", view)) * self.size
+        # One by one: torch's exp may differ in the last bit between a lone number and one of a vector.
+        logs = (self._draw(rows_B, "erase aspect", view) * 2 - 1) * (ERASE_ASPECT / 2)
+        stretch = torch.tensor([math.exp(x) for x in logs.tolist()], dtype=torch.float64)
+        inside = []
+        for axis, length in (("y", side * stretch), ("x", side / stretch)):
+            length = length.clamp(max=self.size)
+            start = self._draw(rows_B, f"erase {axis}", view) * (self.size - length)
+            at = torch.arange(self.size) + 0.5
+            inside.append((at >= start[:, None]) & (at < (start + length)[:, None]))
+        chosen = self._draw(rows_B, "erase", view) < self.cfg.erase
+        box = inside[0][:, :, None] & inside[1][:, None, :] & chosen[:, None, None]
+        return images.masked_fill(box[:, None].to(images.device), 0.0)

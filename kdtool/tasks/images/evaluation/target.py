@@ -1,0 +1,245 @@
+"""What is measured: a run's student, a student folder, a model by name, or an exported file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdtool.errors import InputError
+from kdtool.recipe import load as recipes
+from kdtool.recipe.schema import Recipe
+from kdtool.runs.chain import links
+from kdtool.runs.folder import RECIPE, RESULT
+from kdtool.tasks.images.data.sources import DataSet, default_image_size
+from kdtool.tasks.images.evaluation.exported import SUFFIXES, open_exported
+from kdtool.tasks.images.evaluation.preprocessing import Metadata, Preprocessing
+from kdtool.tasks.images.models.build import Built, build
+from kdtool.tasks.images.models.names import SOURCES, is_own_file, resolve
+from kdtool.tasks.images.models.save import CONFIG, WEIGHTS
+
+
+@dataclass
+class Found:
+    """What a user's TARGET names, before anything is built.
+
+    Attributes:
+        name: as it was given.
+        kind: "run", "folder", "model", "onnx" or "program".
+        path: of the run, the folder or the file; None for a model.
+        recipe: of the run that it is, or lies in; None without one.
+    """
+
+    name: str
+    kind: str
+    path: Path | None
+    recipe: Recipe | None
+
+
+@dataclass
+class Target:
+    """A network that is ready to be measured.
+
+    Attributes:
+        name: as it was given.
+        kind: as in ``Found``.
+        network: (B, 3, S, S) normalised images -> ((B, K) logits, taps).
+        preprocessing: of its input.
+        class_names: in the order of the logits; None where it does not say.
+        num_classes: K.
+        file: what ships, None where nothing is stored.
+        built: the plain network; None for an exported file.
+        metadata: what an exported file says of itself, else None.
+        notes: sentences for the user.
+    """
+
+    name: str
+    kind: str
+    network: nn.Module
+    preprocessing: Preprocessing
+    class_names: list[str] | None
+    num_classes: int
+    file: Path | None = None
+    built: Built | None = None
+    metadata: Metadata | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def find(name: str) -> Found:
+    """Return what ``name`` names.
+
+    Raises:
+        InputError: a run that has no student yet, a folder without one, a file that is no export, or no such thing.
+    """
+    path = Path(name.removeprefix("local-dir:")).expanduser()
+    if path.suffix in SUFFIXES and not path.is_dir():
+        if not path.is_file():
+            raise InputError(f"there is no file {name!r}.")
+        return Found(name, "onnx" if path.suffix == ".onnx" else "program", path, _recipe_above(path))
+    if not path.is_dir():
+        if path.is_file() and ".py" not in path.suffix:
+            raise InputError(f"{name!r} is a file, but no export ({', '.join(SUFFIXES)}); weights go to --weights.")
+        if "/" in name and not name.startswith(SOURCES) and not is_own_file(name):
+            raise InputError(f"there is no folder {name!r}: give a run's folder, its student folder or a model's name.")
+        resolve(name)  # a misspelt one is told as such
+        return Found(name, "model", None, None)
+    if (path / RECIPE).is_file():
+        if not (path / "student" / CONFIG).is_file():
+            raise InputError(f"the run {name} has no student yet: kdtool run --resume {name} finishes it.")
+        try:
+            return Found(name, "run", path, _recipe_of(path))
+        except recipes.UnnamedCode as error:
+            raise InputError(
+                f"{name}: its recipe names a file with code ({str(error).split(' ')[0]}), which is not run because a "
+                f"folder asks for it. Name what is to be opened: {path}/student, or, where the student's architecture "
+                f"is your own, FILE.py:FUNCTION --weights {path}/student/{WEIGHTS}; and --data."
+            ) from error
+    if (path / CONFIG).is_file():
+        return Found(name, "folder", path, _recipe_above(path))
+    raise InputError(
+        f"the folder {name} is no run (no {RECIPE}) and no saved model (no {CONFIG}): give a run's folder, its "
+        "student folder, a model's name or an exported file."
+    )
+
+
+def _recipe_of(run: Path) -> Recipe:
+    """Return the recipe of a run's last link, the one that made its student."""
+    return links(recipes.load(run / RECIPE), run)[-1]
+
+
+def _recipe_above(path: Path) -> Recipe | None:
+    run = next((p for p in list(path.resolve().parents)[:2] if (p / RECIPE).is_file()), None)
+    try:
+        return _recipe_of(run) if run is not None else None
+    except recipes.UnnamedCode:
+        return None  # what was named may be opened all the same
+
+
+def open_target(
+    found: Found,
+    data: DataSet | None,
+    weights: str = "auto",
+    model_args: Mapping[str, Any] | None = None,
+    image_size: int | None = None,
+) -> Target:
+    """Build or load what was found.
+
+    Args:
+        found: by ``find``.
+        data: decides class count and image size of a model that is given by name; None: its own.
+        weights: as in a recipe; only for a model by name.
+        model_args: further arguments of its constructor; only for a model by name.
+        image_size: pixels a side; only for a model by name.
+
+    Raises:
+        InputError: it cannot be built, or an argument does not apply to it.
+    """
+    if found.kind != "model":
+        given = {"weights": weights != "auto", "model_args": bool(model_args), "image size": image_size is not None}
+        if wrong := [name for name, is_given in given.items() if is_given]:
+            raise InputError(f"{found.name} comes with its own {wrong[0]}; leave {', '.join(wrong)} out.")
+    if found.kind in ("onnx", "program"):
+        return _open_file(found)
+    if found.kind == "model":
+        return _open_model(found.name, data, weights, dict(model_args or {}), image_size)
+    return _open_folder(found)
+
+
+def _open_file(found: Found) -> Target:
+    assert found.path is not None
+    network, meta = open_exported(found.path)
+    how, names = meta.preprocessing, meta.class_names
+    return Target(found.name, found.kind, network, how, names, len(names), found.path, metadata=meta)
+
+
+def _open_model(
+    name: str, data: DataSet | None, weights: str, model_args: dict[str, Any], image_size: int | None
+) -> Target:
+    beside = _config(Path(weights).expanduser().parent)
+    cfg = beside.get("pretrained_cfg") or {}
+    classes = len(data.class_names) if data is not None else beside.get("num_classes") or _own_classes(name)
+    if image_size is None:
+        own = (cfg.get("input_size") or (None,))[-1]
+        image_size = own or (default_image_size(data.native_size) if data is not None else None)
+    built = build(
+        name, weights, classes, image_size, model_args, prefer_scratch=data is not None and data.name == "digits"
+    )
+    notes = list(built.notes)
+    if built.needs_training:
+        notes.append(f"{name} was never trained on these classes: expect accuracy at chance level")
+    names = [str(each) for each in beside["label_names"]] if beside.get("label_names") else None
+    file = Path(weights).expanduser() if weights not in ("auto", "pretrained", "scratch") else None
+    own_cfg = getattr(built.module, "pretrained_cfg", None) or {}
+    if built.origin != "pretrained":
+        own_cfg = {**own_cfg, "crop_pct": 1.0, "interpolation": "bicubic"}
+    how = Preprocessing.of(built, {**own_cfg, "mean": built.mean, "std": built.std, **cfg})
+    return Target(name, "model", built.tapped(), how, names, built.num_classes, file, built, notes=notes)
+
+
+def _own_classes(name: str) -> int:
+    """Return the class count that a model of timm's was published with, 1000 where it does not say."""
+    import timm
+
+    cfg = timm.models.get_pretrained_cfg(name) if timm.is_model(name) else None
+    return int(getattr(cfg, "num_classes", None) or 1000)
+
+
+def _open_folder(found: Found) -> Target:
+    assert found.path is not None
+    folder = found.path / "student" if found.kind == "run" else found.path
+    config = _config(folder)
+    own_code = "kdtool" in config
+    if own_code and found.kind != "run":
+        source = config["kdtool"].get("source")
+        raise InputError(
+            f"{found.name} holds weights of an architecture of your own, {source}. Code is never run because a weights "
+            f"folder names it: give {source} with --weights {folder / WEIGHTS}, or the run's folder."
+        )
+    cfg = config.get("pretrained_cfg") or {}
+    size = int(cfg["input_size"][-1]) if cfg.get("input_size") else None
+    classes = int(config.get("num_classes") or cfg.get("num_classes") or 1000)
+    if own_code:
+        assert found.recipe is not None
+        student = found.recipe.student
+        built = build(student.model, str(folder / WEIGHTS), classes, size, dict(student.model_args))
+    else:
+        built = build(f"local-dir:{folder}", "auto", classes, size)
+    if found.recipe is not None and found.recipe.train.channels_last:
+        built.module.to(memory_format=torch.channels_last)  # the kernels of the run's own test
+    names = config.get("label_names")
+    return Target(
+        found.name,
+        found.kind,
+        built.tapped(),
+        Preprocessing.of(built, cfg),
+        [str(name) for name in names] if names else None,
+        classes,
+        folder / WEIGHTS,
+        built,
+        notes=list(built.notes),
+    )
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """Return a saved model's description, empty where there is none."""
+    try:
+        found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / CONFIG} cannot be read: {error}") from error
+    return found if isinstance(found, dict) else {}
+
+
+def result_of(run: Path) -> dict[str, Any]:
+    """Return a run's ``result.json``, empty where it is not finished."""
+    try:
+        found: dict[str, Any] = json.loads((run / RESULT).read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found

@@ -1,0 +1,50 @@
+"""A run's own teachers, opened again to compare its student with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdtool import registry
+from kdtool.recipe import load as recipes
+from kdtool.recipe.schema import Recipe
+from kdtool.runs.teachers import kept_in
+from kdtool.tasks.images.data.sources import DataSet
+from kdtool.tasks.images.evaluation.preprocessing import Preprocessing
+from kdtool.tasks.images.evaluation.target import Target
+from kdtool.tasks.images.models.built import Built
+from kdtool.tasks.images.models.save import WEIGHTS
+from kdtool.tasks.images.models.weights import load_state
+from kdtool.tasks.images.networks import Adapted, build_student, build_teachers, settle_rates
+
+
+def own_teachers(recipe: Recipe, data: DataSet, how: Preprocessing) -> tuple[list[Target], list[str]]:
+    """Return a run's teachers as the run itself used them, and sentences on those that cannot be had.
+
+    Args:
+        recipe: the run's.
+        data: the run's own.
+        how: the student's preprocessing, which the teachers are given.
+    """
+    if any(registry.get(name).online for name in recipes.parts(recipe)):
+        return [], ["its teachers are peers that trained along and are not kept, so there is none to agree with"]
+    classes = len(data.class_names)
+    built = build_teachers(recipe, classes, how.size, online=False)
+    settle_rates(recipe, build_student(recipe, classes, how.size), built)
+    found, notes = [], []
+    for section, teacher in zip(recipe.teacher, built, strict=True):
+        file = None
+        if teacher.needs_training:
+            file = kept_in(section, teacher, recipe, data) / WEIGHTS
+            if not file.is_file():
+                notes.append(f"teacher {teacher.name} is not kept here any more ({file.parent}); --teacher names one")
+                continue
+            teacher.module.load_state_dict(load_state(file))
+        found.append(_as_given(teacher, how, list(data.class_names), file))
+    return found, notes
+
+
+def _as_given(teacher: Built, how: Preprocessing, class_names: list[str], file: Path | None) -> Target:
+    """Return a teacher that takes the student's inputs."""
+    norm, own = (how.mean, how.std), (tuple(teacher.mean), tuple(teacher.std))
+    network = Adapted(teacher.tapped(), teacher.image_size, norm, own)
+    return Target(teacher.name, "teacher", network, how, class_names, len(class_names), file, teacher)

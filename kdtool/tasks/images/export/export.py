@@ -1,0 +1,282 @@
+"""``kdtool.export``: files that run without kdtool, each compared with the student before it is kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from kdtool.engine.dry import dry_images
+from kdtool.errors import InputError, RunError, did_you_mean
+from kdtool.measure.profile import EXPORTS, machine
+from kdtool.system.disk import aside, write_whole, writing
+from kdtool.system.home import sole_lock
+from kdtool.tasks.images.data.loader import Loader
+from kdtool.tasks.images.data.sources import open_data
+from kdtool.tasks.images.evaluation.evaluate import recipe_for
+from kdtool.tasks.images.evaluation.exported import open_exported
+from kdtool.tasks.images.evaluation.predictions import EvaluationViews, Examined, choose, class_map
+from kdtool.tasks.images.evaluation.preprocessing import Metadata
+from kdtool.tasks.images.evaluation.target import Found, Target, find, open_target
+from kdtool.tasks.images.export import onnx_file, program, quantise
+from kdtool.tasks.images.export.checks import Reference, refusal, speeds
+from kdtool.tasks.images.export.hub import check_repo, push
+from kdtool.tasks.images.models.measure import macs, parameters
+
+FORMATS = {
+    "program": "student.pt2",
+    "onnx": "student.onnx",
+    "onnx-fp16": "student-fp16.onnx",
+    "onnx-int8": "student-int8.onnx",
+    "torchao-int8": "student-torchao-int8.pt2",
+}
+"""What can be made, and the file's name."""
+
+CALIBRATION = 256
+"""Training images on which int8 activations' ranges are measured."""
+
+Say = Callable[[str], None]
+
+
+def export(
+    target: str | Path,
+    to: Sequence[str] = ("program", "onnx"),
+    *,
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    weights: str = "auto",
+    tolerance: float | None = None,
+    push_to_hub: str | None = None,
+    overrides: Sequence[str] = (),
+    say: Say | None = None,
+) -> dict[str, Any]:
+    """Write a student in other formats, each loaded back and compared with it on the test split.
+
+    An export that differs by more than its tolerance is not kept: fp32 formats by 1e-5 of the largest absolute logit,
+    the others by points of top-1. The setting of int8 is chosen on the validation split (on training images without
+    one), never on the test split.
+
+    Args:
+        target: a run's folder, a saved model's folder, or a model by name with ``weights``.
+        to: names of ``FORMATS``.
+        out: the folder to write to; default: ``export`` in the target's folder.
+        data: as for ``kdtool.evaluate``.
+        weights: of a model by name.
+        tolerance: points of top-1 that fp16 and int8 may lose; default: 0.5 for fp16, 2 for int8.
+        push_to_hub: OWNER/NAME of a repository for the student and its exports.
+        overrides: texts ``data.key=value``.
+        say: takes sentences for the user.
+
+    Returns:
+        "target", "machine", "test" (images, top1), "exports" (by format: file, bytes, how it compares, and for int8
+        the settings "tried"), "speed" (by network), "hub". The same lies in ``export.json`` beside the files.
+
+    Raises:
+        InputError: something that was given is wrong, or a package is missing.
+        RunError: an export differs too much and was not kept (those that do not are), or cannot be made.
+    """
+    say = say or (lambda _: None)
+    found = find(str(target))
+    folder = _check(found, to, out, tolerance, push_to_hub)
+    recipe = recipe_for(found, data, overrides)
+    opened = open_data(recipe.data, stream=recipe.train.steps is not None)
+    student = open_target(found, opened, weights, recipe.student.model_args if found.kind == "model" else None)
+    assert student.built is not None
+    if student.built.needs_training:
+        raise InputError(f"{student.name} was never trained on these classes; there is nothing to ship.")
+    number, names = class_map(student.class_names, opened, student.num_classes, student.name)
+    cpu = torch.device("cpu")
+    test = Examined(opened, recipe.data, choose(opened, "test"), recipe.train.batch_size, cpu, channels_last=False)
+    module = program.plain_copy(student.built.module)
+    student.network = student.built.tapped()
+    student.network.module = module
+    making = _Making(student, module, test, names, say)
+    reference = Reference(making.logits(student.network), number[test.labels])
+    exports: dict[str, dict[str, Any]] = {}
+    networks: dict[str, nn.Module] = {"student": student.network}
+    with _held(folder) as apart:
+        for form in dict.fromkeys(to):
+            exports[form], network = _make(form, folder / FORMATS[form], apart, making, reference, tolerance)
+            if network is not None:
+                networks[form] = network
+            verdict = "kept" if network is not None else "refused"
+            say(f"{form}: {verdict}, top-1 {100 * exports[form]['top1']:.2f} %")
+    result = {
+        "target": student.name,
+        "folder": str(folder),
+        "machine": machine(cpu),
+        "test": {"data": opened.name, "images": len(test.labels), "top1": reference.top1(reference.logits)},
+        "exports": exports,
+        "speed": speeds(networks, student.preprocessing.size),
+        "hub": None,
+    }
+    write_whole(folder / "export.json", json.dumps(result, indent=2) + "\n")
+    refused = [refusal(form, each) for form, each in exports.items() if not each["accepted"]]
+    if refused:
+        raise RunError("not kept: " + "; ".join(refused) + ".")
+    if push_to_hub is not None:
+        assert student.file is not None
+        result["hub"] = push(push_to_hub, student.file.parent, [folder / FORMATS[form] for form in exports])
+    return result
+
+
+def _check(
+    found: Found, to: Sequence[str], out: str | Path | None, tolerance: float | None, push_to_hub: str | None
+) -> Path:
+    """Return the folder to write to, after refusing what cannot be done."""
+    if wrong := [name for name in to if name not in FORMATS] or ([""] if not to else []):
+        raise InputError(f"--to {wrong[0]} is no format. {did_you_mean(wrong[0], FORMATS)}")
+    if found.kind in ("onnx", "program"):
+        raise InputError(f"{found.name} is an export already: name the run or the student's folder.")
+    if tolerance is not None and not 0 <= tolerance <= 100:
+        raise InputError(f"--tolerance {tolerance:g}: points of top-1, from 0 to 100.")
+    if any(name.startswith("onnx") for name in to):
+        onnx_file.need_packages()
+    if push_to_hub is not None:
+        check_repo(push_to_hub)
+        if found.kind == "model":
+            raise InputError("--push-to-hub takes a run or a student's folder.")
+    if out is None and found.path is None:
+        raise InputError(f"{found.name} has no folder of its own: say where to write with --out.")
+    folder = Path(out) if out is not None else Path(str(found.path)) / EXPORTS
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--out {folder} is a file; name a folder.")
+    return folder
+
+
+@dataclass
+class _Making:
+    """What every format is made from; the program and the fp32 ONNX model are made once."""
+
+    student: Target
+    module: nn.Module
+    test: Examined
+    class_names: list[str]
+    say: Say
+    traced: Any = None
+    onnx: Any = None
+
+    @property
+    def size(self) -> int:
+        return self.student.preprocessing.size
+
+    @property
+    def metadata(self) -> Metadata:
+        cost = parameters(self.module), macs(self.module, self.size)
+        return Metadata(self.student.preprocessing, self.class_names, Path(self.student.name).name, *cost)
+
+    def logits(self, network: nn.Module, examined: Examined | None = None) -> torch.Tensor:
+        return (examined or self.test).logits(network, self.student.preprocessing)
+
+    def program(self) -> Any:
+        if self.traced is None:
+            self.traced = program.trace(self.module, self.size)
+        return self.traced
+
+    def onnx_model(self) -> Any:
+        """Return a fresh copy of the fp32 ONNX model."""
+        if self.onnx is None:
+            self.onnx = onnx_file.to_onnx(self.program(), dry_images(self.module, self.size))
+        copied = type(self.onnx)()
+        copied.CopyFrom(self.onnx)
+        return copied
+
+    def chosen_on(self) -> Examined:
+        """Return the images that int8 settings are chosen on: validation, else every tenth of the training set."""
+        data = self.test.data
+        split = data.val if data.val is not None and data.val is not data.test else data.train.take(
+            np.arange(0, len(data.train), 10)
+        )  # fmt: skip
+        return Examined(data, self.test.cfg, {"chosen on": split}, self.test.batch_size, self.test.device, False)
+
+    def calibration(self) -> list[np.ndarray]:
+        """Return batches of training images, spread over the set, as the network takes them."""
+        data, cfg = self.test.data, self.test.cfg
+        positions = np.unique(np.linspace(0, len(data.train) - 1, CALIBRATION).astype(np.int64))
+        views = EvaluationViews(cfg, self.student.preprocessing, data)
+        batches = Loader(
+            data.train.take(positions), views, 32, num_classes=len(data.class_names), seed=0, workers=cfg.workers,
+            device=self.test.device, memory_budget_gb=cfg.memory_budget_gb, shuffle=False, drop_last=False,
+            channels_last=False,
+        )  # fmt: skip
+        return [batch.inputs.numpy() for batch in batches.epoch(0)]
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[Path]:
+    """Make and hold the folder of exports; gives one inside it for what is not compared yet, and removes that.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    with sole_lock(folder / ".lock", f"the folder {folder}"):
+        apart = aside(folder / "exports")
+        shutil.rmtree(apart, ignore_errors=True)  # of one that was killed
+        with writing(apart, 0):
+            apart.mkdir()
+        try:
+            yield apart
+        finally:
+            shutil.rmtree(apart, ignore_errors=True)
+
+
+def _make(
+    form: str, place: Path, apart: Path, making: _Making, reference: Reference, tolerance: float | None
+) -> tuple[dict[str, Any], nn.Module | None]:
+    """Write one export into the folder ``apart``, load it back and compare it; move it to its place if it is good.
+
+    Returns:
+        What is known of it, and the loaded network where it was kept.
+    """
+    made = apart / place.name
+    with writing(made, parameters(making.module)):
+        more = _write(form, made, making, tolerance)
+    network, _ = open_exported(made)
+    found = reference.compare(form, making.logits(network), tolerance)
+    size = made.stat().st_size
+    if found["accepted"]:
+        made.replace(place)
+    else:
+        place.unlink(missing_ok=True)  # an older one is no export of this student
+    about = {"file": str(place) if found["accepted"] else None, "bytes": size, **found, **more}
+    return about, network if found["accepted"] else None
+
+
+def _write(form: str, path: Path, making: _Making, tolerance: float | None) -> dict[str, Any]:
+    """Write one format; return what there is to say of it."""
+    if form == "program":
+        program.write_program(making.program(), path, making.metadata)
+    elif form == "torchao-int8":
+        quantised = program.quantised_by_torchao(program.plain_copy(making.module))
+        program.write_program(program.trace(quantised, making.size), path, making.metadata)
+    elif form == "onnx-int8":
+        model, tried = _int8(path, making, tolerance)
+        onnx_file.write_onnx(model, path, making.metadata)
+        return {"tried": tried}
+    else:
+        model = making.onnx_model()
+        onnx_file.write_onnx(onnx_file.to_fp16(model) if form == "onnx-fp16" else model, path, making.metadata)
+    return {}
+
+
+def _int8(path: Path, making: _Making, tolerance: float | None) -> tuple[Any, list[dict[str, Any]]]:
+    from kdtool.tasks.images.export.checks import POINTS
+
+    examined = making.chosen_on()
+    expected = making.logits(making.student.network, examined).argmax(1)
+
+    def changed(model: Any) -> float:
+        onnx_file.write_onnx(model, path, making.metadata)
+        network, _ = open_exported(path)
+        return making.logits(network, examined).argmax(1).ne(expected).double().mean().item()
+
+    enough = (POINTS["onnx-int8"] if tolerance is None else tolerance) / 100
+    return quantise.search(making.onnx_model(), making.calibration(), changed, enough, making.say)

@@ -1,0 +1,191 @@
+"""A network with taps: one forward gives the logits and the features that a method reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdtool.engine.dry import dry_images, runnable_size, undisturbed
+from kdtool.errors import InputError
+from kdtool.method import Layer, Shape, TapSpec
+from kdtool.tasks.images.models.layout import Layout, first_tensor, layout_of, vector_of
+from kdtool.tasks.images.models.taps import Stages, embedding_points, find_stages, module_point, stage_index
+
+EMBEDDING = "embedding"
+"""The tap that stands for the classifier's input, as (B, D)."""
+
+
+class Recording:
+    """What hooks noted during one forward. It holds nothing between forwards, and notes nothing outside of them."""
+
+    def __init__(self) -> None:
+        self.on = False
+        self.found: dict[str, Tensor] = {}
+
+
+def _note(recording: Recording, key: str, before: bool, _: nn.Module, inputs: Any, output: Any = None) -> None:
+    """Keep a copy, because an in-place activation may overwrite the tensor later."""
+    if not recording.on:
+        return
+    tensor = first_tensor(inputs if before else output)
+    if tensor is not None:
+        recording.found[key] = tensor.clone()
+
+
+class Backbone(nn.Module):
+    """A network and the layers to read from it.
+
+    Stages come through timm's ``forward_intermediates`` and ``forward_head`` where these reproduce the network's own
+    forward, and through hooks otherwise, so the logits are always those of ``module(x)``, bit for bit.
+
+    Args:
+        module: the plain network, (B, 3, H, W) -> (B, K). Its state dict is what ships.
+        taps: per role a layer or a list of layers, see ``kdtool.method.Layer``.
+        image_size: pixels a side for the dry forward that checks the taps; default: one that the network takes.
+
+    Raises:
+        InputError: a tap names no stage or module of the network, or one that does not run.
+    """
+
+    def __init__(self, module: nn.Module, taps: TapSpec | None = None, image_size: int | None = None):
+        super().__init__()
+        self.module = module
+        self.image_size = image_size
+        self.recording = Recording()
+        self.roles: dict[str, list[str]] = {}
+        self.single: dict[str, bool] = {}
+        self.stages: Stages | None = None
+        self.indices: list[int] = []
+        self.points: dict[str, list[tuple[str, bool]]] = {}
+        self.layouts: dict[str, Layout] = {}
+        if taps:
+            with undisturbed(module):
+                self._prepare(taps, self._dry_images())
+
+    def _dry_images(self) -> Tensor:
+        return dry_images(self.module, self.image_size or runnable_size(self.module))
+
+    def _prepare(self, taps: TapSpec, images: Tensor) -> None:
+        """Turn every layer into a stage number or a module's name, hook the modules, and check that they run."""
+        plain = self.module(images)
+        if not isinstance(plain, Tensor) or plain.ndim != 2:
+            raise InputError(f"the network must return logits (B, K), not {_kind(plain)}.")
+        for role, layers in taps.items():
+            listed = isinstance(layers, Sequence) and not isinstance(layers, str)
+            self.single[role] = not listed
+            entries: list[Layer] = list(layers) if listed else [layers]  # type: ignore[arg-type, list-item]
+            self.roles[role] = [self._key(layer, images) for layer in entries]
+        for key, points in self.points.items():
+            for number, (name, before) in enumerate(points):
+                note = partial(_note, self.recording, f"{key}#{number}", before)
+                target = self.module.get_submodule(name)
+                target.register_forward_pre_hook(note) if before else target.register_forward_hook(note)
+        self._check_runs(images)
+
+    def _key(self, layer: Layer, images: Tensor) -> str:
+        """Return the name under which a layer's feature is kept, and note where it comes from."""
+        if isinstance(layer, str):
+            if layer not in self.points:
+                named = embedding_points if layer == EMBEDDING else module_point
+                self.points[layer] = named(self.module, layer, images)
+            return layer
+        if self.stages is None:
+            self.stages = find_stages(self.module, images)
+        index = stage_index(layer, self.stages.count)
+        key = f"stage {index}"
+        if self.stages.names:
+            self.points[key] = [(self.stages.names[index], False)]
+        elif index not in self.indices:
+            self.indices = sorted([*self.indices, index])
+        return key
+
+    def _check_runs(self, images: Tensor) -> None:
+        """Find each hooked tensor's layout; complain about modules that do not run."""
+        _, found, _ = self._run(images)
+        for key, points in self.points.items():
+            for number, (name, _) in enumerate(points):
+                note = f"{key}#{number}"
+                if note not in found:
+                    raise InputError(
+                        f"cannot tap {key!r}: module {name!r} does not run, or gives no tensor, in this network's "
+                        "forward. Tap a stage (0, 0.5, -1), 'embedding' or another module."
+                    )
+                target = self.module.get_submodule(name)
+                self.layouts[note] = layout_of(found[note], target, self.module, len(images))
+
+    def _run(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """Return logits, hooked tensors by note, and stages by key."""
+        self.recording.on = bool(self.points)
+        try:
+            if self.indices:
+                last, maps = self.module.forward_intermediates(images, indices=self.indices)  # type: ignore[operator]
+                logits = self.module.forward_head(last)  # type: ignore[operator]
+                stages = {f"stage {index}": feat for index, feat in zip(self.indices, maps, strict=True)}
+            else:
+                logits, stages = self.module(images), {}
+            return logits, dict(self.recording.found), stages
+        finally:
+            self.recording.on = False
+            self.recording.found.clear()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """Return (B, K) logits and, per role, a feature (B, *shape) or a list of them.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+        """
+        logits, found, stages = self._run(images)
+        features = dict(stages)
+        for key, points in self.points.items():
+            notes = [f"{key}#{number}" for number in range(len(points))]
+            if key == EMBEDDING:
+                features[key] = _joined([vector_of(found[note], self.layouts[note]) for note in notes])
+            else:
+                features[key] = self.layouts[notes[0]].feature(found[notes[0]])
+        taps: dict[str, Any] = {}
+        for role, keys in self.roles.items():
+            values = [features[key] for key in keys]
+            taps[role] = values[0] if self.single[role] else values
+        return logits, taps
+
+    @property
+    def stage_count(self) -> int:
+        """How many stages the network has: valid stage indices are 0 to one less, or negative from the deepest."""
+        if self.stages is None:
+            with undisturbed(self.module):
+                self.stages = find_stages(self.module, self._dry_images())
+        return self.stages.count
+
+    def shapes(self, image_size: int, device: torch.device | str | None = None) -> dict[str, Any]:
+        """Return each role's shape without the batch (a list of shapes where it taps a list of layers).
+
+        Found by a forward in evaluation mode that changes no mode, no buffer and no generator.
+
+        Args:
+            image_size: pixels a side.
+            device: where to run; default: where the network is.
+        """
+        with undisturbed(self):
+            _, taps = self(dry_images(self.module, image_size, device=torch.device(device) if device else None))
+        return {role: _shape(value) for role, value in taps.items()}
+
+
+def _shape(value: Tensor | list[Tensor]) -> Shape | list[Shape]:
+    return [tuple(v.shape[1:]) for v in value] if isinstance(value, list) else tuple(value.shape[1:])
+
+
+def _joined(vectors: list[Tensor]) -> Tensor:
+    """Return one embedding of several heads' inputs: their mean, or all in a row where their widths differ."""
+    if len(vectors) == 1:
+        return vectors[0]
+    if len({vector.shape[1] for vector in vectors}) == 1:
+        return torch.stack(vectors).mean(0)
+    return torch.cat(vectors, dim=1)
+
+
+def _kind(value: object) -> str:
+    return f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -1,0 +1,103 @@
+"""Networks from what a recipe names: an architecture, weights, a class count and an image size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from kdtool.engine.dry import runnable_size
+from kdtool.errors import InputError
+from kdtool.randomness import seeded_libraries
+from kdtool.tasks.common.own_code import Factory, load_factory
+from kdtool.tasks.images.models.built import Built, Request, check_logits, dry_logits, first_line, load_file
+from kdtool.tasks.images.models.names import is_own_file, register_extra, resolve
+from kdtool.tasks.images.models.timm_models import build_timm
+
+__all__ = ["Built", "build"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def build(
+    name: str,
+    weights: str = "auto",
+    num_classes: int = 1000,
+    image_size: int | None = None,
+    model_args: dict[str, Any] | None = None,
+    prefer_scratch: bool = False,
+    seed: int = 0,
+    role: str = "student",
+) -> Built:
+    """Return a network that is ready to run, with its first weights.
+
+    First weights are a function of (role, seed); building leaves no trace in the global generators.
+
+    Args:
+        name: timm name or family, ``hf-hub:``, ``local-dir:``, or ``path/to/file.py:function``.
+        weights: "auto", "pretrained", "scratch", or a file.
+        num_classes: K.
+        image_size: pixels a side; default: what the network was trained at.
+        model_args: further arguments of its constructor.
+        prefer_scratch: "auto" means "scratch" (a folder's or a hub repository's own weights are still taken).
+        seed: of the first weights.
+        role: what the network is for; also chooses the words of error messages.
+
+    Raises:
+        InputError: unknown name, weights that cannot be had or do not fit, or an image size that it does not take.
+    """
+    resolved, note = resolve(name)
+    request = Request(resolved, weights, num_classes, image_size, dict(model_args or {}), prefer_scratch, seed, role)
+    built = _build_own(request) if is_own_file(resolved) else build_timm(request)
+    built.notes[:0] = [*([note] if note else []), *register_extra()]
+    return built
+
+
+def _build_own(request: Request) -> Built:
+    """Return a network made by the user's own function."""
+    if request.weights == "pretrained":
+        raise InputError(
+            f"{request.name} is your own architecture, so there are no pretrained weights to look up; "
+            "give a weights file, or scratch."
+        )
+    factory = load_factory(request.name)
+    module = _own_module(factory, request)
+    size = request.image_size or runnable_size(module)
+    _check_runs(module, request, size)
+    built = Built(
+        module,
+        request.name,
+        "scratch",
+        IMAGENET_MEAN,
+        IMAGENET_STD,
+        size,
+        request.num_classes,
+        model_args=request.model_args,
+        source_hash=factory.source_hash,
+        source=f"{factory.path}:{factory.function}",
+    )
+    if request.weights_file is not None:
+        load_file(built, request.weights_file)
+    return built
+
+
+def _own_module(factory: Factory, request: Request) -> nn.Module:
+    with seeded_libraries("init", request.role, request.seed):
+        return factory.build(request.num_classes, request.model_args)
+
+
+def _check_runs(module: nn.Module, request: Request, size: int) -> None:
+    """Run a network once at an image size.
+
+    Raises:
+        InputError: it fails at that size, or does not give one value a class.
+    """
+    try:
+        logits = dry_logits(module, size)
+    except Exception as error:
+        raise InputError(
+            f"{request.name} does not run on {size}x{size} images ({first_line(error)}). "
+            f"Choose a size that it takes with {request.size_option}N."
+        ) from error
+    check_logits(logits, request)

@@ -1,0 +1,99 @@
+"""The folder that ships: weights and a configuration that plain timm opens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from kdtool.system.disk import write_whole
+from kdtool.tasks.images.models.built import Built
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+KEPT = ("first_conv", "classifier", "fixed_input_size", "pool_size", "license")
+"""What a saved model keeps of its source's configuration; the rest is its own or names where the source came from."""
+
+
+def save_student(
+    folder: str | Path,
+    built: Built,
+    state: Mapping[str, Tensor],
+    class_names: Sequence[str],
+    crop_pct: float = 1.0,
+    interpolation: str = "bicubic",
+) -> Path:
+    """Write ``model.safetensors`` and ``config.json``, and return the weights' path.
+
+    ``timm.create_model("local-dir:<folder>", pretrained=True)`` then gives the same logits, bit for bit. Equal
+    inputs give equal bytes. Each file is written aside and renamed, so a killed process leaves no half file.
+
+    Args:
+        folder: made where it does not exist; other files in it stay.
+        built: the network; its mean and std are those that the weights were trained with.
+        state: the weights to ship, named as in ``built.module``.
+        class_names: K names, in the order of the logits.
+        crop_pct: share of the resized image that evaluation's centre crop keeps, in (0, 1].
+        interpolation: how evaluation resizes.
+
+    Raises:
+        RunError: they cannot be written.
+    """
+    from safetensors.torch import save
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Copies, because safetensors refuses tensors that share memory, and contiguous, whatever layout training used.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(state.items())}
+    config = describe(built, class_names, crop_pct, interpolation)
+    write_whole(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    write_whole(folder / WEIGHTS, save(tensors, {"format": "pt"}))
+    return folder / WEIGHTS
+
+
+def describe(built: Built, class_names: Sequence[str], crop_pct: float, interpolation: str) -> dict[str, Any]:
+    """Return what ``config.json`` holds: timm's keys, and for a user's own architecture where its code is."""
+    source = getattr(built.module, "pretrained_cfg", None) or {}
+    cfg: dict[str, Any] = {key: source[key] for key in KEPT if source.get(key) is not None}
+    if tuple(source.get("input_size", ())[1:]) != (built.image_size, built.image_size):
+        cfg.pop("pool_size", None)
+    if built.model_args.get("img_size", built.image_size) not in (built.image_size, [built.image_size] * 2):
+        cfg["fixed_input_size"] = False  # it rescales images itself; timm would take img_size for the images' own
+    cfg |= {
+        "input_size": [3, built.image_size, built.image_size],
+        "mean": list(built.mean),
+        "std": list(built.std),
+        "interpolation": interpolation,
+        "crop_pct": crop_pct,
+        "crop_mode": "center",
+        "num_classes": built.num_classes,
+    }
+    config = {
+        "num_classes": built.num_classes,
+        "label_names": list(class_names),
+        "model_args": built.model_args,
+        "pretrained_cfg": cfg,
+    }
+    width = getattr(built.module, "num_features", None)
+    if isinstance(width, int):
+        config["num_features"] = width
+    if built.timm_name is not None:
+        return {"architecture": built.timm_name, **config}
+    return {"kdtool": {"source": built.source, "sha256": built.source_hash}, **config}
+
+
+def how_to_open(built: Built, folder: str | Path) -> str:
+    """Return the line of Python that opens a saved model."""
+    if built.timm_name is None:
+        path, _, function = str(built.source).rpartition(":")
+        arguments = "".join(f", {name}={value!r}" for name, value in built.model_args.items())
+        return (
+            f"{function}(num_classes={built.num_classes}{arguments})  # of {path}; then load_state_dict("
+            f"safetensors.torch.load_file({str(Path(folder) / WEIGHTS)!r}))"
+        )
+    first = f"import {built.import_first}; " if built.import_first else ""
+    return f'{first}timm.create_model("local-dir:{folder}", pretrained=True)'

@@ -1,0 +1,279 @@
+"""Networks of timm's architectures, at an image size and with weights."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdtool.errors import InputError
+from kdtool.randomness import seeded_libraries
+from kdtool.tasks.images.models.built import (
+    Built,
+    Request,
+    check_logits,
+    dry_logits,
+    first_line,
+    load_file,
+    mark_loaded,
+)
+from kdtool.tasks.images.models.hub import WEIGHT_FILES, cached_weights, why_unreachable
+from kdtool.tasks.images.models.sources import Source, check_args, find_source, registering_package
+from kdtool.tasks.images.models.trace import classifiers
+from kdtool.tasks.images.models.weights import class_count_message, digest, fit, load_state
+
+USUAL_SIZES = (32, 64, 96, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448)
+
+
+def build_timm(request: Request) -> Built:
+    """Return a network of timm's, with the weights that the request asks for.
+
+    Raises:
+        InputError: see ``kdtool.tasks.images.models.build.build``.
+    """
+    source = find_source(request.name, request.weights != "scratch")
+    check_args(request.model_args, "model_args")
+    module, model_args, size = _make(source, request)
+    mean, std = _normalisation(module)
+    built = Built(
+        module,
+        request.name,
+        "scratch",
+        mean,
+        std,
+        size,
+        request.num_classes,
+        timm_name=source.architecture,
+        model_args=model_args,
+        import_first=registering_package(source.architecture),
+    )
+    if request.weights == "scratch":
+        return built
+    if request.weights_file is not None:
+        _load_file(built, source, request.weights_file)
+    elif source.folder is not None:
+        _load_folder(built, source)
+    elif request.weights == "pretrained" or not request.prefer_scratch:
+        _load_pretrained(built, source, request)
+    return built
+
+
+def _normalisation(module: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    from timm.data import resolve_model_data_config
+
+    config = resolve_model_data_config(module)
+    return tuple(config["mean"]), tuple(config["std"])
+
+
+# --- the network at an image size -------------------------------------------------------------------------------------
+
+
+def _make(source: Source, request: Request) -> tuple[nn.Module, dict[str, Any], int]:
+    """Return a network with its first weights, its full constructor arguments, and its image size.
+
+    Raises:
+        InputError: it does not take the arguments, or does not run at the image size.
+    """
+    given = {**source.model_args, **request.model_args}
+    own = int((source.cfg.get("input_size") or (3, 224, 224))[-1])
+    size = request.image_size or _side(request.model_args.get("img_size")) or own
+    made = _at_size(source, request, given, size)
+    if not isinstance(made, Exception):
+        return *made, size
+    if isinstance(made, InputError):
+        raise made
+    native = _at_size(source, request, given, own)
+    if isinstance(native, Exception):
+        raise InputError(
+            f"{request.name} cannot be made with {given or 'its own arguments'}: {first_line(native)}"
+        ) from native
+    larger = (s for s in USUAL_SIZES if size < s < own)
+    fits = next((s for s in larger if not isinstance(_at_size(source, request, given, s), Exception)), own)
+    raise InputError(
+        f"{request.name} does not run on {size}x{size} images ({first_line(made)}). It takes {fits}x{fits}: use "
+        f"{request.size_option}{fits}, or another model."
+    ) from made
+
+
+def _at_size(
+    source: Source, request: Request, given: dict[str, Any], size: int
+) -> tuple[nn.Module, dict[str, Any]] | Exception:
+    """Return the network and its arguments, or why it does not run at an image size.
+
+    timm's models differ: some take any image, some are built for one size (``img_size``), some need it only to be
+    told of another one. The size is told where that is needed.
+    """
+    own = (source.cfg.get("input_size") or (3, 224, 224))[-1]
+    told = {**given, "img_size": size}
+    asked = _side(request.model_args.get("img_size"))
+    if asked is not None:
+        tries = [given] if asked == size else []
+    elif size == own:
+        tries = [given, told]
+    elif "img_size" in given:
+        tries = [told, given]
+    else:
+        # What is built for one size and yet runs at another (CrossViT rescales) must be told its own when opened again.
+        fixed = source.cfg.get("fixed_input_size")
+        tries = [told, {**given, "img_size": own}] if fixed else [given, told]
+    failure: Exception | None = None
+    for model_args in tries:
+        try:
+            module = _create(source, request, model_args)
+            logits = dry_logits(module, size)
+        except Exception as error:  # whatever a model's constructor or forward raises
+            unknown_option = isinstance(error, TypeError) and "img_size" in str(error)
+            if failure is None and not unknown_option:
+                failure = error
+            continue
+        check_logits(logits, request)
+        return module, model_args
+    return failure or InputError(
+        f"model_args.img_size={asked} and image size {size} differ; leave img_size out, it follows the image size."
+    )
+
+
+def _create(source: Source, request: Request, model_args: dict[str, Any], **how: Any) -> nn.Module:
+    import timm
+
+    with seeded_libraries("init", request.role, request.seed), _quiet():
+        module: nn.Module = timm.create_model(
+            source.create_name, num_classes=request.num_classes, **{"pretrained": False, **how}, **model_args
+        )
+    return module
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep timm's warnings about absent configurations off the terminal."""
+    logger = logging.getLogger("timm")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _side(size: Any) -> int | None:
+    if isinstance(size, (tuple, list)):
+        return int(size[-1]) if size else None
+    return int(size) if size else None
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+
+def _load_file(built: Built, source: Source, path: str) -> None:
+    state = load_state(path)
+    try:
+        load_file(built, path)
+    except InputError as error:
+        converted = _converted(built, source, state)
+        if converted is None:
+            raise error
+        built.module.load_state_dict(converted)
+        mark_loaded(built, path)
+
+
+def _converted(built: Built, source: Source, state: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    """Return weights as timm's own filter makes them fit (original formats, other image sizes), None if it cannot."""
+    import timm
+
+    def filtered(state: dict[str, Tensor]) -> dict[str, Tensor] | None:
+        overlay = {"state_dict": state, "num_classes": built.num_classes, "label_offset": None, "custom_load": False}
+        try:
+            with _quiet(), seeded_libraries("converted"):
+                module = timm.create_model(
+                    source.architecture,
+                    pretrained=True,
+                    num_classes=built.num_classes,
+                    pretrained_cfg_overlay=overlay,
+                    **built.model_args,
+                )
+        except Exception:  # a filter may raise anything on weights that it does not know
+            return None
+        loaded: dict[str, Tensor] = module.state_dict()
+        return loaded
+
+    # Where timm would also take weights that are none of the network's, nothing tells whether it took these.
+    if filtered({"no.such.weight": torch.zeros(1)}) is not None:
+        return None
+    return filtered(state)
+
+
+def _load_folder(built: Built, source: Source) -> None:
+    """Load the weights beside a ``config.json``; a hub repository's with another class count get a new head."""
+    assert source.folder is not None
+    path = next((p for name in WEIGHT_FILES if (p := source.folder / name).is_file()), None)
+    if path is None:
+        raise InputError(f"{str(source.folder)!r} holds no weights ({', '.join(WEIGHT_FILES[:2])}).")
+    classes = source.cfg.get("num_classes")
+    if classes == built.num_classes:
+        _load_file(built, source, str(path))
+        return
+    if not source.new_head:
+        raise InputError(
+            class_count_message(f"the weights in {str(source.folder)!r}", int(classes or 0), built.num_classes)
+        )
+    state = load_state(path)
+    own = built.module.state_dict()
+    heads = tuple(name + "." for name in classifiers(built.module))
+    for name in own:
+        if name.startswith(heads) and (name not in state or state[name].shape != own[name].shape):
+            state[name] = own[name]
+    state = {n: v for n, v in state.items() if not n.startswith(heads) or n in own}
+    try:
+        fit(built.module, state, f"the weights in {str(path)!r}", built.num_classes)
+    except InputError:
+        converted = _converted(built, source, state)
+        if converted is None:
+            raise
+        built.module.load_state_dict(converted)
+    mark_loaded(built, path)
+    built.origin = "pretrained"
+    _mark_new_head(built, classes)
+
+
+def _load_pretrained(built: Built, source: Source, request: Request) -> None:
+    """Take timm's pretrained weights from the cache or the hub; where they cannot be had, say so or fail."""
+    import timm
+
+    cfg = timm.models.get_pretrained_cfg(source.create_name)
+    reason: str | None = "it has no pretrained weights"
+    if cfg is not None and cfg.has_weights:
+        cached = cached_weights(cfg)
+        reason = None if cached is not None else why_unreachable(cfg)
+        if reason is None:
+            # A cached file is named to timm, so that it does not ask the hub whether there is a newer one.
+            how = {} if cached is None or cached.suffix == ".npz" else {"pretrained_cfg_overlay": {"file": str(cached)}}
+            try:
+                loaded = _create(source, request, built.model_args, pretrained=True, **how)
+                fit(built.module, loaded.state_dict(), "the pretrained weights", built.num_classes)
+            except Exception as error:  # a download may fail in many ways
+                reason = first_line(error)
+    if reason is not None:
+        if request.weights == "pretrained":
+            raise InputError(
+                f"the pretrained weights of {request.name} cannot be had: {reason}. Connect and try again, give a "
+                "weights file instead, or use scratch."
+            )
+        built.notes.append(f"{request.name} starts from scratch: no pretrained weights could be had ({reason})")
+        return
+    built.origin = "pretrained"
+    built.weights_id = digest(built.module.state_dict())
+    built.needs_training = False
+    if cfg.num_classes != built.num_classes:
+        _mark_new_head(built, cfg.num_classes)
+
+
+def _mark_new_head(built: Built, classes: int | None) -> None:
+    built.needs_training = True
+    built.notes.append(
+        f"{built.name}: its pretrained head is for {classes or 'no'} classes, so it gets a new one for "
+        f"{built.num_classes}"
+    )

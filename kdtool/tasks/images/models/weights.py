@@ -1,0 +1,177 @@
+"""Weights from files: read safely, and fitted to a network with errors that a person can act on."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import pickle
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdtool.errors import InputError, did_you_mean
+from kdtool.tasks.images.models.trace import classifiers
+
+NESTED = ("state_dict", "model", "model_state_dict", "net")
+"""Keys under which training scripts keep the weights, in the order in which they are looked for."""
+
+PREFIXES = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before every name."""
+
+OPTIONAL = "num_batches_tracked"
+"""A buffer that old checkpoints lack and that nothing computed depends on."""
+
+
+def load_state(path: str | Path) -> dict[str, Tensor]:
+    """Return the weights in a ``.safetensors`` file or a PyTorch checkpoint, on the CPU.
+
+    A checkpoint may hold them nested under ``state_dict`` or ``model`` and with a ``module.`` prefix. Nothing in the
+    file is executed: pickles are read with ``weights_only=True`` and never otherwise.
+
+    Raises:
+        InputError: there is no such file, or it holds no weights.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        beside = [p.name for p in path.parent.glob("*.*")] if path.parent.is_dir() else []
+        near = did_you_mean(path.name, [*beside, "auto", "pretrained", "scratch"])
+        raise InputError(
+            f"no weights file {str(path)!r}; weights are auto, pretrained, scratch or a file. {near}".rstrip()
+        )
+    if path.is_dir():
+        raise InputError(f"{str(path)!r} is a folder; name the weights file in it, or the model as local-dir:{path}")
+    content = _read(path)
+    state = _unwrap(content)
+    if not state:
+        keys = f" It holds: {', '.join(map(str, list(content)[:8]))}." if isinstance(content, Mapping) else ""
+        raise InputError(f"{str(path)!r} holds no state dict: tensors by name, or these under 'state_dict'.{keys}")
+    return state
+
+
+def _read(path: Path) -> Any:
+    """Return a file's content without running anything in it."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path, device="cpu")
+        except Exception as error:
+            raise InputError(f"{str(path)!r} is no safetensors file: {_first_line(error)}") from error
+    try:
+        # timm's and DeiT's checkpoints carry their command line as a Namespace, which is plain data.
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch asks users to report how their file was pickled
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(
+            f"{str(path)!r} is no checkpoint that can be read safely ({_why(error)}). "
+            "Save the weights alone, with torch.save(model.state_dict(), FILE) or as .safetensors."
+        ) from error
+
+
+def _why(error: Exception) -> str:
+    """Return what a file holds that is not read; torch's own words recommend to run it."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return _first_line(error)
+    asked = re.search(r"GLOBAL (\S+)", str(error))
+    named = f": {asked[1]}" if asked else ""
+    return f"it holds other things than tensors and plain values, which could run code{named}"
+
+
+def _first_line(error: Exception) -> str:
+    line = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {line[:200]}" if line else type(error).__name__
+
+
+def _unwrap(content: Any) -> dict[str, Tensor]:
+    """Return the tensors by name, out of their nesting and without common prefixes; empty where there are none."""
+    if not isinstance(content, Mapping):
+        return {}
+    for key in NESTED:
+        if isinstance(content.get(key), Mapping):
+            return _unwrap(content[key])
+    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    while prefix := next((p for p in PREFIXES if state and all(name.startswith(p) for name in state)), None):
+        state = {name[len(prefix) :]: value for name, value in state.items()}
+    return state
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of tensors by name: names, types, shapes and values."""
+    total = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def _heads(module: nn.Module) -> tuple[str, ...]:
+    """Return what the names of the final layers' parameters start with: timm's, or the last linear or 1x1 layer's."""
+    last = [name for name, child in module.named_modules() if _is_head(child)]
+    return tuple(name + "." for name in classifiers(module) or last[-1:])
+
+
+def _is_head(module: nn.Module) -> bool:
+    if isinstance(module, nn.Conv2d):
+        return module.kernel_size == (1, 1)
+    return isinstance(module, nn.Linear)
+
+
+def fit(module: nn.Module, state: Mapping[str, Tensor], origin: str, num_classes: int) -> None:
+    """Load weights into a network, all or none of them.
+
+    Args:
+        module: the network.
+        state: its weights by name.
+        origin: what the weights are, for messages ("the file weights.pth").
+        num_classes: the data's classes.
+
+    Raises:
+        InputError: another class count, or names or shapes that do not fit; the message names the first few.
+    """
+    own = module.state_dict()
+    missing = [name for name in own if name not in state and not name.endswith(OPTIONAL)]
+    unexpected = [name for name in state if name not in own]
+    shapes = [(n, tuple(state[n].shape), tuple(own[n].shape)) for n in own if n in state]
+    mismatched = [entry for entry in shapes if entry[1] != entry[2]]
+    wrong_heads = [e for e in mismatched if e[0].startswith(_heads(module)) and e[1][1:] == e[2][1:]]
+    if wrong_heads and not missing and not unexpected:
+        raise InputError(class_count_message(origin, wrong_heads[0][1][0], num_classes))
+    if missing or unexpected or mismatched:
+        raise InputError(
+            f"{origin} do not fit the network: "
+            + "; ".join(
+                part
+                for part in (
+                    _listed("missing", missing),
+                    _listed("unexpected", unexpected),
+                    _listed("of another shape", [f"{n} {have} instead of {want}" for n, have, want in mismatched]),
+                )
+                if part
+            )
+            + ". Give the architecture (and model_args) that the weights were trained with."
+        )
+    module.load_state_dict({name: state.get(name, own[name]) for name in own})
+
+
+def class_count_message(origin: str, found: int, num_classes: int) -> str:
+    """Return the error for weights whose head is for another number of classes."""
+    return (
+        f"{origin} are for {found} classes, the data has {num_classes}. Use data with those classes or weights that "
+        "were trained on them; to start from these features instead, train a new head first and give its file, or "
+        "use weights=pretrained or weights=scratch, which train the head on the data."
+    )
+
+
+def _listed(what: str, names: Iterable[str], count: int = 3) -> str:
+    names = list(names)
+    if not names:
+        return ""
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return f"{len(names)} {what} ({', '.join(names[:count])}{more})"

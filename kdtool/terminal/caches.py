@@ -1,0 +1,41 @@
+"""Teacher caches as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+from kdtool.terminal import words
+
+
+def show_list(entries: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
+    """Print a line for each cache, and their sum."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from kdtool.terminal.table import width_for
+
+    console = Console(file=stream, highlight=False, width=width_for(stream))
+    table = Table()
+    table.add_column("cache", overflow="fold")
+    table.add_column("data", overflow="fold")
+    table.add_column("samples", justify="right")
+    table.add_column("outputs", overflow="fold")
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("last used", justify="right", no_wrap=True)
+    for entry in entries:
+        samples = "-" if entry["samples"] is None else str(entry["samples"])
+        used = f"{entry['unused_days']:.0f} days ago" if entry["unused_days"] >= 1 else "today"
+        outputs = ", ".join(_outputs(name, part) for name, part in entry["parts"].items())
+        texts = (words.clean(entry["name"]), words.clean(entry["data"] or "-"), samples, outputs or "unreadable")
+        table.add_row(*(Text(text) for text in texts), words.size(entry["bytes"]), used)
+    if entries:
+        console.print(table)
+    console.print(Text(f"{len(entries)} teacher caches, {words.size(sum(entry['bytes'] for entry in entries))}"))
+
+
+def _outputs(name: str, part: Mapping[str, Any]) -> str:
+    width = f"{part['top_k']} of {part['width']}" if part["top_k"] else str(part["width"])
+    lacking = "" if part["shards"] == part["of"] else f", {part['shards']} of {part['of']} shards"
+    return words.clean(f"{name} ({width}) in {part['views']} views{lacking}")

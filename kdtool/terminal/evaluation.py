@@ -1,0 +1,109 @@
+"""What ``kdtool eval`` found, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kdtool.terminal import words
+from kdtool.terminal.table import width_for
+
+MANY_CLASSES = 30
+"""With more classes, only the worst are listed and the confusion matrix is left to --json."""
+
+_METRICS = (("top-1", "top1"), ("top-5", "top5"), ("macro recall", "macro_recall"), ("macro F1", "macro_f1"))
+
+
+def show(found: Mapping[str, Any], stream: TextIO) -> None:
+    """Print an evaluation's tables."""
+    console = Console(file=stream, highlight=False, width=width_for(stream))
+    data = found["data"]
+    size = data["image_size"]
+    console.print(
+        Text(f"{words.clean(data['name'])}, split {data['split']}: {data['images']} images at {size}x{size}"),
+    )
+    console.print(_networks(found))
+    if found["robustness"]:
+        console.print(_robustness(found))
+    console.print(_calibration(found["calibration"]))
+    console.print(_classes(found["per_class"]))
+    if len(found["per_class"]) <= MANY_CLASSES:
+        console.print(_confusion(found["confusion"]))
+    if found["bias"]:
+        shifts = ", ".join(f"{words.clean(name)} {value:+g}" for name, value in found["bias"].items())
+        console.print(Text(f"Added to the logits: {shifts}"))
+    if found["predictions"]:
+        console.print(Text(f"Predictions: {words.clean(found['predictions'])}"), soft_wrap=True)
+
+
+def _table(title: str, *columns: str, left: int = 1) -> Table:
+    table = Table(title=title, title_justify="left")
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number < left else "right", overflow="fold")
+    return table
+
+
+def _row(table: Table, *cells: str, style: str = "") -> None:
+    table.add_row(*(Text(cell) for cell in cells), style=style)
+
+
+def _networks(found: Mapping[str, Any]) -> Table:
+    columns = ["", "network", *(title for title, _ in _METRICS), "ECE", "agreement", "KL", "parameters", "size"]
+    table = _table("accuracy", *columns, left=2)
+    for teacher in found["teachers"]:
+        cells = [words.percent(teacher["metrics"][key]) for _, key in _METRICS]
+        with_it = [words.percent(teacher["agreement"]), f"{teacher['kl']:.4f}"]
+        shape = [words.count(teacher["params"]), words.size(teacher["bytes"])]
+        _row(table, "teacher", words.clean(teacher["name"]), *cells, "", *with_it, *shape)
+    target = found["target"]
+    cells = [words.percent(found["metrics"][key]) for _, key in _METRICS]
+    shape = [words.count(target["params"]), words.size(target["bytes"])]
+    ece = words.percent(found["calibration"]["ece"])
+    _row(table, target["kind"], words.clean(target["name"]), *cells, ece, "", "", *shape, style="bold")
+    return table
+
+
+def _robustness(found: Mapping[str, Any]) -> Table:
+    table = _table("robustness", "corruption", "severity", "top-1", "loses", "macro recall")
+    for row in found["robustness"]:
+        cells = (words.percent(row["top1"]), f"{row['drop_points']:.2f} points", words.percent(row["macro_recall"]))
+        _row(table, row["corruption"], str(row["severity"]), *cells)
+    return table
+
+
+def _calibration(found: Mapping[str, Any]) -> Table:
+    title = f"calibration: ECE {words.percent(found['ece'])}, NLL {found['nll']:.4f}, Brier {found['brier']:.4f}"
+    table = _table(title, "confidence between", "images", "mean confidence", "accuracy")
+    for row in found["bins"]:
+        if row["count"]:
+            between = f"{row['lower']:.2f} and {row['upper']:.2f}"
+            _row(table, between, str(row["count"]), words.percent(row["confidence"]), words.percent(row["accuracy"]))
+    return table
+
+
+def _classes(rows: Sequence[Mapping[str, Any]]) -> Table:
+    shown, title = list(rows), "classes"
+    if len(rows) > MANY_CLASSES:
+        present = [row for row in rows if row["support"]]
+        shown = sorted(present, key=lambda row: row["recall"])[:MANY_CLASSES]
+        title = f"the {len(shown)} of {len(rows)} classes with the lowest recall (all in --json)"
+    table = _table(title, "class", "images", "precision", "recall", "F1")
+    for row in shown:
+        shares = (words.percent(row[key]) for key in ("precision", "recall", "f1"))
+        _row(table, words.clean(row["class"]), str(row["support"]), *shares)
+    return table
+
+
+def _confusion(found: Mapping[str, Any]) -> Table:
+    names = [words.clean(name) for name in found["classes"]]
+    table = _table("confusion: a row is the true class, a column the predicted one", "", *names)
+    for number, (name, counts) in enumerate(zip(names, found["counts"], strict=True)):
+        cells = [
+            Text(str(count) if count else "·", style="bold" if i == number else "") for i, count in enumerate(counts)
+        ]
+        table.add_row(Text(name), *cells)
+    return table

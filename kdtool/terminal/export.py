@@ -1,0 +1,49 @@
+"""What ``kdtool export`` wrote, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kdtool.terminal import words
+from kdtool.terminal.table import width_for
+
+
+def show(found: Mapping[str, Any], stream: TextIO) -> None:
+    """Print the exports beside their student: size, accuracy, difference and speed."""
+    console = Console(file=stream, highlight=False, width=width_for(stream))
+    test, speed = found["test"], found["speed"]
+    title = f"{words.clean(found['target'])}, compared on {test['images']} test images of {words.clean(test['data'])}"
+    table = Table(title=title, title_justify="left")
+    for number, name in enumerate(("", "top-1", "difference", "file", *_batches(speed["student"]))):
+        table.add_column(name, justify="right" if number else "left")
+    rows = [("student", words.percent(test["top1"]), "", "")]
+    rows += [
+        (form, words.percent(each["top1"]), f"{each['relative_difference']:.1e}", words.size(each["bytes"]))
+        for form, each in found["exports"].items()
+    ]
+    for name, *cells in rows:
+        times = [
+            f"{own['median_ms']:.2f} ms ({student['median_ms'] / own['median_ms']:.2f}x)"
+            for own, student in zip(speed[name], speed["student"], strict=True)
+        ]
+        table.add_row(*(Text(cell) for cell in (name, *cells, *times)), style="bold" if name == "student" else "")
+    console.print(table)
+    machine = found["machine"]
+    console.print(
+        Text(
+            "difference: of the largest absolute logit; times: median, on "
+            f"{words.clean(machine['processor'])}, {machine['threads']} thread{'s' * (machine['threads'] != 1)}"
+        )
+    )
+    console.print(Text(f"All of it is in {words.clean(found['folder'])}"), soft_wrap=True)
+    if found["hub"]:
+        console.print(Text(f"On the hub: {words.clean(found['hub'])}"), soft_wrap=True)
+
+
+def _batches(speeds: list[dict[str, Any]]) -> list[str]:
+    return [f"batch {each['batch_size']}" for each in speeds]

@@ -1,0 +1,89 @@
+"""What ``kdtool inspect`` found, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from rich.columns import Columns
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kdtool.terminal import words
+from kdtool.terminal.table import width_for
+
+_PIPE_WIDTH = 150
+"""Columns in a file or a pipe: two networks beside each other."""
+
+
+def show(found: Mapping[str, Any], stream: TextIO) -> None:
+    """Print the networks, the pairs and the costs of a step."""
+    console = Console(file=stream, highlight=False, width=width_for(stream) and _PIPE_WIDTH)
+    console.print(Columns([_network(network) for network in found["networks"]]))
+    for network in found["networks"]:
+        if network["note"]:
+            console.print(Text(f"{words.clean(network['name'])}: {words.clean(network['note'])}"), soft_wrap=True)
+    if found["pairs"]:
+        console.print(_pairs(found))
+    elif not found["problem"]:
+        console.print(Text(f"{words.clean(found['method'])} taps no layer: it reads logits alone."))
+    if found["steps"]:
+        console.print(_steps(found))
+    if not found["problem"]:
+        extra = found["method_params"]
+        own = (
+            f"the method's own parts have {words.count(extra)} parameters" if extra else "the method adds no parameters"
+        )
+        console.print(Text(f"Taps take {words.size(found['tap_bytes'])} for a batch of {found['batch_size']}; {own}."))
+
+
+def _table(title: str, *columns: str, right: int = 0) -> Table:
+    table = Table(title=title, title_justify="left")
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="right" if number >= len(columns) - right else "left", overflow="fold")
+    return table
+
+
+def _network(network: Mapping[str, Any]) -> Table:
+    side = network["image_size"]
+    title = (
+        f"{network['part']} {words.clean(network['name'])}\n{words.count(network['params'])} parameters, "
+        f"{words.count(network['macs'])} MACs at {side}x{side}"
+    )
+    table = _table(title, "stage", "output of", "shape", "stride", "params", "MACs", right=3)
+    for row in network["stages"]:
+        cells = [str(row["stage"]), words.clean(row["module"] or ""), _shape(row["shape"])]
+        cells += [str(row["stride"] or "")]
+        table.add_row(*(Text(cell) for cell in (*cells, words.count(row["params"]), words.count(row["macs"]))))
+    return table
+
+
+def _pairs(found: Mapping[str, Any]) -> Table:
+    several = len({pair["teacher_number"] for pair in found["pairs"]}) > 1
+    table = _table(
+        f"what {words.clean(found['method'])} taps", "role", "student's layer", "shape", "teacher's layer", "shape"
+    )
+    for pair in found["pairs"]:
+        role = f"{pair['role']} (teacher {pair['teacher_number'] + 1})" if several else pair["role"]
+        cells = [words.clean(role)]
+        for side in ("student", "teacher"):
+            tap = pair[side]
+            cells += [words.clean(tap["layer"]), _shape(tap["shape"])] if tap else ["-", ""]
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _steps(found: Mapping[str, Any]) -> Table:
+    title = f"a step of {found['batch_size']} images, in MACs"
+    table = _table(title, "stage", "terms", "aligned by", "teacher", "student", "method", "backward", right=4)
+    for row in found["steps"]:
+        aligned = [f"{each['operation']} {_shape(each['from'])} to {_shape(each['to'])}" for each in row["alignments"]]
+        costs = [words.count(row["macs"][name]) for name in ("teacher", "student", "method", "backward")]
+        cells = [words.clean(row["stage"]), words.clean(", ".join(row["terms"])), "\n".join(aligned) or "-", *costs]
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _shape(shape: Any) -> str:
+    return "x".join(map(str, shape)) if shape else ""

@@ -1,0 +1,91 @@
+"""Lines of text: for logs, pipes and terminals that cannot redraw."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from kdtool.events import Reporter
+from kdtool.terminal import words
+
+_PATIENCE = 30.0
+"""Seconds after which a long epoch says how far it is."""
+
+
+class PlainReporter(Reporter):
+    """One line an event, and within long epochs one every half minute.
+
+    Args:
+        stream: where the lines go.
+        table: end with the table of results.
+    """
+
+    def __init__(self, stream: TextIO, table: bool = True):
+        self.stream, self.table = stream, table
+        self.where = ""
+        self.position = ""
+        self.epochs = 0
+        self.done_epochs = 0
+        self.spoke = time.monotonic()
+
+    def _say(self, text: str) -> None:
+        print(text, file=self.stream, flush=True)
+        self.spoke = time.monotonic()
+
+    def note(self, text: str) -> None:
+        self._say(words.clean(text))
+
+    def warn(self, text: str) -> None:
+        self._say(f"warning: {words.clean(text)}")
+
+    def phase(self, name: str) -> None:
+        self.where = words.clean(name)
+
+    def stage(self, name: str, epochs: int, steps_per_epoch: int, epochs_done: int = 0) -> None:
+        self.epochs, self.done_epochs = epochs, epochs_done
+        self.position = f"{self.where}: stage {words.clean(name)}"
+        self._say(f"{self.position}, {epochs} epoch{'s' * (epochs != 1)} of {steps_per_epoch} steps")
+
+    def step(self, terms: Mapping[str, float], step: int, steps: int, images_per_s: float) -> None:
+        if step < steps and time.monotonic() - self.spoke >= _PATIENCE:
+            at = f"step {step}/{steps} of epoch {self.done_epochs + 1}/{self.epochs}"
+            self._say(f"{self.position}, {at}  {words.loss_terms(terms)}  {images_per_s:.0f} images/s")
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        self.done_epochs = record["epoch"]
+        pieces = [
+            f"{words.clean(record['phase'])} {words.clean(record['stage'])} {record['epoch']}/{record['epochs']}",
+            words.loss_terms(record["train"]),
+            words.accuracy(record.get("val")),
+            f"{record['images_per_s']:.0f} images/s",
+            f"{record['seconds']:.1f} s",
+        ]
+        self._say("  ".join(piece for piece in pieces if piece))
+
+    def done(self, result: Mapping[str, Any]) -> None:
+        if self.table:
+            from kdtool.terminal.table import show
+
+            show(result, self.stream)
+
+
+class QuietReporter(Reporter):
+    """Only warnings, on standard error, and the final table.
+
+    Args:
+        stream: where the table goes; None: no table.
+    """
+
+    def __init__(self, stream: TextIO | None):
+        self.stream = stream
+
+    def warn(self, text: str) -> None:
+        print(f"warning: {words.clean(text)}", file=sys.stderr, flush=True)
+
+    def done(self, result: Mapping[str, Any]) -> None:
+        if self.stream is not None:
+            from kdtool.terminal.table import show
+
+            show(result, self.stream)

@@ -1,0 +1,166 @@
+"""The tables at the end: what a run reached, and what a dry run found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kdtool.recipe.yaml_file import dump
+from kdtool.terminal import words
+
+_PIPE_WIDTH = 120
+"""Columns of a table that goes to a file or a pipe, where rich would assume 80 and wrap."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network's line: its part in the run, what it is, how well it does on the test split."""
+
+    part: str
+    network: Mapping[str, Any]
+    test: Mapping[str, Any]
+
+
+def show(result: Mapping[str, Any], stream: TextIO) -> None:
+    """Print the tables of a finished run, or of a dry run, to ``stream``."""
+    console = Console(file=stream, highlight=False, width=width_for(stream))
+    if result.get("dry_run"):
+        _show_dry_run(result, console)
+    else:
+        _show_result(result, console)
+
+
+def width_for(stream: TextIO) -> int | None:
+    """Return the columns of a table in ``stream``; None: as wide as the terminal, or as COLUMNS says."""
+    return None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+
+
+def rows(result: Mapping[str, Any]) -> list[Row]:
+    """Return the table's lines: teachers, student, baseline; those without a test result are left out."""
+    test = result.get("test") or {}
+    found = []
+    teachers, tests = _several(result.get("teacher")), _several(test.get("teacher"))
+    for i, (network, reached) in enumerate(zip(teachers, tests, strict=False), 1):
+        found.append(Row("teacher" if len(teachers) == 1 else f"teacher {i}", network, reached))
+    student = result.get("student") or {}
+    for part in ("student", "baseline"):
+        if test.get(part):
+            found.append(Row(part, student, test[part]))
+    return [row for row in found if row.test]
+
+
+def gain(result: Mapping[str, Any]) -> str:
+    """Return the student's gain over the baseline as a sentence, or "" without a baseline."""
+    points = result.get("gain_points")
+    if points is None:
+        return ""
+    if abs(points) < 0.005:
+        return (
+            "Distilling made no difference: the student reaches the same top-1 as alone, on the same budget and seed."
+        )
+    verb = "gains" if points > 0 else "loses"
+    return f"The student {verb} {abs(points):.2f} points of top-1 over training alone on the same budget and seed."
+
+
+def _show_result(result: Mapping[str, Any], console: Console) -> None:
+    lines = rows(result)
+    metrics = [
+        (title, key)
+        for title, key in (
+            ("top-1", "top1"),
+            ("top-5", "top5"),
+            ("macro recall", "macro_recall"),
+            ("macro F1", "macro_f1"),
+        )
+        if key == "top1" or any(row.test.get(key) is not None for row in lines)
+    ]
+    table = Table(title="test split", title_justify="left")
+    table.add_column("")
+    table.add_column("network", overflow="fold")
+    for title in [*(title for title, _ in metrics), "parameters", "MACs", "file size"]:
+        table.add_column(title, justify="right")
+    for row in lines:
+        cells = [row.part, words.clean(row.network.get("name") or "-")]
+        cells += [words.percent(row.test.get(key)) for _, key in metrics]
+        cells += [words.count(row.network.get("params")), words.count(row.network.get("macs"))]
+        cells += [words.size(row.network.get("bytes"))]
+        table.add_row(*(Text(cell) for cell in cells), style="bold" if row.part == "student" else "")
+    console.print(table)
+    if sentence := gain(result):
+        console.print(Text(sentence))
+    if result.get("folder"):
+        console.print(Text(f"All of it is in {words.clean(result['folder'])}"), soft_wrap=True)
+    if opening := (result.get("student") or {}).get("open_with"):
+        console.print(Text(f"Open the student: {words.clean(opening)}"), soft_wrap=True)
+
+
+def _show_dry_run(result: Mapping[str, Any], console: Console) -> None:
+    console.print(Text(dump(dict(result.get("recipe") or {})).rstrip()), soft_wrap=True)
+    console.print()
+    _print_table(console, ("part", "network", "parameters", "MACs"), _model_lines(result), numbers=2)
+    taps = result.get("taps") or {}
+    _print_table(console, ("part", "role", "shape"), _tap_lines(taps), numbers=0)
+    stages = [
+        (words.clean(stage.get("name")), str(stage.get("epochs")), str(stage.get("steps")))
+        for stage in result.get("stages") or ()
+    ]
+    _print_table(console, ("stage", "epochs", "steps"), stages, numbers=2)
+    console.print(Text("Dry run: nothing was trained or written."))
+
+
+def _model_lines(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            words.clean(model.get("role")),
+            words.clean(model.get("name")),
+            words.count(model.get("params")),
+            words.count(model.get("macs")),
+        )
+        for model in result.get("models") or ()
+    ]
+
+
+def _tap_lines(taps: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    teachers = _several(taps.get("teachers"))
+    sides = [("student", taps.get("student") or {})]
+    sides += [("teacher" if len(teachers) == 1 else f"teacher {i}", each) for i, each in enumerate(teachers, 1)]
+    return [
+        (side, words.clean(role), shape)
+        for side, roles in sides
+        for role, shapes in roles.items()
+        for shape in _shape_texts(shapes)
+    ]
+
+
+def _shape_texts(shape: Any) -> Iterator[str]:
+    """Yield "(64, 8, 8)" for a shape, and one such for each shape of a list of them."""
+    if isinstance(shape, (list, tuple)) and shape and isinstance(shape[0], (list, tuple)):
+        for each in shape:
+            yield from _shape_texts(each)
+        return
+    yield f"({', '.join(str(number) for number in shape)})" if isinstance(shape, (list, tuple)) else words.clean(shape)
+
+
+def _print_table(console: Console, titles: Sequence[str], lines: Sequence[Sequence[str]], numbers: int) -> None:
+    """Print ``lines`` under ``titles``, the last ``numbers`` columns flush right; nothing without lines."""
+    if not lines:
+        return
+    table = Table()
+    for i, title in enumerate(titles):
+        table.add_column(title, justify="right" if i >= len(titles) - numbers else "left", overflow="fold")
+    for line in lines:
+        table.add_row(*(Text(cell) for cell in line))
+    console.print(table)
+
+
+def _several(value: Any) -> list[Mapping[str, Any]]:
+    """Return one network, several or none as a list."""
+    if not value:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]

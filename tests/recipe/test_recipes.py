@@ -1,0 +1,184 @@
+"""The recipes that ship: each loads, says what its name says, opens with its command, and runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import kdtool
+from kdtool.recipe import load as recipes
+from kdtool.recipe import yaml_file as recipe_file
+from tests.running import call, distil, write_images
+
+SHIPPED = recipe_file.shipped_names()
+PAIRS = [name for name in SHIPPED if "_from_" in name]
+BASES = {str(Path(name).parent / "hinton2015.yaml") for name in SHIPPED if name.startswith("mnist/")}
+BASES |= {"cifar100/tian2020.yaml"}
+COMMANDED = [name for name in SHIPPED if name not in BASES]
+
+
+def own(name: str) -> dict[str, Any]:
+    """Return what the file itself says, without its base."""
+    found: dict[str, Any] = yaml.safe_load(recipe_file.find(name).read_text(encoding="utf-8"))
+    return found
+
+
+def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
+def test_recipes_are_shipped() -> None:
+    assert {name.split("/")[0] for name in SHIPPED} == {"cifar100", "digits", "mnist", "photos"}
+    assert "digits/mobilenetv3_from_resnet50_kd.yaml" in SHIPPED
+    assert sum(name.startswith("cifar100/") for name in PAIRS) == 7
+
+
+@pytest.mark.parametrize("name", COMMANDED)
+def test_it_opens_with_its_command(name: str) -> None:
+    first = recipe_file.find(name).read_text(encoding="utf-8").splitlines()[0]
+    command = re.fullmatch(rf"# kdtool run {re.escape(name)}( --method \w+| --data photos| --teacher-cache)?", first)
+    assert command, first
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_its_name_is_what_it_says(name: str) -> None:
+    recipe = recipes.load(name)
+    said = re.fullmatch(r".+/(.+?)_from_(.+?)(?:_(kd|fitnets))?\.yaml", name)
+    assert said is not None
+    student, teacher, method = said.groups()
+    assert recipe.method == (method or "kd")
+    assert recipe.student.model == student
+    assert recipe.teacher[0].model in (teacher, f"local-dir:runs/mnist/{teacher}/student")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_it_says_nothing_twice(name: str) -> None:
+    """It holds what differs from its base or the defaults, and the pair and the data that it is about."""
+    said = flat(own(name))
+    before = flat(recipes.to_dict(recipes.from_dict({"method": said.get("method", "kd")})))
+    if "base" in said:
+        base = Path(recipe_file.find(name)).parent / str(said["base"])
+        before = flat(recipes.to_dict(recipes.load(base, [f"method={said.get('method', 'kd')}"])))
+        before |= flat({key: value for key, value in recipe_file.read(base).items() if key not in ("data", "train")})
+    aside = (".model", "method", "data.name", "teacher", "student")
+    assert [key for key, value in said.items() if not key.endswith(aside) and before.get(key) == value] == []
+
+
+@pytest.mark.parametrize("form", ["{}", "recipes/{}"])
+def test_it_is_found_from_anywhere(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert recipe_file.find(form.format(SHIPPED[0])).is_file()
+    assert recipe_file.find(SHIPPED[0].removesuffix(".yaml")).is_file()
+
+
+# --- Tian et al., CIFAR-100 -------------------------------------------------------------------------------------------
+
+METHODS = ["none", "kd", "fitnets", "at", "sp", "cckd", "vid", "rkd", "pkt", "ab", "ft", "nst", "crd", "dkd", "dist"]
+
+
+@pytest.fixture(scope="module")
+def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    classes = {f"class {number:02}": 3 for number in range(100)}
+    folder = tmp_path_factory.mktemp("cifar100")
+    for split in ("train", "test"):
+        write_images(folder / split, classes, (24, 24))
+    return folder
+
+
+@pytest.mark.parametrize("name", [name for name in PAIRS if name.startswith("cifar100/")])
+def test_cifar_recipes_have_the_papers_schedule(name: str) -> None:
+    recipe = recipes.load(name)
+    for optim, schedule, epochs, batch in (
+        (recipe.optim, recipe.schedule, recipe.train.epochs, recipe.train.batch_size),
+        (t := recipe.teacher[0].train) and (t.optim, t.schedule, t.epochs, t.batch_size),
+    ):
+        assert (optim.name, optim.lr, optim.weight_decay, optim.momentum) == ("momentum", 0.05, 0.0005, 0.9)
+        assert optim.decay_norm_and_bias
+        assert (schedule.name, schedule.milestones, schedule.decay_rate) == ("multistep", [150, 180, 210], 0.1)
+        assert (schedule.warmup_epochs, epochs, batch) == (0, 240, 64)
+    assert recipe.train.select == "last"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_fits_the_cifar_pairs(method: str, cifar: Path) -> None:
+    name = "cifar100/vgg8_from_vgg13_cifar.yaml" if method in ("at", "ab") else "cifar100/resnet20_from_resnet56.yaml"
+    flags = {"method": method, "data.name": str(cifar)}
+    dry = kdtool.run(recipes.load(name, flags=flags), dry_run=True).to_dict()
+    assert dry["classes"] == 100
+    assert dry["image_size"] == 32
+    student = sum(stage["epochs"] for stage in dry["stages"] if "student" in stage["trains"])
+    assert student == 240
+
+
+def test_the_papers_layers_are_compared() -> None:
+    """Stages 1 to 3 of a residual network, 1 to 4 of a VGG; stage 0 is the stem."""
+    from kdtool.tasks.images.models.taps import stage_index
+
+    for name, count, wanted in (("resnet20_from_resnet56", 4, [1, 2, 3]), ("vgg8_from_vgg13_cifar", 5, [1, 2, 3, 4])):
+        for method in ("at", "vid", "nst", "ab"):
+            layers = recipes.load(f"cifar100/{name}.yaml", flags={"method": method}).options[method].layers
+            assert [stage_index(layer, count) for layer in layers] == wanted
+
+
+def test_every_epoch_is_seen_on_the_test_split_and_the_last_is_the_result(cifar: Path, tmp_path: Path) -> None:
+    done = distil(
+        tmp_path / "run", "cifar100/resnet20_from_resnet56.yaml", "--student", "resnet8", "--teacher", "resnet8",
+        "--data", cifar, "--epochs", "2", "teacher.check=off",
+    )  # fmt: skip
+    seen = [line["val"] for line in done.log() if line["phase"] == "student"]
+    result = done.result
+    assert len(seen) == 2
+    assert seen[-1]["top1"] == pytest.approx(result["test"]["student"]["top1"])
+    assert result["epochs"]["last"]["epoch"] == result["epochs"]["best"]["epoch"] == 2
+    assert result["epochs"]["selected"] == "last"
+    assert result["data"]["train"] == 300
+
+
+def test_the_test_split_may_not_choose_an_epoch(cifar: Path) -> None:
+    with pytest.raises(kdtool.errors.InputError, match=r"train\.select=last"):
+        recipes.load("cifar100/resnet20_from_resnet56.yaml", ["train.select=best"])
+
+
+# --- MNIST, photos ----------------------------------------------------------------------------------------------------
+
+
+def test_mnist_teacher_teaches_the_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two commands of the folder, on few grey images, end to end from one working folder."""
+    monkeypatch.chdir(tmp_path)
+    data = write_images(tmp_path / "digits", {str(digit): 20 for digit in range(10)}, (28, 28))
+    how = ["--data", data, "--epochs", "2", "--batch-size", "16"]
+    teacher = distil_here("mnist/mlp_1200.yaml", *how, "--student", "mlp_30")
+    assert teacher["student"]["name"] == "mlp_30"
+    student = distil_here("mnist/mlp_800_from_mlp_1200_kd.yaml", *how, "--out", "s", "teacher.check=off")
+    assert student["test"]["teacher"] == teacher["test"]["student"]
+    assert student["student"]["params"] == 1_276_810
+    no_3 = distil_here(
+        "mnist/mlp_800_from_mlp_1200_kd.yaml", *how, "--out", "no3", "data.exclude_classes=[3]", "teacher.check=off"
+    )
+    assert no_3["data"]["train"] == student["data"]["train"] - 16
+
+
+def distil_here(*arguments: object) -> dict[str, Any]:
+    done = call("run", "--json", *arguments)
+    assert done.code == 0, done.err
+    found: dict[str, Any] = json.loads(done.out)
+    return found
+
+
+def test_photos_train_offline_on_a_small_folder(tmp_path: Path) -> None:
+    photos = write_images(tmp_path / "photos", {"heron": 12, "coot": 12}, (80, 70))
+    done = distil(
+        tmp_path / "run", "photos/mobilenetv3_from_convnext_tiny_kd.yaml", "--data", photos, "--image-size", "64",
+        "--batch-size", "8", "teacher.check=off", "data.workers=0",
+    )  # fmt: skip
+    recipe = recipes.load(tmp_path / "run" / "recipe.yaml")
+    assert (recipe.data.mixup, recipe.train.precision, recipe.options["kd"].temperature) == (0.8, "bf16", 2)
+    assert done.result["test"]["student"]["top1"] >= 0

@@ -1,0 +1,238 @@
+"""``kdtool report``: a page that opens offline, in Chromium, and shows what ``kdtool eval`` says."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("plotly")
+
+from kdtool.report import charts
+from kdtool.report.html import Page
+from kdtool.report.of_comparison import add_comparison
+from kdtool.terminal import words
+from tests.report.browser import needs_chromium, opened
+from tests.running import call, distil, write_images
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run by two stages with a baseline, on classes with names that are markup."""
+    place = tmp_path_factory.mktemp("report")
+    data = write_images(place / "photos", {HOSTILE: 24, "a & b": 24, "%{x}": 24})
+    more = ["--method", "fitnets", "--baseline", "--epochs", "2", "--data", data, "--image-size", "32"]
+    return distil(place / "run", *more, "teacher.check=off", "data.labels_per_class=null").folder
+
+
+@pytest.fixture(scope="module")
+def found(run: Path) -> dict[str, Any]:
+    done = call("report", run, "--json")
+    assert done.code == 0, done.err
+    document: dict[str, Any] = json.loads(done.out)
+    assert document["page"] == str(run / "report.html")
+    return document
+
+
+def page_of(found: dict[str, Any]) -> str:
+    return Path(found["page"]).read_text(encoding="utf-8")
+
+
+def evaluations(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What ``kdtool eval --json`` says of the student, with its teacher, and of the baseline."""
+    student, alone = (json.loads(call("eval", each, "--json").out) for each in (run, run / "baseline" / "student"))
+    return student, alone
+
+
+def table_of(page: str, title: str) -> list[list[str]]:
+    """Return the rows of the table in the card with that title, without the heading."""
+    (card,) = re.findall(rf"<h3>{title}</h3>(.*?)</section>", page, re.DOTALL)
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", card, re.DOTALL)
+    return [[html.unescape(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)] for row in rows[1:]]
+
+
+def figures_of(page: str) -> dict[str, Any]:
+    """Return the figures by the title of their card."""
+    found = json.loads(re.search(r'<script id="figures" type="application/json">(.*?)</script>', page)[1])  # type: ignore[index]
+    titles = re.findall(r'<h3>([^<]*)</h3>(?:<p class="soft">[^<]*</p>)?<div class="plot" id="([^"]*)"', page)
+    assert len(titles) == len(found)
+    return {html.unescape(title): found[name] for title, name in titles}
+
+
+def test_every_number_on_the_test_split_is_one_of_eval(run: Path, found: dict[str, Any]) -> None:
+    student, alone = evaluations(run)
+    (teacher,) = student["teachers"]
+    (section,) = found["sections"]
+    assert (section["evaluation"], section["baseline"]) == (student, alone)
+    page = page_of(found)
+    model = json.loads((run / "result.json").read_text())["student"]["name"]
+    expected = []
+    for part, name, each, agreement in (
+        ("teacher", teacher["name"], teacher, teacher["agreement"]),
+        ("student", model, {**student, **student["target"]}, None),
+        ("baseline", model, {**alone, **alone["target"]}, None),
+    ):
+        shares = [each["metrics"].get(key) for key in ("top1", "top5", "macro_recall", "macro_f1")]
+        shares += [each["calibration"]["ece"], agreement]
+        sizes = [words.count(each["params"]), words.count(each["macs"]), words.size(each["bytes"])]
+        expected.append([part, name, *map(words.percent, shares), *sizes])
+        assert each["bytes"] > each["params"]
+    assert table_of(page, "Networks") == expected
+    classes = [{row["class"]: row["recall"] for row in each["per_class"]} for each in (teacher, student, alone)]
+    assert table_of(page, "Classes") == [
+        [row["class"], str(row["support"]), *(words.percent(each[row["class"]]) for each in classes)]
+        for row in student["per_class"]
+    ]
+    gained = 100 * (student["metrics"]["top1"] - alone["metrics"]["top1"])
+    assert dict(re.findall(r'<span class="soft">([^<]*)</span><b>([^<]*)</b>', page)) == {
+        "student top-1": words.percent(student["metrics"]["top1"]),
+        "gain over baseline": f"{gained:+.2f} points",
+        "teacher top-1": words.percent(teacher["metrics"]["top1"]),
+        "smaller than the teacher": f"{teacher['params'] / student['target']['params']:.1f} times",
+        "agrees with the teacher": words.percent(teacher["agreement"]),
+        "calibration error": words.percent(student["calibration"]["ece"]),
+    }
+
+
+def recalls(evaluation: dict[str, Any]) -> dict[str, float]:
+    """Each class's recall, by its name beside an axis."""
+    rows = evaluation["per_class"]
+    return dict(zip(charts.labels([row["class"] for row in rows]), (row["recall"] for row in rows), strict=True))
+
+
+def test_long_names_are_cut_where_they_still_differ() -> None:
+    assert charts.labels(["<b>", "american staffordshire terrier"]) == ["&lt;b&gt;", "american …e terrier"]
+    alike = ["american_staff_of_a_terrier", "american_fox_of_a_terrier"]
+    assert charts.labels(alike) == alike
+
+
+def test_every_figure_on_the_test_split_is_drawn_from_eval(run: Path, found: dict[str, Any]) -> None:
+    student, alone = evaluations(run)
+    (teacher,) = student["teachers"]
+    figures = figures_of(page_of(found))
+    (heat,) = figures["Confusion"]["data"]
+    names = charts.labels(student["confusion"]["classes"])
+    assert (heat["x"], heat["y"], heat["text"]) == (names, names, student["confusion"]["counts"])
+    lines = {line["name"].split(",")[0]: line for line in figures["Reliability"]["data"][1:]}
+    for part, each in (("teacher", teacher), ("student", student), ("baseline", alone)):
+        bins = [row for row in each["calibration"]["bins"] if row["count"]]
+        drawn = list(zip(lines[part]["x"], lines[part]["y"], lines[part]["text"], strict=True))
+        assert drawn == [(row["confidence"], row["accuracy"], row["count"]) for row in bins]
+        assert lines[part]["name"].endswith(f"ECE {100 * each['calibration']['ece']:.2f} %")
+    own = recalls(student)
+    for bars in figures["Classes: the student's recall less that of others"]["data"]:
+        other = recalls({"less the teacher": teacher, "less the baseline": alone}[bars["name"]])
+        assert dict(zip(bars["y"], bars["x"], strict=True)) == {
+            name: pytest.approx(100 * (own[name] - other[name])) for name in own
+        }
+
+
+def test_the_curves_are_the_log(run: Path, found: dict[str, Any]) -> None:
+    figures = figures_of(page_of(found))
+    log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    alone = [json.loads(line) for line in (run / "baseline" / "metrics.jsonl").read_text().splitlines()]
+    loss = figures["Loss terms"]
+    drawn = {trace["name"]: trace["y"] for trace in loss["data"]}
+    assert drawn == {name: [record["train"].get(name) for record in log] for name in drawn}
+    assert set(drawn) == {name for record in log for name in record["train"]}
+    assert [note["text"] for note in loss["layout"]["annotations"]] == ["hint", "distill"]
+    for trace, records in zip(figures["Accuracy"]["data"], (log, alone), strict=True):
+        values = [(record["val"] or {}).get("top1") for record in records]
+        assert trace["y"] == [None if value is None else 100 * value for value in values]
+    rates = [trace["y"] for trace in figures["Learning rate"]["data"]]
+    assert [next(value for value in column if value is not None) for column in zip(*rates, strict=True)] == [
+        record["lr"] for record in log
+    ]
+
+
+def test_names_are_shown_letter_by_letter(found: dict[str, Any]) -> None:
+    shown = page_of(found)
+    before_scripts = shown.split('<script id="figures"')[0]
+    assert html.escape(HOSTILE) in before_scripts
+    assert HOSTILE not in shown
+    assert "a &amp; b" in before_scripts
+    assert not re.findall(r'(?:src|href)="(?!data:)', before_scripts)
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [400, 1400])
+def test_it_opens_in_chromium(found: dict[str, Any], width: int, tmp_path: Path) -> None:
+    dom, said = opened(Path(found["page"]), width, tmp_path)
+    assert "CONSOLE" not in said, said
+    body = dom.split('<script id="figures"')[0]
+    for text in ("Loss terms", "Reliability", "Soft labels", "Embedding of the student", "baseline", "teacher, T = 1"):
+        assert text in body
+    assert body.count("main-svg") >= body.count('class="plot')  # every figure is drawn
+
+
+@needs_chromium
+def test_an_error_of_a_page_would_be_seen(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text("<!doctype html><script>nothing.here()</script>")
+    _, said = opened(tmp_path / "page.html", 400, tmp_path)
+    assert "CONSOLE" in said
+
+
+def page_of_a_comparison() -> Page:
+    """A page on three methods, two of which differ from the first."""
+
+    def row(method: str, mean: float, difference: dict[str, float] | None) -> dict[str, Any]:
+        figures = {"mean": mean, "sd": 0.01, "difference": difference}
+        return {"student": "small", "method": method, "seeds": 3, "best": figures, "last": figures,
+                "cost": {"seconds": 12.0, "host_bytes": 750_000_000}}  # fmt: skip
+
+    rows = [row("none", 0.9, None), row("one", 0.93, {"pairs": 3, "mean": 0.03, "low": 0.01, "high": 0.05}),
+            row("<two>", 0.89, {"pairs": 3, "mean": -0.01, "low": -0.04, "high": 0.02})]  # fmt: skip
+    whole = {"methods": ["none", "one", "<two>"], "students": ["small"], "seeds": [0, 1, 2], "reference": "none",
+             "rows": rows, "says": ["one gains 3 points."]}  # fmt: skip
+    page = Page("x")
+    profile = {"small": {"speed": [{"median_ms": 4.5}]}}
+    add_comparison(page, {"folder": "study", "comparison": whole, "profile": profile})
+    return page
+
+
+def test_a_comparison_is_ranked() -> None:
+    page = page_of_a_comparison()
+    shown = page.write()
+    ranked = page.figures["figure-1"]["data"][0]
+    assert (ranked["y"], ranked["x"]) == (["&lt;two&gt;", "one"], pytest.approx([-1.0, 3.0]))
+    assert ranked["error_x"]["array"] == pytest.approx([3.0, 2.0])
+    at = {trace["name"]: (trace["x"], trace["y"]) for trace in page.figures["figure-2"]["data"]}
+    assert at["one"] == ([4.5], [pytest.approx(93.0)])
+    assert "one gains 3 points." in shown
+    assert table_of(shown, "All of it")[0] == [
+        *("small", "one", "3", "93.00 ± 1.00", "+3.00", "+1.00 to +5.00", "93.00 ± 1.00", "12.0", "750.0 MB")
+    ]
+    assert "<two>" not in shown
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [400, 1400])
+def test_a_comparison_opens_in_chromium(width: int, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(page_of_a_comparison().write(), encoding="utf-8")
+    dom, said = opened(tmp_path / "page.html", width, tmp_path)
+    assert "CONSOLE" not in said, said
+    body = dom.split('<script id="figures"')[0]
+    for text in ("Ranking", "points over none", "Accuracy and latency", "milliseconds for one image", "+1.00 to +5.00"):
+        assert text in body
+
+
+def test_bad_input_is_named(tmp_path: Path) -> None:
+    done = call("report", tmp_path)
+    assert done.code == 2
+    assert "is no run" in done.err
+    assert call("report", tmp_path / "a", tmp_path / "b").code == 2
+    assert call("report", tmp_path, "-o", tmp_path / "nowhere" / "page.html").code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_many_classes_show_those_that_changed_most() -> None:
+    rows = [{"class": str(i), "student": i / 100, "teacher": 0.5, "baseline": None} for i in range(100)]
+    figure = charts.class_changes(rows)
+    assert figure is not None
+    assert figure["data"][0]["y"] == [str(i) for i in [*range(20), *range(80, 100)]]

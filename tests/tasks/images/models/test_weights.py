@@ -1,0 +1,121 @@
+"""Reading weights safely, and fitting them with errors that say what to do."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from kdtool.errors import InputError
+from kdtool.tasks.images.models.weights import digest, fit, load_state
+
+
+def network(classes: int = 4) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, classes)
+    )
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.th", "w.pt"])
+def test_flat_files(tmp_path: Path, name: str) -> None:
+    state = network().state_dict()
+    save_file(state, tmp_path / name) if name.endswith("safetensors") else torch.save(state, tmp_path / name)
+    assert equal(load_state(tmp_path / name), state)
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "module.", "module._orig_mod."])
+def test_nested_and_prefixed_checkpoints(tmp_path: Path, key: str, prefix: str) -> None:
+    state = network().state_dict()
+    nested = {
+        key: {prefix + name: value for name, value in state.items()},
+        "epoch": 3,
+        "args": argparse.Namespace(lr=1),
+    }
+    torch.save(nested, tmp_path / "c.pth")
+    assert equal(load_state(str(tmp_path / "c.pth")), state)
+
+
+class Harmful:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> object:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.bin", "w.safetensors"])
+def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path, name: str) -> None:
+    torch.save({"state_dict": network().state_dict(), "x": Harmful(tmp_path / "ran")}, tmp_path / name)
+    with pytest.raises(InputError, match="safe"):
+        load_state(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04", b"PK\x03\x04broken"])
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_a_file_that_is_no_checkpoint(tmp_path: Path, content: bytes, name: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=name):
+        load_state(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [{"epoch": 3}, [1, 2], torch.ones(2), {}])
+def test_a_checkpoint_without_weights(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "c.pth")
+    with pytest.raises(InputError, match="no state dict"):
+        load_state(tmp_path / "c.pth")
+
+
+def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
+    (tmp_path / "teacher.pth").touch()
+    with pytest.raises(InputError, match=r"teacher\.pth"):
+        load_state(tmp_path / "teachr.pth")
+    with pytest.raises(InputError, match="local-dir:"):
+        load_state(tmp_path)
+
+
+def test_fit_loads_all_or_nothing() -> None:
+    source, target = network(), network()
+    with torch.no_grad():
+        for parameter in source.parameters():
+            parameter.add_(1)
+    state = {n: v for n, v in source.state_dict().items() if not n.endswith("num_batches_tracked")}
+    fit(target, state, "the weights", 4)
+    assert equal(target.state_dict(), source.state_dict())
+    untouched = {name: value.clone() for name, value in target.state_dict().items()}
+    wrong = {**network().state_dict(), "0.weight": torch.zeros(5, 3, 1, 1)}
+    wrong["extra"] = wrong.pop("1.bias")
+    with pytest.raises(InputError) as caught:
+        fit(target, wrong, "the weights", 4)
+    for part in ("1 missing (1.bias)", "1 unexpected (extra)", "0.weight (5, 3, 1, 1) instead of (5, 3, 3, 3)"):
+        assert part in str(caught.value)
+    assert equal(target.state_dict(), untouched)
+
+
+def test_fit_tells_another_class_count() -> None:
+    with pytest.raises(InputError, match="for 9 classes, the data has 4"):
+        fit(network(4), network(9).state_dict(), "the weights", 4)
+
+
+def test_digest_sees_names_values_and_types() -> None:
+    state: dict[str, Tensor] = {"a": torch.arange(3.0), "b": torch.tensor(1)}
+    assert digest(state) == digest(dict(reversed(state.items())))
+    changed = [
+        {**state, "a": torch.arange(3.0) + 1e-7},
+        {"c": state["a"], "b": state["b"]},
+        {**state, "a": state["a"].half()},
+    ]
+    assert len({digest(each) for each in [state, *changed]}) == 4
+    assert len(digest({"h": torch.ones(2, 2, dtype=torch.bfloat16)})) == 64

@@ -1,0 +1,87 @@
+"""Plain lines, and the quiet reporter."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from kdtool.terminal import Reporter, choose, plain
+from tests.terminal.runs import record, tell
+
+
+def test_one_line_an_event() -> None:
+    stream = io.StringIO()
+    tell(plain.PlainReporter(stream, table=False))
+    assert stream.getvalue().splitlines() == [
+        "student: [i]small[/i]",
+        "warning: teacher is [u]weak[/u]",
+        "student: stage hint, 1 epoch of 10 steps",
+        "student hint 1/1  loss 0.25 (hint 0.25)  640 images/s  2.0 s",
+        "student: stage distill, 3 epochs of 10 steps",
+        *(
+            f"student distill {epoch}/3  loss 0.75 (kl[b] 0.5, task 0.25)  val top-1 90.00 %  640 images/s  2.0 s"
+            for epoch in (1, 2, 3)
+        ),
+    ]
+
+
+def test_long_epochs_say_how_far_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(plain.time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    reporter = plain.PlainReporter(stream, table=False)
+    reporter.phase("student")
+    reporter.stage("distill", 9, 100, epochs_done=4)
+    for step in range(1, 101):
+        now[0] += 1.0
+        reporter.step({"total": 1.0}, step, 100, 64.0)
+    lines = stream.getvalue().splitlines()[1:]
+    assert [line.split("  ")[0] for line in lines] == [
+        f"student: stage distill, step {step}/100 of epoch 5/9" for step in (30, 60, 90)
+    ]
+    reporter.epoch(record(5))
+    assert reporter.done_epochs == 5
+
+
+def test_quiet_keeps_warnings_and_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    tell(plain.QuietReporter(stream))
+    assert capsys.readouterr().err == "warning: teacher is [u]weak[/u]\n"
+    assert "student" in stream.getvalue()
+    tell(plain.QuietReporter(None))
+
+
+def test_the_base_keeps_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    tell(Reporter())
+    assert capsys.readouterr() == ("", "")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("tty", "term", "quiet", "expected"),
+    [
+        (False, "xterm", False, "PlainReporter"),
+        (True, "dumb", False, "PlainReporter"),
+        (True, "xterm", False, "RichReporter"),
+        (True, "xterm", True, "QuietReporter"),
+        (False, "xterm", True, "QuietReporter"),
+    ],
+)
+@pytest.mark.parametrize("json", [True, False])
+def test_the_reporter_fits_where_its_output_goes(
+    monkeypatch: pytest.MonkeyPatch, tty: bool, term: str, quiet: bool, expected: str, json: bool
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    ours, other = (Terminal() if tty else io.StringIO()), io.StringIO()
+    monkeypatch.setattr("sys.stderr" if json else "sys.stdout", ours)
+    monkeypatch.setattr("sys.stdout" if json else "sys.stderr", other)
+    reporter = choose(json=json, quiet=quiet)
+    assert type(reporter).__name__ == expected
+    reporter.note("hello")
+    assert "hello" not in other.getvalue()
+    assert ("hello" in ours.getvalue()) is (not quiet)
