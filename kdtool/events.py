@@ -1,10 +1,46 @@
-"""What a run tells those who watch it."""
+"""What a run tells those who watch it, and how its figure is called."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The figure that a task's epochs are selected by, and that tables show first.
+
+    Attributes:
+        key: its name among a split's metrics.
+        label: as people read it.
+        larger_is_better: the direction of selection.
+        percent: a share in [0, 1], shown as a percentage and its differences as points; else a plain number.
+    """
+
+    key: str = "top1"
+    label: str = "top-1"
+    larger_is_better: bool = True
+    percent: bool = True
+
+    @classmethod
+    def of(cls, result: Mapping[str, Any]) -> Metric:
+        """Return the metric that a ``result.json`` or a ``comparison.json`` names; those of older versions: top-1."""
+        return cls(**result.get("metric") or {})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON keeps it."""
+        return asdict(self)
+
+    def at_least_as_good(self, value: float, other: float) -> bool:
+        """Tell whether ``value`` is no worse than ``other``."""
+        return value >= other if self.larger_is_better else value <= other
+
+    def gain(self, value: float, other: float) -> float:
+        """Return by how much ``value`` is better than ``other``: in points of a percentage, else in its own unit."""
+        better = value - other if self.larger_is_better else other - value
+        return 100 * better if self.percent else better
 
 
 class Reporter:
@@ -19,6 +55,14 @@ class Reporter:
     def close(self) -> None:
         """Leave the terminal as it was found; nothing is reported afterwards."""
 
+    def about(self, unit: str, metric: Metric) -> None:
+        """Of what kind the run is, told once before all else.
+
+        Args:
+            unit: what its samples are called, in the plural: "images".
+            metric: what its epochs are selected by.
+        """
+
     def note(self, text: str) -> None:
         """Say something worth knowing: a resolved name, a reused teacher."""
 
@@ -31,14 +75,14 @@ class Reporter:
     def stage(self, name: str, epochs: int, steps_per_epoch: int, epochs_done: int = 0) -> None:
         """A stage of the phase begins, or goes on after ``epochs_done`` epochs of an earlier run."""
 
-    def step(self, terms: Mapping[str, float], step: int, steps: int, images_per_s: float) -> None:
+    def step(self, terms: Mapping[str, float], step: int, steps: int, samples_per_s: float) -> None:
         """``step`` of the epoch's ``steps`` are done; ``terms`` are the loss terms' means over the epoch so far."""
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """An epoch is done.
 
         Args:
-            record: "phase", "stage", "epoch" (from 1), "epochs", "lr", "seconds", "images_per_s", "train" (mean of each
+            record: "phase", "stage", "epoch" (from 1), "epochs", "lr", "seconds", "samples_per_s", "train" (mean of each
                 loss term by name, and "total") and "val" (metrics by name, shares in [0, 1], or None).
         """
 

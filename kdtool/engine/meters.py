@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdtool.engine.balance import shares
+from kdtool.engine.gradient_norms import shares
 from kdtool.engine.processes import from_all, mean_over_processes
 from kdtool.method import Terms
 

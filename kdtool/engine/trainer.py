@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdtool.engine.balance import imbalance
 from kdtool.engine.evaluate import predict
 from kdtool.engine.freeze import Frozen
+from kdtool.engine.gradient_norms import imbalance
 from kdtool.engine.job import Fitted, Job, Loaded
 from kdtool.engine.launch import callable_step, share_norms
 from kdtool.engine.log import EpochLog
@@ -25,7 +25,7 @@ from kdtool.engine.saving import Progress, Saver, load_optimizer, weights_of
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.step import Step
 from kdtool.engine.teaching import FrozenTeachers, Teaching, watched
-from kdtool.engine.update import Taken, Updater
+from kdtool.engine.update import StepResult, Updater
 from kdtool.errors import InputError, RunError
 from kdtool.events import Reporter
 from kdtool.randomness import seed_torch
@@ -132,9 +132,9 @@ class _Trainer:
         for number, batch in enumerate(batches, start):
             at, done = epoch * steps + number, number + 1
             # Once an epoch: it costs a backward a term.
-            taken = self._take_step(batch, planned, epoch, at, balance=number == 0)
-            meters.norms = taken.norms or meters.norms
-            meters.add(at, taken.terms, taken.bad, batch.index)
+            result = self._take_step(batch, planned, epoch, at, measure_norms=number == 0)
+            meters.norms = result.norms or meters.norms
+            meters.add(at, result.terms, result.bad, batch.index)
             seen += len(batch.index) * world_size()
             logged = done % job.train.log_every == 0 or done == steps
             if logged:
@@ -147,16 +147,16 @@ class _Trainer:
                 self._save_inside(meters, epoch, done)
         self._finish_epoch(planned, epoch, meters, time.monotonic() - began, seen)
 
-    def _take_step(self, loaded: Loaded, planned: Planned, epoch: int, at: int, balance: bool) -> Taken:
-        balance = balance and "student" in planned.stage.trains
+    def _take_step(self, loaded: Loaded, planned: Planned, epoch: int, at: int, measure_norms: bool) -> StepResult:
+        measure_norms = measure_norms and "student" in planned.stage.trains
         while True:
             try:
-                taken = self.update(loaded, epoch, at, self.at.updates, self.at.pieces, balance)
+                result = self.update(loaded, epoch, at, self.at.updates, self.at.pieces, measure_norms)
                 break
             except OUT_OF_MEMORY as error:
                 self._split_further(len(loaded.index), error)
         self.at.updates += "student" in planned.stage.trains
-        return taken
+        return result
 
     def _split_further(self, batch: int, error: BaseException) -> None:
         """Halve the micro-batch after a step that found no memory, or say what would help."""
@@ -230,8 +230,8 @@ class _Trainer:
     def _finish_epoch(self, planned: Planned, epoch: int, meters: Meters, seconds: float, seen: int) -> None:
         job = self.job
         self._read(meters)
-        balance = meters.shares()
-        lopsided = imbalance(planned.stage.name, balance)
+        shares = meters.shares()
+        lopsided = imbalance(planned.stage.name, shares)
         if lopsided and epoch == 0:
             self.reporter.warn(lopsided)
         metrics = self._validate() if planned.stage.task_weight or planned.selects else None
@@ -243,11 +243,11 @@ class _Trainer:
             "epochs": planned.epochs,
             "lr": self.update.optimizer.param_groups[0]["lr"],
             "train": meters.means(),
-            "gradient_share": {name: round(share, 5) for name, share in balance.items()},
+            "gradient_share": {name: round(share, 5) for name, share in shares.items()},
             "skipped": meters.skipped,
             "val": metrics,
             "seconds": round(seconds, 3),
-            "images_per_s": round(seen / seconds, 1),
+            "samples_per_s": round(seen / seconds, 1),
         }
         if is_main():
             self.log.write({"stage": self.at.stage, "epoch": epoch}, record)

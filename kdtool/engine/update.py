@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdtool.engine.balance import gradient_norms
 from kdtool.engine.dry import copy_buffers, put_back
+from kdtool.engine.gradient_norms import gradient_norms
 from kdtool.engine.guard import Guard
 from kdtool.engine.job import Job, Loaded
 from kdtool.engine.meters import total
@@ -25,7 +25,7 @@ from kdtool.randomness import seed_torch
 
 
 @dataclass
-class Taken:
+class StepResult:
     """What a step came to.
 
     Attributes:
@@ -60,7 +60,9 @@ class Updater:
         self.trained = [p for p in step.parameters() if p.requires_grad]
         self.trains_student = "student" in planned.stage.trains
 
-    def __call__(self, loaded: Loaded, epoch: int, at: int, updates: int, pieces: int, balance: bool) -> Taken:
+    def __call__(
+        self, loaded: Loaded, epoch: int, at: int, updates: int, pieces: int, measure_norms: bool
+    ) -> StepResult:
         """Take a step.
 
         Args:
@@ -68,57 +70,59 @@ class Updater:
             epoch, at: the stage's epoch and step, from 0.
             updates: steps of the student so far, over all stages.
             pieces: micro-batches that the part is split into.
-            balance: find the norm of each term's gradient too, of the first micro-batch.
+            measure_norms: find the norm of each term's gradient too, of the first micro-batch.
         """
         self.schedule.step_update(at)
         before = copy_buffers(self.step) if self.guard.skips else []
-        taken, seen = self._backward(loaded, epoch, at, pieces, balance)
+        result, seen = self._backward(loaded, epoch, at, pieces, measure_norms)
         norm = None
         if self.job.train.clip_grad is not None:
             self.precision.scaler.unscale_(self.optimizer)
             norm = nn.utils.clip_grad_norm_(self.trained, self.job.train.clip_grad)
-        taken.bad = self.guard.update(total(taken.terms), self.trained, norm)
+        result.bad = self.guard.update(total(result.terms), self.trained, norm)
         self.optimizer.zero_grad(set_to_none=True)
-        if self.guard.skips and bool(taken.bad):
+        if self.guard.skips and bool(result.bad):
             put_back(before)
-            return taken
+            return result
         if self.trains_student and self.ema is not None:
             self.ema.update(self.step.student, step=updates + 1)
         if self.job.method is not None:
             with torch.no_grad():
                 for batch in seen:
                     self.job.method.after_step(batch)
-        return taken
+        return result
 
-    def _backward(self, loaded: Loaded, epoch: int, at: int, pieces: int, balance: bool) -> tuple[Taken, list[Batch]]:
+    def _backward(
+        self, loaded: Loaded, epoch: int, at: int, pieces: int, measure_norms: bool
+    ) -> tuple[StepResult, list[Batch]]:
         """Leave the whole batch's gradient on the parameters; return the terms and the batches that losses saw."""
         inputs = loaded.inputs.to(self.precision.dtype)
         progress = at / (self.planned.epochs * self.job.train_batches.steps)
         pieces = min(pieces, len(inputs))
         if pieces > 1 and self.step.couples_samples:
             return self._coupled(inputs, loaded, epoch, progress, at, pieces)
-        scaler, taken, seen = self.precision.scaler, Taken({}, inputs.new_zeros(())), []
+        scaler, result, seen = self.precision.scaler, StepResult({}, inputs.new_zeros(())), []
         parts = list(zip(*(x.chunk(pieces) for x in (inputs, loaded.labels, loaded.index)), strict=True))
         for micro, (images, labels, index) in enumerate(parts):
             share, scale = len(index) / len(inputs), label_scale(labels, loaded.labels)
             teachers = self.teaching(images, index, loaded.view)
             self._seed(at, micro)
-            measure = balance and micro == 0
+            measure = measure_norms and micro == 0
             # What is compiled runs backward only once.
             call = self.step if measure and world_size() == 1 else self.call
             with self._gradients_travel(micro == len(parts) - 1):
                 terms, batch = call(images, labels, index, teachers, epoch, progress, scale)
                 if measure and (world_size() == 1 or self.job.train.compile == "off"):
-                    taken.norms = gradient_norms(terms, self.step.student.parameters())
+                    result.norms = gradient_norms(terms, self.step.student.parameters())
                 terms = {name: share * term for name, term in terms.items()} if share < 1 else terms
                 scaler.scale(total(terms)).backward()
-            taken.terms = {name: taken.terms.get(name, 0.0) + term.detach() for name, term in terms.items()}
+            result.terms = {name: result.terms.get(name, 0.0) + term.detach() for name, term in terms.items()}
             seen.append(batch)
-        return taken, seen
+        return result, seen
 
     def _coupled(
         self, inputs: Tensor, loaded: Loaded, epoch: int, progress: float, at: int, pieces: int
-    ) -> tuple[Taken, list[Batch]]:
+    ) -> tuple[StepResult, list[Batch]]:
         parts = inputs.chunk(pieces)
         taught = [
             self.teaching(images, index, loaded.view)
@@ -132,7 +136,7 @@ class Updater:
 
         scaled, batch = cached_backward(self.step, parts, lambda micro: self._seed(at, micro), loss)
         scale = self.precision.scaler.get_scale()
-        return Taken({name: term.detach() / scale for name, term in scaled.items()}, inputs.new_zeros(())), [batch]
+        return StepResult({name: term.detach() / scale for name, term in scaled.items()}, inputs.new_zeros(())), [batch]
 
     def _seed(self, at: int, micro: int) -> None:
         seed_torch("step", self.job.train.seed, self.planned.stage.name, at, micro, rank())

@@ -70,7 +70,7 @@ def profile(
     Returns:
         "machine" and "rows", one a network: part, name, kind, params, macs, bytes, classes, image_size, "memory" (the
         forward's peak by batch size, and how it was "measured") and "speed" (a list by batch size: median_ms, p95_ms,
-        images_per_s, runs).
+        samples_per_s, runs).
 
     Raises:
         InputError: a target or a number is wrong.

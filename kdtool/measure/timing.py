@@ -50,6 +50,6 @@ def summary(seconds: Sequence[float], batch_size: int) -> dict[str, Any]:
         "batch_size": batch_size,
         "median_ms": 1000 * float(median),
         "p95_ms": 1000 * float(p95),
-        "images_per_s": batch_size / float(median),
+        "samples_per_s": batch_size / float(median),
         "runs": len(seconds),
     }

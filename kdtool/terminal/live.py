@@ -68,18 +68,18 @@ class RichReporter(Reporter):
             self.live = Live(get_renderable=self.block, console=self.console, refresh_per_second=4)
             self.live.start()
 
-    def step(self, terms: Mapping[str, float], step: int, steps: int, images_per_s: float) -> None:
+    def step(self, terms: Mapping[str, float], step: int, steps: int, samples_per_s: float) -> None:
         now = time.monotonic()
         if step > self.step_at:
             self.seconds_per_step = (now - self.ticked) / (step - self.step_at)
-        self.terms, self.step_at, self.steps, self.speed, self.ticked = terms, step, max(steps, 1), images_per_s, now
+        self.terms, self.step_at, self.steps, self.speed, self.ticked = terms, step, max(steps, 1), samples_per_s, now
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         self.epoch_at, self.step_at = record["epoch"], 0
         # The whole epoch with its validation tells more about the time left than its last steps do.
         self.seconds_per_step = record["seconds"] / self.steps
         self.ticked = time.monotonic()
-        self.terms, self.speed = record["train"], record["images_per_s"]
+        self.terms, self.speed = record["train"], record["samples_per_s"]
         self.history.append(record)
 
     def done(self, result: Mapping[str, Any]) -> None:

@@ -48,10 +48,10 @@ class PlainReporter(Reporter):
         self.position = f"{self.where}: stage {words.clean(name)}"
         self._say(f"{self.position}, {epochs} epoch{'s' * (epochs != 1)} of {steps_per_epoch} steps")
 
-    def step(self, terms: Mapping[str, float], step: int, steps: int, images_per_s: float) -> None:
+    def step(self, terms: Mapping[str, float], step: int, steps: int, samples_per_s: float) -> None:
         if step < steps and time.monotonic() - self.spoke >= _PATIENCE:
             at = f"step {step}/{steps} of epoch {self.done_epochs + 1}/{self.epochs}"
-            self._say(f"{self.position}, {at}  {words.loss_terms(terms)}  {images_per_s:.0f} images/s")
+            self._say(f"{self.position}, {at}  {words.loss_terms(terms)}  {samples_per_s:.0f} images/s")
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         self.done_epochs = record["epoch"]
@@ -59,7 +59,7 @@ class PlainReporter(Reporter):
             f"{words.clean(record['phase'])} {words.clean(record['stage'])} {record['epoch']}/{record['epochs']}",
             words.loss_terms(record["train"]),
             words.accuracy(record.get("val")),
-            f"{record['images_per_s']:.0f} images/s",
+            f"{record['samples_per_s']:.0f} images/s",
             f"{record['seconds']:.1f} s",
         ]
         self._say("  ".join(piece for piece in pieces if piece))

@@ -32,7 +32,7 @@ def show(found: Mapping[str, Any], stream: TextIO) -> None:
         cells = [words.count(row["params"]), words.count(row["macs"]), words.size(row["bytes"]), f"{side}x{side}", held]
         _row(facts, row, cells, style)
         times = [
-            f"{each['median_ms']:.2f} ms ({each['p95_ms']:.2f})\n{each['images_per_s']:.0f}/s" for each in row["speed"]
+            f"{each['median_ms']:.2f} ms ({each['p95_ms']:.2f})\n{each['samples_per_s']:.0f}/s" for each in row["speed"]
         ]
         gain = rows[0]["speed"][0]["median_ms"] / row["speed"][0]["median_ms"]
         _row(speed, row, [*times, f"{gain:.2f}x"], style)

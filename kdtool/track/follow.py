@@ -116,8 +116,8 @@ class Follower(Reporter):
     def warn(self, text: str) -> None:
         self.reporter.warn(text)
 
-    def step(self, terms: Mapping[str, float], step: int, steps: int, images_per_s: float) -> None:
-        self.reporter.step(terms, step, steps, images_per_s)
+    def step(self, terms: Mapping[str, float], step: int, steps: int, samples_per_s: float) -> None:
+        self.reporter.step(terms, step, steps, samples_per_s)
 
     def phase(self, name: str) -> None:
         self.reporter.phase(name)
@@ -157,7 +157,7 @@ def figures(record: Mapping[str, Any]) -> dict[str, float]:
     values = {f"{phase}/loss/{name}": value for name, value in record["train"].items()}
     values |= {f"{phase}/gradient_share/{name}": value for name, value in record.get("gradient_share", {}).items()}
     values |= {f"{phase}/val/{name}": value for name, value in (record.get("val") or {}).items()}
-    values |= {f"{phase}/{name}": record[name] for name in ("lr", "seconds", "images_per_s") if name in record}
+    values |= {f"{phase}/{name}": record[name] for name in ("lr", "seconds", "samples_per_s") if name in record}
     return {name: float(value) for name, value in values.items() if isinstance(value, (int, float))}
 
 

@@ -132,7 +132,7 @@ def test_a_stopped_run_is_the_same_run(tmp_path: Path, stop_after: int, changes:
 
     def means(folder: str) -> list[Any]:
         lines = (tmp_path / folder / "metrics.jsonl").read_text().splitlines()
-        return [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "images_per_s")} for line in lines]
+        return [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "samples_per_s")} for line in lines]
 
     assert means("whole") == means("parts")
 

@@ -34,7 +34,7 @@ DRY_RUN: dict[str, Any] = {
 def record(epoch: int, stage: str = "distill", val: float | None = 0.9) -> dict[str, Any]:
     return {
         "phase": "student", "stage": stage, "epoch": epoch, "epochs": 3, "lr": 0.1, "seconds": 2.0,
-        "images_per_s": 640.4, "train": {"kl[b]": 0.5, "task": 0.25, "total": 0.75},
+        "samples_per_s": 640.4, "train": {"kl[b]": 0.5, "task": 0.25, "total": 0.75},
         "val": None if val is None else {"top1": val},
     }  # fmt: skip
 

@@ -27,8 +27,8 @@ def compare(images: int, floor_s: Sequence[float], engine_s: Sequence[float]) ->
     shares = [floor / engine for floor, engine in zip(floor_s, engine_s, strict=True)]
     share, low, high = median_interval(shares)
     return {
-        "images_per_s": round(images / statistics.median(engine_s), 1),
-        "floor_images_per_s": round(images / statistics.median(floor_s), 1),
+        "samples_per_s": round(images / statistics.median(engine_s), 1),
+        "floor_samples_per_s": round(images / statistics.median(floor_s), 1),
         "share_of_floor": round(share, 4),
         "interval": [round(low, 4), round(high, 4)],
         "pairs": len(shares),

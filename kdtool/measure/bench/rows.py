@@ -208,7 +208,7 @@ def _features(recipe: Recipe, half: bool, pairs: int, steps: int, say: Say) -> l
         times = [(plain.run(steps), loop.run(steps)) for _ in range(pairs)]
         gain, low, high = median_interval([a / b for a, b in times])
         speed = arm.images * steps / statistics.median(b for _, b in times)
-        found.append({"feature": name, "images_per_s": round(speed, 1), "times_plain": round(gain, 3),
+        found.append({"feature": name, "samples_per_s": round(speed, 1), "times_plain": round(gain, 3),
                       "interval": [round(low, 3), round(high, 3)]})  # fmt: skip
     return found
 
@@ -224,7 +224,7 @@ def _parts(recipe: Recipe, precisions: tuple[str, ...], steps: int) -> list[dict
         teacher = statistics.median(loop.teach(steps) for _ in range(3)) / steps
         whole = statistics.median(loop.run(steps) for _ in range(3)) / steps
         parts = {"data": data, "teacher": teacher, "student": max(0.0, whole - teacher)}
-        rates = {f"{name}_images_per_s": round(arm.images / max(s, 1e-9), 1) for name, s in parts.items()}
+        rates = {f"{name}_samples_per_s": round(arm.images / max(s, 1e-9), 1) for name, s in parts.items()}
         found.append({"precision": precision, **rates, "limits": max(parts, key=lambda name: parts[name])})
     return found
 
@@ -261,7 +261,7 @@ def _methods(recipe: Recipe, methods: tuple[str, ...], pairs: int, steps: int, s
         found.append({
             "method": name,
             "stages": [planned.stage.name for planned in arm.run.stages],
-            "images_per_s": round(arm.images * steps / statistics.median(b for _, b in times), 1),
+            "samples_per_s": round(arm.images * steps / statistics.median(b for _, b in times), 1),
             f"times_{base_name}": round(cost, 3),
             "interval": [round(low, 3), round(high, 3)],
             "kept_for_backward_mb": round(loop.kept_bytes() / 1e6, 1),

@@ -26,7 +26,7 @@ def test_rows_of_every_stage_precision_and_source(tmp_path: Path, monkeypatch: p
     assert rows == live | {("distill", precision, "replayed") for precision in ("fp32", "bf16")}
     for row in found["rows"]:
         assert row["share_of_floor"] > 0
-        assert row["images_per_s"] > 0
+        assert row["samples_per_s"] > 0
         assert row["interval"][0] <= row["share_of_floor"] <= row["interval"][1]
     assert [row["feature"] for row in found["features"]] == [
         "plain fp32", "channels-last", "fused optimizer", "folded teacher", "bf16", "replayed teacher",
@@ -44,7 +44,7 @@ def test_methods_beside_the_default_one() -> None:
     assert "problem" in rows.pop("nonsense")
     for row in rows.values():
         assert row["kept_for_backward_mb"] > 0
-        assert row["images_per_s"] > 0
+        assert row["samples_per_s"] > 0
     assert rows["dml"]["more_than_kd_mb"] > rows["rkd"]["more_than_kd_mb"]
 
 
@@ -69,5 +69,5 @@ def test_intervals_are_those_of_the_sign_test() -> None:
 def test_shares_are_of_pairs() -> None:
     found = compare(10, floor_s=[1.0, 2.0, 4.0], engine_s=[2.0, 2.0, 5.0])
     assert found["share_of_floor"] == 0.8
-    assert found["images_per_s"] == 5.0
+    assert found["samples_per_s"] == 5.0
     assert found["interval"] == [0.5, 1.0]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kdtool import Batch, Method
-from kdtool.engine.balance import gradient_norms, shares
+from kdtool.engine.gradient_norms import gradient_norms, shares
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
 from kdtool.events import Reporter
