@@ -19,13 +19,15 @@ _HOME = {
     "kdtool.runs.api": ("Result", "run"),
     "kdtool.cache.manage": ("build_cache", "list_caches", "prune_caches", "verify_caches"),
     "kdtool.comparison.compare": ("Comparison", "compare"),
-    "kdtool.tasks.images.evaluation.evaluate": ("evaluate",),
+    "kdtool.measure.evaluate": ("evaluate", "export"),
     "kdtool.measure.profile": ("profile",),
     "kdtool.tasks.images.export.export": ("export",),
-    "kdtool.measure.inspection.inspect": ("inspect",),
+    "kdtool.measure.inspect": ("inspect",),
     "kdtool.measure.health": ("doctor",),
     "kdtool.report.report": ("write_report",),
     "kdtool.runs.listing": ("list_runs",),
+    "kdtool.tasks.task": ("Task",),
+    "kdtool.events": ("Metric",),
     "kdtool.recipe.shipped": ("copy_recipe", "shipped_recipes"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -33,8 +35,10 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 if TYPE_CHECKING:
     from kdtool.cache.manage import build_cache, list_caches, prune_caches, verify_caches
     from kdtool.comparison.compare import Comparison, compare
+    from kdtool.events import Metric
+    from kdtool.measure.evaluate import evaluate, export
     from kdtool.measure.health import doctor
-    from kdtool.measure.inspection.inspect import inspect
+    from kdtool.measure.inspect import inspect
     from kdtool.measure.profile import profile
     from kdtool.method import Batch, Layer, Method, Out, Setup, Stage, Taps
     from kdtool.recipe.options import option
@@ -42,8 +46,7 @@ if TYPE_CHECKING:
     from kdtool.report.report import write_report
     from kdtool.runs.api import Result, run
     from kdtool.runs.listing import list_runs
-    from kdtool.tasks.images.evaluation.evaluate import evaluate
-    from kdtool.tasks.images.export.export import export
+    from kdtool.tasks.task import Task
 
 __all__ = [
     "API",
@@ -51,11 +54,13 @@ __all__ = [
     "Comparison",
     "Layer",
     "Method",
+    "Metric",
     "Out",
     "Result",
     "Setup",
     "Stage",
     "Taps",
+    "Task",
     "build_cache",
     "compare",
     "copy_recipe",

@@ -82,8 +82,8 @@ class Reporter:
         """An epoch is done.
 
         Args:
-            record: "phase", "stage", "epoch" (from 1), "epochs", "lr", "seconds", "samples_per_s", "train" (mean of each
-                loss term by name, and "total") and "val" (metrics by name, shares in [0, 1], or None).
+            record: "phase", "stage", "epoch" (from 1), "epochs", "lr", "seconds", "samples_per_s", "train" (mean of
+                each loss term by name, and "total") and "val" (metrics by name, shares in [0, 1], or None).
         """
 
     def done(self, result: Mapping[str, Any]) -> None:

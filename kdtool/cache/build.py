@@ -18,8 +18,6 @@ from kdtool.engine.precision import Precision, let_tf32
 from kdtool.engine.teaching import FrozenTeachers
 from kdtool.errors import InputError
 from kdtool.method import Out
-from kdtool.tasks.images.data.loader import Loader
-from kdtool.tasks.images.networks import Adapted
 
 BATCH = 128
 """Samples in a forward; fixed, so that who computes a shard, and after which others, changes none of its bytes."""
@@ -33,16 +31,16 @@ class Source:
     """What computes a teacher's outputs.
 
     Attributes:
-        network: tapped; takes the loader's inputs.
+        network: tapped; takes the batches' inputs.
         precision: of its forward.
-        loader: the student's training set, its images as they are trained on.
+        batches: the student's training set, its samples as they are trained on; gives views of samples by number.
         layout: memory layout of the weights.
         tf32: let CUDA multiply in TF32.
     """
 
-    network: Adapted
+    network: Any
     precision: Precision
-    loader: Loader
+    batches: Any
     layout: torch.memory_format
     tf32: bool
 
@@ -63,7 +61,7 @@ class Source:
         for number, (place, parts) in enumerate(share):
             rows: dict[str, list[np.ndarray]] = {part.name: [] for part in parts}
             positions = torch.tensor(store.manifest.rows_of(place))
-            for loaded in self.loader.view(place.view, list(positions.split(BATCH))):
+            for loaded in self.batches.view(place.view, list(positions.split(BATCH))):
                 out = teacher(loaded.inputs)[0]
                 for part in parts:
                     rows[part.name].append(part.encode(self._output(out, part)))
@@ -71,7 +69,7 @@ class Source:
                 check()
                 if time.monotonic() - spoke > SPEAK_S:
                     spoke = time.monotonic()
-                    say(f"teacher cache: {number} of {len(share)} shards, {done / (spoke - began):.0f} images/s")
+                    say(f"teacher cache: {number} of {len(share)} shards, {done / (spoke - began):.0f} samples/s")
             for part in parts:
                 store.write(part, place, np.concatenate(rows[part.name]))
 

@@ -7,74 +7,64 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from kdtool.recipe.decides import keys_deciding
+from kdtool.recipe.options import OUTPUTS
+
 if TYPE_CHECKING:
     import torch
 
-    from kdtool.recipe.schema import Cache, Data
-    from kdtool.tasks.images.data.sources import DataSet, Split
-    from kdtool.tasks.images.data.views import Views
-    from kdtool.tasks.images.models.build import Built
+    from kdtool.recipe.schema import Recipe
+    from kdtool.tasks.task import Built, Task
 
-FORMAT = 1
-"""Raised when kdtool's views, folding or storage come to give other numbers."""
+FORMAT = 2
+"""Raised when kdtool's views, folding or storage come to give other numbers, or an identity comes to hold more."""
 
 
 def identity(
-    built: Built,
-    precision: str,
-    device: torch.device,
-    data: DataSet,
-    split: Split,
-    cfg: Data,
-    views: Views,
-    cache: Cache,
-    tf32: bool,
+    task: Task, recipe: Recipe, built: Built, precision: str, device: torch.device, data: Any, split: Any, views: Any
 ) -> dict[str, Any]:
     """Return what decides a teacher's outputs, in sections of plain values.
 
+    Which of the recipe's keys do is declared beside each of them.
+
     Args:
+        task: the recipe's.
+        recipe: the run's.
         built: the teacher, with the weights it teaches with.
         precision: of its forward.
         device: where it runs; kernels of another kind of device round otherwise.
         data: what the split is of.
         split: the student's training set.
-        cfg: the recipe's section ``data``.
-        views: how images become the student's inputs.
-        cache: how outputs are stored.
-        tf32: whether CUDA may multiply in TF32.
+        views: by a key's name what it comes to, where that says more than what the recipe has (a crop that is "auto").
     """
-    import PIL
-    import timm
     import torch
 
-    from kdtool.tasks.images.models.weights import digest
+    from kdtool.tasks.common.weights import digest
 
+    train = keys_deciding(recipe.train, OUTPUTS)
+    tf32 = train.pop("tf32") and precision == "fp32" and device.type == "cuda"
+    del train["precision"]  # the teacher's own stands in its section
+    keys = {key: value for key, value in keys_deciding(recipe.data, OUTPUTS).items() if key not in views}
     found: dict[str, Any] = {
         "format": FORMAT,
+        "task": task.name,
         "teacher": {
-            "architecture": built.timm_name or built.name,
-            "model_args": built.model_args,
-            "source": built.source_hash,
+            **built.identity(),
             "weights": digest(built.module.state_dict()),
-            "classes": built.num_classes,
-            "image_size": built.image_size,
-            "mean": built.mean,
-            "std": built.std,
-            "precision": "tf32" if precision == "fp32" and tf32 and device.type == "cuda" else precision,
+            "precision": "tf32" if tf32 else precision,
             "folded": True,
             "device": device.type,
+            **train,
         },
         "data": {
             "fingerprint": data.fingerprint,
-            "labels_per_class": cfg.labels_per_class,
-            "exclude_classes": list(cfg.exclude_classes),
-            "unlabelled": split.extra_fingerprint,
+            "unlabelled": getattr(split, "extra_fingerprint", None),
             "samples": len(split),
-            "rows": hashlib.sha256(split.rows.tobytes()).hexdigest(),
+            "rows": split.digest(),
         },
-        "views": views.decides,
-        "storage": {"dtype": cache.dtype, "top_k": cache.top_k},
-        "versions": {"torch": torch.__version__, "timm": timm.__version__, "pillow": PIL.__version__},
+        "views": {**keys, **views},
+        "storage": keys_deciding(recipe.cache, OUTPUTS),
+        "versions": {"torch": torch.__version__, **task.versions(OUTPUTS)},
     }
     plain: dict[str, Any] = json.loads(json.dumps(found))  # as it will come back from a file
     return plain

@@ -52,20 +52,22 @@ def build_cache(
     from kdtool.engine.precision import pick_device
     from kdtool.engine.processes import joined, local_rank
     from kdtool.engine.signals import StopRequest
-    from kdtool.runs.setting import Run
+    from kdtool.runs.execution import Execution
+    from kdtool.runs.setting import build_setting
 
     checked = _read(recipe, {"cache.mode": "build", **({"cache.jobs": jobs} if jobs is not None else {})})
     with StopRequest() as stop, joined(pick_device(checked.train.device, local_rank())):
-        run = Run(checked, reporter or Reporter())
-        if run.online or not run.networks.teachers:
-            why = "its peers learn, so that their outputs change" if run.online else "it has no teacher"
+        setting = build_setting(checked, reporter)
+        if setting.online or not setting.teachers:
+            why = "its peers learn, so that their outputs change" if setting.online else "it has no teacher"
             raise InputError(f"method {checked.method!r}: there is nothing to keep, for {why}.")
-        if run.data.stream is not None:
+        if setting.data.stream is not None:
             raise InputError("there is nothing to keep of a stream (train.steps): its samples pass by.")
+        execution = Execution(setting, reporter or Reporter())
         if not dry_run:
-            run.ready_teachers(stop)
-            run.check_teachers()
-        teachers = run.cached_teachers(stop)
+            execution.ready_teachers(stop)
+            execution.check_teachers()
+        teachers = execution.cached_teachers(stop)
         for teacher in [] if dry_run else teachers:
             teacher.ensure(verify=True)
         return [_about(teacher, dry_run) for teacher in teachers]
@@ -83,7 +85,7 @@ def _about(teacher: CachedTeacher, dry_run: bool) -> dict[str, Any]:
     parts = teacher.parts
     return {
         "teacher": teacher.built.name,
-        "samples": len(teacher.context.loader.split),
+        "samples": len(teacher.context.split),
         "views": teacher.context.recipe.data.views,
         "parts": {name: part.width for name, part in parts.items()},
         "bytes": teacher.size,

@@ -24,10 +24,7 @@ from kdtool.errors import InputError
 from kdtool.events import Reporter
 from kdtool.recipe.schema import Recipe
 from kdtool.system.home import waiting_lock
-from kdtool.tasks.images.data.loader import Loader
-from kdtool.tasks.images.data.sources import DataSet
-from kdtool.tasks.images.models.build import Built
-from kdtool.tasks.images.networks import Adapted
+from kdtool.tasks.task import Built, Task
 from kdtool.terminal import words
 
 
@@ -36,8 +33,10 @@ class Context:
     """What all teachers of a run have in common."""
 
     recipe: Recipe
-    data: DataSet
-    loader: Loader
+    task: Task
+    data: Any
+    split: Any
+    batches: Any
     device: torch.device
     reporter: Reporter
     stop: StopRequest
@@ -60,18 +59,15 @@ class CachedTeacher:
     context: Context
     number: int
     built: Built
-    network: Adapted
+    network: Any
     precision: str
     shapes: dict[str, Any]
 
     @cached_property
     def decides(self) -> dict[str, Any]:
-        run, cfg = self.context, self.context.recipe
-        loader = run.loader
-        return identity(
-            self.built, self.precision, run.device, run.data, loader.split, cfg.data, loader.views, cfg.cache,
-            cfg.train.tf32,
-        )  # fmt: skip
+        run = self.context
+        views = run.batches.decides
+        return identity(run.task, run.recipe, self.built, self.precision, run.device, run.data, run.split, views)
 
     @property
     def key(self) -> str:
@@ -109,19 +105,19 @@ class CachedTeacher:
     @property
     def size(self) -> int:
         """Bytes of what is to be kept."""
-        return len(self.context.loader.split) * sum(part.views * part.row.itemsize for part in self.parts.values())
+        return len(self.context.split) * sum(part.views * part.row.itemsize for part in self.parts.values())
 
     @property
     def wanted(self) -> Manifest:
         about = {"teacher": self.built.name, "data": self.context.data.name}
-        samples = len(self.context.loader.split)
+        samples = len(self.context.split)
         return Manifest(self.decides, self.parts, samples, self.context.recipe.cache.shard_rows, about)
 
     @property
     def source(self) -> Source:
         run, train = self.context, self.context.recipe.train
         layout = torch.channels_last if train.channels_last else torch.contiguous_format
-        return Source(self.network, Precision(self.precision, run.device), run.loader, layout, train.tf32)
+        return Source(self.network, Precision(self.precision, run.device), run.batches, layout, train.tf32)
 
     # --- as a run asks for it -------------------------------------------------------------------------------------
 

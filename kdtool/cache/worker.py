@@ -20,16 +20,17 @@ def main(told: dict[str, Any]) -> None:
     from kdtool.cache.store import Manifest, Place, Store
     from kdtool.engine.signals import StopRequest
     from kdtool.events import Reporter
-    from kdtool.runs.setting import Run
+    from kdtool.runs.execution import Execution
+    from kdtool.runs.setting import build_setting
 
     recipe = recipes.from_dict(told["recipe"])
     number, jobs = told["share"]
     if torch.cuda.is_available() and recipe.train.device in ("auto", "cuda"):
         recipe.train.device = f"cuda:{number % torch.cuda.device_count()}"
-    run = Run(recipe, Reporter())
+    execution = Execution(build_setting(recipe), Reporter())
     with StopRequest() as stop:
-        run.ready_teachers(stop)  # kept by the process that started this one
-        subject = run.cached_teachers(stop)[told["teacher"]]
+        execution.ready_teachers(stop)  # kept by the process that started this one
+        subject = execution.cached_teachers(stop)[told["teacher"]]
         manifest = Manifest.read(Path(told["folder"]))
         store = Store(Path(told["folder"]), manifest)
         if not told["key"] == store.key == subject.key:

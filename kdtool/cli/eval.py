@@ -57,7 +57,7 @@ def command(
       kdtool eval student.onnx --data photos/ --predictions predictions.parquet --json
     """
     biases = dict(_bias(text) for text in bias)
-    from kdtool.tasks.images.evaluation.evaluate import evaluate
+    from kdtool.measure.evaluate import evaluate
     from kdtool.terminal.evaluation import show
 
     with options.guarded_stdout(as_json):

@@ -49,7 +49,7 @@ def command(
       kdtool export runs/resnet50-mobilenetv3-kd-1
       kdtool export runs/resnet50-mobilenetv3-kd-1 --to onnx,onnx-int8 --tolerance 1 --push-to-hub me/my-student
     """
-    from kdtool.tasks.images.export.export import export
+    from kdtool.measure.evaluate import export
     from kdtool.terminal.export import show
 
     with options.guarded_stdout(as_json):

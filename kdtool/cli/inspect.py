@@ -57,7 +57,7 @@ def command(arguments: tuple[str, ...], as_json: bool, **given: Any) -> None:
     from kdtool.recipe import load as recipe
 
     wanted = recipe.load(paths[0] if paths else None, overrides, flags)
-    from kdtool.measure.inspection.inspect import inspect
+    from kdtool.measure.inspect import inspect
     from kdtool.terminal.inspection import show
 
     with options.guarded_stdout(as_json):

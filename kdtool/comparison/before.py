@@ -10,9 +10,8 @@ from typing import Any
 from kdtool import registry
 from kdtool.comparison.plan import Cell, Plan
 from kdtool.errors import InputError
-from kdtool.events import Reporter
 from kdtool.recipe import load as recipes
-from kdtool.runs.setting import Run
+from kdtool.runs.setting import Setting, build_setting
 
 
 def look(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
@@ -27,11 +26,11 @@ def look(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     methods = [(plan.students[0], method) for method in plan.methods]
     first: dict[str, tuple[int, str]] = {}
     extra: dict[str, int] = {}
-    run: Run | None = None
+    run: Setting | None = None
     for student, method in [*methods, *((student, plan.methods[0]) for student in plan.students[1:])]:
         say(f"looking at {student} with {method}")
         run = _built(plan, student, method)
-        per_epoch = run.train_loader.steps
+        per_epoch = run.train_batches.steps
         trained = sum(each.epochs for each in run.stages if "student" in each.stage.trains) * per_epoch
         if aside := sum(each.epochs for each in run.stages) * per_epoch - trained:
             extra[method] = aside
@@ -48,8 +47,8 @@ def look(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
         "data": {
             "name": data.name,
             "train": run.train_size,
-            "val": len(data.val.labels) if data.val is not None and not watched else 0,
-            "test": len(data.test.labels),
+            "val": len(data.val) if data.val is not None and not watched else 0,
+            "test": len(data.test),
             "watch_test": split.watch_test,
         },
         "selected": run.recipe.train.select if data.val is not None else "last",
@@ -72,17 +71,17 @@ def gpus(plan: Plan) -> list[str]:
     return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
 
 
-def _built(plan: Plan, student: str, method: str) -> Run:
+def _built(plan: Plan, student: str, method: str) -> Setting:
     try:
-        return Run(plan.recipe_of(Cell(student, method, plan.seeds[0])), Reporter())
+        return build_setting(plan.recipe_of(Cell(student, method, plan.seeds[0])))
     except InputError as error:
         raise InputError(f"{student} with {method}: {error}") from error
 
 
-def _digest(run: Run) -> str:
+def _digest(run: Setting) -> str:
     """Return a digest of the student's first weights."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(run.networks.student.module.state_dict().items()):
+    for name, tensor in sorted(run.student.module.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 

@@ -12,8 +12,9 @@ from kdtool.engine.trainer import fit
 from kdtool.errors import InputError
 from kdtool.events import Reporter
 from kdtool.recipe.schema import Recipe
+from kdtool.runs.execution import Execution
 from kdtool.runs.folder import held
-from kdtool.runs.setting import Run
+from kdtool.runs.setting import build_setting
 from kdtool.system.disk import write_whole
 
 
@@ -25,14 +26,16 @@ def trial(recipe: Recipe, folder: Path, reporter: Reporter) -> None:
         RunError, Interrupted: as for ``kdtool.run``.
     """
     with held(folder), StopRequest() as stop:
-        run = Run(recipe, reporter, folder, resume_folder=folder)
-        if run.data.val is None:
+        setting = build_setting(recipe, reporter)
+        if setting.data.val is None:
             raise InputError(no_validation(recipe.data.val_fraction))
-        run.ready_teachers(stop)
-        run.check_teachers()
-        fitted = fit(run.student_job(folder, run.replay(stop)), reporter, stop)
+        execution = Execution(setting, reporter, folder, resume_folder=folder)
+        execution.ready_teachers(stop)
+        execution.check_teachers()
+        fitted = fit(execution.student_job(folder, execution.replay(stop)), reporter, stop)
         best = fitted.best if recipe.train.select == "best" else fitted.last
-        write_whole(folder / TRIAL, json.dumps({"val": best["val"]["top1"], "steps": fitted.steps}) + "\n")
+        value = best["val"][setting.objective.metric.key]
+        write_whole(folder / TRIAL, json.dumps({"val": value, "steps": fitted.steps}) + "\n")
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 

@@ -1,26 +1,30 @@
-"""A network's outputs over a whole split."""
+"""A network's metrics over a whole split."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import Any
 
-from kdtool.engine.job import Batches
+import torch
+from torch import nn
+
+from kdtool.engine.job import Batches, Meter
 from kdtool.engine.precision import Precision
 from kdtool.engine.processes import from_all
 from kdtool.engine.step import run_network
+from kdtool.engine.tree import cast
 
 
 @torch.no_grad()
-def predict(network: nn.Module, batches: Batches, precision: Precision) -> tuple[Tensor, Tensor]:
-    """Return logits (N, K) and labels (N,) of a split, on the CPU, with the network in evaluation mode."""
+def evaluate(network: nn.Module, batches: Batches, precision: Precision, meter: Meter) -> dict[str, Any]:
+    """Return the metrics of a tapped network in evaluation mode; each process has seen its part of the split."""
     network.eval()
-    found = []
     for batch in batches.epoch(0):
-        logits = run_network(network, batch.inputs.to(precision.dtype), precision).logits
-        found.append((batch.index, logits, batch.labels))
-    # Each process has seen its part of the split.
-    whole = [part for parts in from_all([tuple(t.cpu() for t in each) for each in found]) for part in parts]
-    index, logits, labels = (torch.cat(column) for column in zip(*whole, strict=True))
-    order = index.argsort()
-    return logits[order], labels[order]
+        logits = run_network(network, cast(batch.inputs, precision.dtype), precision).logits
+        meter.add(logits, batch.labels, batch.index)
+    meter.merge(from_all(meter.state()))
+    return meter.metrics()
+
+
+def evaluate_in_fp32(network: nn.Module, batches: Batches, device: torch.device, meter: Meter) -> dict[str, Any]:
+    """Return the metrics that a plain user gets, whatever the precision of the training."""
+    return evaluate(network.to(device, torch.float32), batches, Precision("fp32", device), meter)

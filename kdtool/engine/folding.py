@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdtool.engine.dry import undisturbed
+from kdtool.engine.tree import cast
 
 EXACT = 1e-9
 """Largest difference, relative to the largest output, between a network and its folded self in float64."""
@@ -24,18 +25,20 @@ Pair = tuple[str, str]
 """Names of a layer and of the batch norm that follows it."""
 
 
-def folded(network: nn.Module, inputs: Tensor) -> tuple[nn.Module, int]:
+def folded(network: nn.Module, inputs: Any) -> tuple[nn.Module, int]:
     """Return a copy of a network with its batch norms folded where that changes no output, and how many were.
 
     Which layer a norm follows is seen in a dry forward; that nothing else reads the layer's output is checked by
-    comparing all outputs in float64 before and after.
+    comparing all outputs in float64 before and after. A network without a batch norm is never brought to float64.
 
     Args:
         network: in evaluation it maps ``inputs`` to tensors in any nesting.
-        inputs: a batch that it takes.
+        inputs: a batch that it takes, as a tree of tensors.
     """
+    if not any(map(_foldable, network.modules())):
+        return copy.deepcopy(network), 0
     double = copy.deepcopy(network).double().eval()
-    inputs = inputs.double()
+    inputs = cast(inputs, torch.float64)
     with undisturbed(double):
         pairs = _pairs(double, inputs)
         if not pairs:

@@ -4,23 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from kdtool.engine import tree
+from kdtool.events import Metric
 from kdtool.method import Method, Out
 from kdtool.recipe.schema import Checkpoint, Optim, Schedule, Train
 
 
-class Loaded(Protocol):
-    """A batch on the device: inputs, labels as in ``Batch``, (B,) positions in the training set, and which view."""
+@dataclass
+class Loaded:
+    """A batch on the device.
 
-    inputs: Tensor
+    Attributes:
+        inputs: a tree of tensors, see ``kdtool.engine.tree``.
+        labels: (R,) int64 class of each row, -1 for none; or (R, K) float where samples are mixed.
+        index: (R,) int64 row in the split.
+        view: which view of the samples the inputs are.
+        rows: how many rows each sample has; None: one.
+    """
+
+    inputs: Any
     labels: Tensor
     index: Tensor
     view: int
+    rows: Sequence[int] | None = None
+
+    @property
+    def samples(self) -> int:
+        """How many samples it holds."""
+        return len(self.index) if self.rows is None else len(self.rows)
+
+    def split(self, pieces: int) -> list[Loaded]:
+        """Return it in so many parts of whole samples, as equal as ``torch.chunk`` makes them."""
+        size = -(-self.samples // pieces)
+        return self.parts([min(size, self.samples - start) for start in range(0, self.samples, size)])
+
+    def first(self, count: int) -> Loaded:
+        """Return its first samples."""
+        return self if count >= self.samples else self.parts([count, self.samples - count])[0]
+
+    def parts(self, sizes: Sequence[int]) -> list[Loaded]:
+        """Return it in parts of so many samples."""
+        if self.rows is None:
+            own: list[Sequence[int] | None] = [None] * len(sizes)
+            counts = list(sizes)
+        else:
+            ends = list(accumulate(sizes))
+            own = [self.rows[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+            counts = [sum(each) for each in own if each is not None]
+        columns = tree.split(self.inputs, sizes), self.labels.split(counts), self.index.split(counts), own
+        return [Loaded(inputs, labels, index, self.view, rows) for inputs, labels, index, rows in
+                zip(*columns, strict=True)]  # fmt: skip
 
 
 class Batches(Protocol):
@@ -50,17 +90,45 @@ class Replay(Protocol):
         ...
 
 
-class Task(Protocol):
-    """What is learnt: the hard-label loss and the metrics."""
+class Meter(Protocol):
+    """Turns rows into a split's metrics; it holds no more of them than the metrics need."""
 
-    num_classes: int
-
-    def hard_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean loss over labelled samples, a scalar; zero where none is labelled."""
+    def add(self, logits: Tensor, labels: Tensor, index: Tensor) -> None:
+        """Take the (R, K) logits, (R,) labels and (R,) numbers of some rows."""
         ...
 
-    def metrics(self, logits: Tensor, labels: Tensor) -> dict[str, Any]:
-        """Return the metrics of a whole split by name; "top1" is what epochs are selected by."""
+    def state(self) -> Any:
+        """Return what was added as plain values or CPU tensors, for another process."""
+        ...
+
+    def merge(self, states: Sequence[Any]) -> None:
+        """Replace what was added by what all processes added, this one's own included."""
+        ...
+
+    def metrics(self) -> dict[str, Any]:
+        """Return the metrics by name."""
+        ...
+
+
+class Objective(Protocol):
+    """What is learnt: the hard loss, the metrics, and by which of them epochs are selected.
+
+    Attributes:
+        num_classes: K.
+        metric: what epochs are selected by.
+        chance: what guessing gives for it; None where there is no such thing.
+    """
+
+    num_classes: int
+    metric: Metric
+    chance: float | None
+
+    def hard_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss over labelled rows, a scalar; zero where none is labelled."""
+        ...
+
+    def meter(self) -> Meter:
+        """Return a new meter."""
         ...
 
 
@@ -86,7 +154,7 @@ class Job:
 
     phase: str
     student: nn.Module
-    task: Task
+    objective: Objective
     train_batches: Batches
     val_batches: Batches | None
     train: Train

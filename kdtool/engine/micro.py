@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from kdtool.engine.dry import kept_buffers
+from kdtool.engine.job import Loaded
 from kdtool.engine.processes import world_size
 from kdtool.engine.step import Step
 from kdtool.method import Batch, Out, Terms
@@ -23,36 +24,46 @@ from kdtool.method import Batch, Out, Terms
 Loss = Callable[[Out, list[Out]], tuple[Terms, Batch]]
 
 
-def label_scale(part: Tensor, whole: Tensor) -> Tensor | float:
-    """Return by what a part's mean hard-label loss is off, for its share of the whole's labelled samples is another.
+def rows_of_a_process(whole: Loaded) -> float:
+    """Return the rows of a process's part of the batch: the mean over the processes, where samples are ragged."""
+    if whole.rows is None or world_size() == 1:
+        return len(whole.index)
+    rows = torch.tensor(float(len(whole.index)), dtype=torch.float64, device=whole.index.device)
+    torch.distributed.all_reduce(rows)
+    return rows.item() / world_size()
+
+
+def label_scale(part: Tensor, whole: Tensor, rows: float) -> Tensor | float:
+    """Return by what a part's mean hard-label loss is off, for its share of the whole's labelled rows is another.
 
     Args:
         part, whole: labels as in ``Batch``; ``whole`` is all of this process's.
+        rows: as ``rows_of_a_process`` has them.
 
     Returns:
-        a scalar; multiplied by it, the means of equal parts average to the mean over the labelled samples of all
-        parts on all processes.
+        a scalar; multiplied by it, the parts' means, each weighted by its share of the rows, add up to the mean over
+        the labelled rows of all parts on all processes.
     """
-    if len(part) == len(whole) and world_size() == 1:
+    if len(part) == rows and world_size() == 1:
         return 1.0
     counts = torch.stack([_labelled(part), _labelled(whole)]).double()
     if world_size() > 1:
         everywhere = counts[1].clone()
         torch.distributed.all_reduce(everywhere)
         counts[1] = everywhere / world_size()
-    return (counts[0] / counts[1].clamp(min=1e-9)) * (len(whole) / len(part))
+    return (counts[0] / counts[1].clamp(min=1e-9)) * (rows / len(part))
 
 
 def _labelled(labels: Tensor) -> Tensor:
     return ((labels >= 0) if labels.ndim == 1 else (labels.sum(1) > 0)).sum()
 
 
-def cached_backward(step: Step, inputs: Sequence[Tensor], seed: Callable[[int], None], loss: Loss) -> tuple[Terms, Any]:
+def cached_backward(step: Step, inputs: Sequence[Any], seed: Callable[[int], None], loss: Loss) -> tuple[Terms, Any]:
     """Run a coupled loss over micro-batches backward; return its terms and the batch.
 
     Args:
         step: whose networks are run, twice for each micro-batch.
-        inputs: the micro-batches.
+        inputs: the micro-batches' trees of inputs.
         seed: called with a micro-batch's number before each of its forwards, so that dropout is the same in both.
         loss: of the outputs of all.
     """
@@ -65,7 +76,7 @@ def cached_backward(step: Step, inputs: Sequence[Tensor], seed: Callable[[int], 
     peers = [_leaf(list(each)) for each in zip(*(peers for _, peers in outs), strict=True)]
     terms, batch = loss(student, peers)
     sum(terms.values(), torch.zeros((), device=student.logits.device)).backward()
-    gradients = [_gradients(out, [len(part) for part in inputs]) for out in (student, *peers)]
+    gradients = [_gradients(out, [len(part.logits) for part, _ in outs]) for out in (student, *peers)]
     for number, part in enumerate(inputs):
         seed(number)
         again, others = step.networks(part)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from kdtool.engine.job import Loaded
+from kdtool.engine.tree import tensors
 
 
 def prefetched(batches: Iterator[Loaded], device: torch.device) -> Iterator[Loaded]:
@@ -29,7 +30,7 @@ def prefetched(batches: Iterator[Loaded], device: torch.device) -> Iterator[Load
     while ahead is not None:
         batch, now = ahead, torch.cuda.current_stream(device)
         now.wait_stream(beside)
-        for tensor in (batch.inputs, batch.labels, batch.index):
+        for tensor in (*tensors(batch.inputs), batch.labels, batch.index):
             # Else its memory might be handed out again on the other stream while this one still reads it.
             tensor.record_stream(now)
         ahead = make()

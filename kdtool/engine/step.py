@@ -17,8 +17,8 @@ TASK = "task"
 """Name of the hard-label term among a step's terms."""
 
 
-def run_network(network: nn.Module, inputs: Tensor, precision: Precision) -> Out:
-    """Run a tapped network; logits and taps come back in at least fp32."""
+def run_network(network: nn.Module, inputs: Any, precision: Precision) -> Out:
+    """Run a tapped network on a tree of inputs; logits and taps come back in at least fp32."""
     with precision.forward():
         logits, taps = network(inputs)
     return Out(at_least_fp32(logits), {role: _widen(tap) for role, tap in taps.items()})
@@ -29,7 +29,7 @@ def _widen(tap: Any) -> Any:
 
 
 @torch.no_grad()
-def teach(teachers: Sequence[nn.Module], inputs: Tensor, precision: Precision) -> list[Out]:
+def teach(teachers: Sequence[nn.Module], inputs: Any, precision: Precision) -> list[Out]:
     """Return the frozen teachers' outputs, without gradient."""
     return [run_network(teacher, inputs, precision) for teacher in teachers]
 
@@ -60,7 +60,7 @@ class Step(nn.Module):
 
     def forward(
         self,
-        inputs: Tensor,
+        inputs: Any,
         labels: Tensor,
         index: Tensor,
         teachers: list[Out],
@@ -71,7 +71,7 @@ class Step(nn.Module):
         """Return the weighted terms by name (their sum is the loss) and the batch as the method saw it.
 
         Args:
-            inputs, labels, index: this process's part of the batch.
+            inputs, labels, index: this process's part of the batch; the inputs are a tree.
             teachers: the frozen teachers' outputs for it.
             epoch, progress: as in ``Batch``.
             task_scale: factor of the hard-label loss, for a part with another share of labels than the whole batch.
@@ -79,7 +79,7 @@ class Step(nn.Module):
         student, peers = self.networks(inputs)
         return self.losses(student, peers or teachers, labels, index, epoch, progress, task_scale)
 
-    def networks(self, inputs: Tensor) -> tuple[Out, list[Out]]:
+    def networks(self, inputs: Any) -> tuple[Out, list[Out]]:
         """Return the outputs of the student and of the peers."""
         assert self.stage is not None, "set a stage before the first step"
         with torch.set_grad_enabled(torch.is_grad_enabled() and "student" in self.stage.trains):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdtool.engine import tree
 from kdtool.engine.folding import folded
 from kdtool.engine.job import Replay
 from kdtool.engine.precision import Precision
@@ -36,24 +37,24 @@ class FrozenTeachers:
         self.originals, self.precisions, self.layout = networks, precisions, layout
         self.networks: list[nn.Module] = []
 
-    def __call__(self, inputs: Tensor) -> list[Out]:
-        """Return each teacher's outputs for (B, ...) inputs."""
+    def __call__(self, inputs: Any) -> list[Out]:
+        """Return each teacher's outputs for a tree of inputs."""
         if not self.networks:
             # At the first batch, since only an input shows what can be folded.
             originals = zip(self.originals, self.precisions, strict=True)
-            self.networks = [self._ready(network, precision, inputs[:1]) for network, precision in originals]
+            self.networks = [self._ready(network, precision, inputs) for network, precision in originals]
         pairs = zip(self.networks, self.precisions, strict=True)
         return [self._run(network, precision, inputs) for network, precision in pairs]
 
     @staticmethod
-    def _run(network: nn.Module, precision: Precision, inputs: Tensor) -> Out:
+    def _run(network: nn.Module, precision: Precision, inputs: Any) -> Out:
         with torch.inference_mode(), precision.forward():
-            logits, taps = network(inputs.to(precision.dtype))
+            logits, taps = network(tree.cast(inputs, precision.dtype))
         return Out(_own(logits), {role: _own(tap) for role, tap in taps.items()})
 
-    def _ready(self, network: nn.Module, precision: Precision, inputs: Tensor) -> nn.Module:
-        network = network.to(inputs.device)
-        ready, _ = folded(network, inputs.detach())
+    def _ready(self, network: nn.Module, precision: Precision, inputs: Any) -> nn.Module:
+        network = network.to(tree.device_of(inputs))
+        ready, _ = folded(network, tree.first(inputs))
         ready = ready.to(precision.dtype).eval().requires_grad_(False)
         # The layout decides the kernels, and so the last bits: one just trained must not differ from one reloaded.
         ready = ready.to(memory_format=self.layout)
@@ -100,12 +101,12 @@ class Teaching:
         if lacking:
             self.say(f"stage {stage}: the teacher runs live, for the cache does not hold {', '.join(lacking)}")
 
-    def __call__(self, inputs: Tensor, index: Tensor, view: int) -> list[Out]:
+    def __call__(self, inputs: Any, index: Tensor, view: int) -> list[Out]:
         """Return each teacher's outputs.
 
         Args:
-            inputs: (B, ...) as the student gets them.
-            index: (B,) positions in the training set.
+            inputs: a tree, as the student gets them.
+            index: (R,) rows of the training set.
             view: which view of the samples the inputs are.
         """
         if self.replaying:

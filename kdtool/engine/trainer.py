@@ -1,4 +1,4 @@
-"""The loop: stages, epochs, steps, checkpoints. Nothing here knows a method or an image."""
+"""The loop: stages, epochs, steps, checkpoints. Nothing here knows a method or a task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdtool.engine.evaluate import predict
+from kdtool.engine.evaluate import evaluate
 from kdtool.engine.freeze import Frozen
 from kdtool.engine.gradient_norms import imbalance
 from kdtool.engine.job import Fitted, Job, Loaded
@@ -25,6 +25,7 @@ from kdtool.engine.saving import Progress, Saver, load_optimizer, weights_of
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.step import Step
 from kdtool.engine.teaching import FrozenTeachers, Teaching, watched
+from kdtool.engine.tree import cast
 from kdtool.engine.update import StepResult, Updater
 from kdtool.errors import InputError, RunError
 from kdtool.events import Reporter
@@ -55,7 +56,7 @@ class _Trainer:
         self.precision = Precision(job.train.precision, job.device)
         let_tf32(job.train.tf32)
         layout = torch.channels_last if job.train.channels_last else torch.contiguous_format
-        step = Step(job.student, job.method, job.peers, job.task.hard_loss, self.precision)
+        step = Step(job.student, job.method, job.peers, job.objective.hard_loss, self.precision)
         self.step = step.to(job.device, self.precision.dtype)
         self.step.to(memory_format=layout)
         if job.sync_bn:
@@ -154,7 +155,7 @@ class _Trainer:
                 result = self.update(loaded, epoch, at, self.at.updates, self.at.pieces, measure_norms)
                 break
             except OUT_OF_MEMORY as error:
-                self._split_further(len(loaded.index), error)
+                self._split_further(loaded.samples, error)
         self.at.updates += "student" in planned.stage.trains
         return result
 
@@ -175,14 +176,14 @@ class _Trainer:
             try:
                 return self._dry_loss(call, planned, batch)
             except OUT_OF_MEMORY as error:
-                self._split_further(len(batch.index), error)
+                self._split_further(batch.samples, error)
 
     def _dry_loss(self, call: Any, planned: Planned, batch: Loaded) -> Tensor:
-        own = -(-len(batch.index) // self.at.pieces)
-        inputs, labels, index = (x[:own] for x in (batch.inputs.to(self.precision.dtype), batch.labels, batch.index))
-        teachers, self.read = watched(self.teaching(inputs, index, batch.view))
+        batch = batch.first(-(-batch.samples // self.at.pieces))
+        inputs = cast(batch.inputs, self.precision.dtype)
+        teachers, self.read = watched(self.teaching(inputs, batch.index, batch.view))
         seed_torch("dry", self.job.train.seed, planned.stage.name)
-        terms, _ = call(inputs, labels, index, teachers, 0, 0.0)
+        terms, _ = call(inputs, batch.labels, batch.index, teachers, 0, 0.0)
         odd = [name for name, term in terms.items() if not isinstance(term, Tensor) or term.ndim != 0]
         if odd or not terms:
             raise InputError(
@@ -258,8 +259,13 @@ class _Trainer:
     def _select(self, number: int, metrics: dict[str, Any] | None) -> None:
         at = self.at
         at.last = {"epoch": number, "val": metrics}
+        metric = self.job.objective.metric
         # Of equals the later one, which has seen more.
-        if self.job.train.select == "best" and metrics and metrics["top1"] >= (at.best or at.last)["val"]["top1"]:
+        if (
+            self.job.train.select == "best"
+            and metrics
+            and metric.at_least_as_good(metrics[metric.key], (at.best or at.last)["val"][metric.key])
+        ):
             at.best = {**at.last, "state": weights_of(self._result_network())}
 
     def _validate(self) -> dict[str, Any] | None:
@@ -268,8 +274,7 @@ class _Trainer:
         copy_from_main(network)
         if self.job.val_batches is None:
             return None
-        logits, labels = predict(network, self.job.val_batches, self.precision)
-        return self.job.task.metrics(logits, labels)
+        return evaluate(network, self.job.val_batches, self.precision, self.job.objective.meter())
 
     def _result_network(self) -> nn.Module:
         network: nn.Module = self.step.student if self.ema is None else self.ema.module

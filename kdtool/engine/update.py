@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,12 +14,13 @@ from kdtool.engine.gradient_norms import gradient_norms
 from kdtool.engine.guard import Guard
 from kdtool.engine.job import Job, Loaded
 from kdtool.engine.meters import total
-from kdtool.engine.micro import cached_backward, label_scale
+from kdtool.engine.micro import cached_backward, label_scale, rows_of_a_process
 from kdtool.engine.optim import build_optimizer, build_schedule
 from kdtool.engine.plan import Planned
 from kdtool.engine.processes import rank, world_size
 from kdtool.engine.step import Step
 from kdtool.engine.teaching import Teaching
+from kdtool.engine.tree import cast
 from kdtool.method import Batch, Out, Terms
 from kdtool.randomness import seed_torch
 
@@ -96,47 +97,46 @@ class Updater:
         self, loaded: Loaded, epoch: int, at: int, pieces: int, measure_norms: bool
     ) -> tuple[StepResult, list[Batch]]:
         """Leave the whole batch's gradient on the parameters; return the terms and the batches that losses saw."""
-        inputs = loaded.inputs.to(self.precision.dtype)
+        loaded = replace(loaded, inputs=cast(loaded.inputs, self.precision.dtype))
         progress = at / (self.planned.epochs * self.job.train_batches.steps)
-        pieces = min(pieces, len(inputs))
+        pieces = min(pieces, loaded.samples)
         if pieces > 1 and self.step.couples_samples:
-            return self._coupled(inputs, loaded, epoch, progress, at, pieces)
-        scaler, result, seen = self.precision.scaler, StepResult({}, inputs.new_zeros(())), []
-        parts = list(zip(*(x.chunk(pieces) for x in (inputs, loaded.labels, loaded.index)), strict=True))
-        for micro, (images, labels, index) in enumerate(parts):
-            share, scale = len(index) / len(inputs), label_scale(labels, loaded.labels)
-            teachers = self.teaching(images, index, loaded.view)
+            return self._coupled(loaded, epoch, progress, at, pieces)
+        scaler, result, seen = self.precision.scaler, StepResult({}, _zero(loaded)), []
+        # Rows count alike wherever they are: a mean of means would favour those of short parts.
+        parts, rows = loaded.split(pieces), rows_of_a_process(loaded)
+        for micro, part in enumerate(parts):
+            share, scale = len(part.index) / rows, label_scale(part.labels, loaded.labels, rows)
+            teachers = self.teaching(part.inputs, part.index, part.view)
             self._seed(at, micro)
             measure = measure_norms and micro == 0
             # What is compiled runs backward only once.
             call = self.step if measure and world_size() == 1 else self.call
             with self._gradients_travel(micro == len(parts) - 1):
-                terms, batch = call(images, labels, index, teachers, epoch, progress, scale)
+                terms, batch = call(part.inputs, part.labels, part.index, teachers, epoch, progress, scale)
                 if measure and (world_size() == 1 or self.job.train.compile == "off"):
                     result.norms = gradient_norms(terms, self.step.student.parameters())
-                terms = {name: share * term for name, term in terms.items()} if share < 1 else terms
+                terms = {name: share * term for name, term in terms.items()} if share != 1 else terms
                 scaler.scale(total(terms)).backward()
             result.terms = {name: result.terms.get(name, 0.0) + term.detach() for name, term in terms.items()}
             seen.append(batch)
         return result, seen
 
     def _coupled(
-        self, inputs: Tensor, loaded: Loaded, epoch: int, progress: float, at: int, pieces: int
+        self, loaded: Loaded, epoch: int, progress: float, at: int, pieces: int
     ) -> tuple[StepResult, list[Batch]]:
-        parts = inputs.chunk(pieces)
-        taught = [
-            self.teaching(images, index, loaded.view)
-            for images, index in zip(parts, loaded.index.chunk(pieces), strict=True)
-        ]
+        parts = loaded.split(pieces)
+        taught = [self.teaching(part.inputs, part.index, part.view) for part in parts]
         teachers = [_joined([outs[number] for outs in taught]) for number in range(len(taught[0]))]
 
         def loss(student: Out, peers: list[Out]) -> tuple[Terms, Batch]:
             terms, batch = self.step.losses(student, peers or teachers, loaded.labels, loaded.index, epoch, progress)
             return {name: self.precision.scaler.scale(term) for name, term in terms.items()}, batch
 
-        scaled, batch = cached_backward(self.step, parts, lambda micro: self._seed(at, micro), loss)
+        inputs = [part.inputs for part in parts]
+        scaled, batch = cached_backward(self.step, inputs, lambda micro: self._seed(at, micro), loss)
         scale = self.precision.scaler.get_scale()
-        return StepResult({name: term.detach() / scale for name, term in scaled.items()}, inputs.new_zeros(())), [batch]
+        return StepResult({name: term.detach() / scale for name, term in scaled.items()}, _zero(loaded)), [batch]
 
     def _seed(self, at: int, micro: int) -> None:
         seed_torch("step", self.job.train.seed, self.planned.stage.name, at, micro, rank())
@@ -145,6 +145,10 @@ class Updater:
         """Between processes gradients are averaged once a step, in the last micro-batch's backward."""
         no_sync = getattr(self.call, "no_sync", None)
         return nullcontext() if last or no_sync is None else no_sync()
+
+
+def _zero(loaded: Loaded) -> Tensor:
+    return torch.zeros((), device=loaded.index.device)
 
 
 def _joined(outs: list[Out]) -> Out:

@@ -9,25 +9,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdtool import registry
 from kdtool.errors import InputError
 from kdtool.recipe import yaml_file as recipe_file
-from kdtool.recipe.schema import RESERVED, Recipe, Teacher
+from kdtool.recipe.names import is_own_file
+from kdtool.recipe.schema import RESERVED, Recipe, recipe_type
 from kdtool.recipe.sections import Typed, build, key_names, to_plain, unknown_key
-from kdtool.tasks.images.models.names import is_own_file
+from kdtool.registry import tasks
 
 if TYPE_CHECKING:
     from kdtool.method import Method
+    from kdtool.tasks.task import Task
 
 Note = Callable[[str], None]
 
 _MODELS = ("teacher", "student")
 _NAMES_CODE = (*_MODELS, "assistants")
-_KEYS = [key for key in key_names(Recipe) if key != "options"]
-_SECTIONS = {key.split(".")[0] for key in _KEYS if "." in key}
+_TOP = {field.name for field in fields(Recipe)} - {"options"}
+_SECTIONS = {key.split(".")[0] for key in key_names(Recipe) if "." in key}
 _OVERRIDE = re.compile(r"(?P<key>[A-Za-z_][\w.-]*)=(?P<text>.*)", re.DOTALL)
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -164,6 +167,11 @@ def _refuse_place(out: Any, given: list[tuple[str, Any]]) -> None:
         )
 
 
+def keys(recipe_class: type[Recipe]) -> list[str]:
+    """Return the dotted names of a task's keys, those of methods left out."""
+    return [key for key in key_names(recipe_class) if key != "options"]
+
+
 def _resolve(data: Mapping[str, Any], given: list[tuple[str, Any]], note: Note | None) -> Recipe:
     """Merge, build and check.
 
@@ -175,26 +183,46 @@ def _resolve(data: Mapping[str, Any], given: list[tuple[str, Any]], note: Note |
     raw = {key: value for key, value in data.items() if "." not in key}
     late = [*((key, value) for key, value in data.items() if "." in key), *given]
     for key, value in late:
-        if key == "method":
-            raw["method"] = str(value)
-    names = _method_names(raw)
+        if key in ("method", "task"):
+            raw[key] = str(value)
+    task, recipe_class = _task(raw)
+    valid, names = keys(recipe_class), _method_names(raw)
     raw["method"] = "+".join(names) or registry.NONE
-    _drop_unused(raw, names, note)
+    _drop_unused(raw, names, note, valid)
     raw = {key: _as_section(key, value) for key, value in raw.items()}
     for key, value in late:
-        _refuse_foreign(key, names)
+        _refuse_foreign(key, names, valid)
         if key in ("teacher.model", "teacher.weights") and isinstance(value, (list, tuple)):
             _assign_each_teacher(raw, key.split(".")[1], list(value))
-        elif key != "method":
+        elif key not in ("method", "task"):
             _assign(raw, key.split("."), value, key)
-    core = build(Recipe, {key: value for key, value in raw.items() if key not in names}, "", _KEYS)
+    core = build(recipe_class, {key: value for key, value in raw.items() if key not in names}, "", valid)
     methods = {name: registry.get(name) for name in names}
-    _settle_teachers(core, methods, note)
+    _settle_teachers(core, methods, task, note)
     for name, method in methods.items():
-        core.options[name] = build(method.Config, raw.get(name, {}), name)
+        own = raw.get(name, {})
+        own = {**_defaults(method, task), **own} if isinstance(own, Mapping) else own
+        core.options[name] = build(method.Config, own, name)
     _check_values(core)
-    _check_method_rules(core, methods)
+    _check_online(core, methods)
+    task.check(core, methods)
     return core
+
+
+def _task(raw: dict[str, Any]) -> tuple[Task, type[Recipe]]:
+    """Return the recipe's task and the type of its recipes; note the task in ``raw``."""
+    default, named = tasks.default(), raw.get("task") or tasks.default()
+    if not isinstance(named, str):
+        raise InputError(f"task: expected a name, got {named!r}.")
+    raw["task"] = named
+    task = tasks.get(named)
+    return task, recipe_type(task, default)
+
+
+def _defaults(method: type[Method], task: Task) -> dict[str, Any]:
+    """Return the task's say in a method's defaults: of the options that the method has."""
+    return {field.name: task.method_defaults[field.name]
+            for field in fields(method.Config) if field.name in task.method_defaults}  # fmt: skip
 
 
 # --- merging plain data ---------------------------------------------------------------------------------------------
@@ -216,12 +244,12 @@ def _method_names(raw: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def _drop_unused(raw: dict[str, Any], names: list[str], note: Note | None) -> None:
+def _drop_unused(raw: dict[str, Any], names: list[str], note: Note | None, valid: list[str]) -> None:
     """Leave out a file's options of installed methods that this run does not use; refuse unknown sections."""
-    unused = [key for key in raw if key not in names and key not in _KEYS]
+    unused = [key for key in raw if key not in names and key not in _TOP]
     for key in unused:
         if key not in registry.names():
-            _refuse_foreign(key, names)
+            _refuse_foreign(key, names, valid)
         del raw[key]
     if unused and note:
         listed, plural = ", ".join(map(repr, unused)), len(unused) > 1
@@ -231,10 +259,10 @@ def _drop_unused(raw: dict[str, Any], names: list[str], note: Note | None) -> No
         )
 
 
-def _refuse_foreign(key: str, names: list[str]) -> None:
+def _refuse_foreign(key: str, names: list[str], valid: list[str]) -> None:
     """Refuse a key outside the core's sections and those of the run's own methods."""
     top = key.split(".")[0]
-    if top in names or top in _KEYS:
+    if top in names or top in _TOP:
         return
     if top in RESERVED:
         raise InputError(f"the section {top!r} is reserved for a later version of kdtool.")
@@ -242,14 +270,14 @@ def _refuse_foreign(key: str, names: list[str]) -> None:
         method = "+".join(names) or registry.NONE
         raise InputError(f"{key!r} is an option of a method that this run does not use: its method is {method}.")
     options = [each for name in names for each in key_names(registry.get(name).Config, name)]
-    raise unknown_key(key, [*_KEYS, *options])
+    raise unknown_key(key, [*valid, *options])
 
 
 def _as_section(key: str, value: Any) -> Any:
     """Bring a top-level value to its full form: a model's name stands for a section, one teacher for a list."""
     if isinstance(value, Typed):
         value = value.parsed()
-    if value is None and (key in _SECTIONS or key not in _KEYS):
+    if value is None and (key in _SECTIONS or key not in _TOP):
         return [] if key == "teacher" else {}
     if key not in _MODELS:
         return value
@@ -302,7 +330,7 @@ def _assign_each_teacher(raw: dict[str, Any], name: str, values: list[Any]) -> N
 # --- rules between sections -----------------------------------------------------------------------------------------
 
 
-def _settle_teachers(recipe: Recipe, methods: Mapping[str, type[Method]], note: Note | None) -> None:
+def _settle_teachers(recipe: Recipe, methods: Mapping[str, type[Method]], task: Task, note: Note | None) -> None:
     """Fit the number of teachers to the methods: the default one where none is named, none for ``none``."""
     if not methods:
         if recipe.teacher and note:
@@ -316,7 +344,7 @@ def _settle_teachers(recipe: Recipe, methods: Mapping[str, type[Method]], note: 
         each = ", ".join(f"{name} {_count_text(*method.teachers)}" for name, method in methods.items())
         raise InputError(f"method={recipe.method!r}: its parts need different numbers of teachers ({each}).")
     if not recipe.teacher and low == 1:
-        recipe.teacher = [Teacher()]
+        recipe.teacher = [task.Teacher()]
     given = len(recipe.teacher)
     if given < low or (high is not None and given > high):
         raise InputError(f"method {recipe.method!r} takes {_count_text(low, high)}; the recipe names {given}.")
@@ -330,17 +358,13 @@ def _count_text(low: int, high: int | None) -> str:
     return f"{low} teacher{'s' if low > 1 else ''}" if low == high else f"{low} to {high} teachers"
 
 
-def _check_method_rules(recipe: Recipe, methods: Mapping[str, type[Method]]) -> None:
+def _check_online(recipe: Recipe, methods: Mapping[str, type[Method]]) -> None:
     online = [name for name, method in methods.items() if method.online]
     if online and len(online) < len(methods):
         raise InputError(
             f"method={recipe.method!r}: {online[0]!r} trains its teachers along (online) and cannot join a method "
             "whose teachers are ready before."
         )
-    for name, method in methods.items():
-        mixing = [f"data.{key}={getattr(recipe.data, key)}" for key in ("mixup", "cutmix") if getattr(recipe.data, key)]
-        if method.hard_labels and mixing:
-            raise InputError(f"method {name!r} needs one class a sample, so {mixing[0]} cannot be used; set it to 0.")
 
 
 def _check_stream(recipe: Recipe, steps: int) -> None:
@@ -373,12 +397,6 @@ def _check_values(recipe: Recipe) -> None:
         raise InputError(
             "data.watch_test=true shows the test split, which may not choose the epoch: train.select=last."
         )
-    if len(data.crop_scale) != 2 or data.crop_scale[0] > data.crop_scale[1]:
-        raise InputError(f"data.crop_scale={data.crop_scale}: expected two numbers, the smaller first.")
-    for key in ("mean", "std"):
-        value = getattr(data, key)
-        if value is not None and len(value) != 3:
-            raise InputError(f"data.{key}={value}: expected three numbers, one a channel.")
     texts = {"data.name": data.name, "student.model": recipe.student.model}
     texts.update({f"teacher.{i}.model": teacher.model for i, teacher in enumerate(recipe.teacher)})
     for key, text in texts.items():

@@ -6,10 +6,14 @@ once.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Any, Optional
+from functools import lru_cache
+from typing import Any, Optional, Protocol
 
-from kdtool.recipe.options import option
+from kdtool.recipe.options import OUTPUTS, STUDENT, TEACHER, option
+
+EVERYTHING = (TEACHER, OUTPUTS, STUDENT)
 
 # typing.Optional rather than "X | None": OmegaConf reads these annotations at run time on Python 3.10 too.
 
@@ -57,46 +61,66 @@ class TeacherTrain:
 
 @dataclass
 class Teacher:
-    model: str = option("resnet50", "timm name or family, hf-hub:, local-dir:, or path/to/file.py:function")
+    """What every task's section ``teacher`` has; a task adds its own keys."""
+
+    model: str = option("", "a model's name, or path/to/file.py:function")
     weights: str = option("auto", "auto, pretrained, scratch, or a .safetensors/.pth/.th/.pt file")
-    image_size: Optional[int] = option(
-        None, "its input size in pixels; default: the data's, or what it was trained at", min=1
-    )
     model_args: dict[str, Any] = option(dict, "further arguments of the model's constructor")
     precision: str = option("same", "arithmetic of its forward while it teaches; same: train.precision",
                             choices=("same", "fp32", "bf16", "fp16", "fp64"))  # fmt: skip
     check: str = option("error", "what to do with a teacher at chance level", choices=("error", "warn", "off"))
-    train: TeacherTrain = option(TeacherTrain, "its training on the data, where that is needed")
+    train: TeacherTrain = option(
+        TeacherTrain, "its training on the data, where that is needed", decides=(TEACHER, STUDENT)
+    )
 
 
 @dataclass
 class Student:
-    model: str = option("mobilenetv3", "timm name or family, hf-hub:, local-dir:, or path/to/file.py:function")
+    """What every task's section ``student`` has; a task adds its own keys."""
+
+    model: str = option("", "a model's name, or path/to/file.py:function")
     weights: str = option("auto", "auto, pretrained, scratch, or a .safetensors/.pth/.th/.pt file")
     model_args: dict[str, Any] = option(dict, "further arguments of the model's constructor")
 
 
 @dataclass
 class Data:
-    name: str = option("digits", "digits, a folder of images or parquet files, or a name of timm.data.create_dataset")
-    root: Optional[str] = option(None, "folder where timm's data sets (torch/..., hfds/..., wds/...) live")
-    download: bool = option(False, "let timm download the data set")
-    train_split: str = option("train", "name of the training split")
-    test_split: str = option("auto", "name of the test split; auto: test, else val or validation")
-    test_fraction: float = option(0.2, "share of a data set without a test split that becomes one", min=0.01, max=0.9)
-    image_size: Optional[int] = option(
-        None, "pixels a side; default: 32 for images up to 32 pixels, native up to 64, else 224", min=1
+    """What every task's section ``data`` has; a task adds its own keys."""
+
+    name: str = option("", "a built-in data set, a file or folder, or a name that the task knows", decides=(STUDENT,))
+    root: Optional[str] = option(None, "folder where data sets that are given by name live")
+    download: bool = option(False, "let the data set be downloaded", decides=())
+    train_split: str = option("train", "name of the training split", decides=(TEACHER, STUDENT))
+    test_split: str = option(
+        "auto", "name of the test split; auto: test, else val or validation", decides=(TEACHER, STUDENT)
+    )
+    test_fraction: float = option(
+        0.2,
+        "share of a data set without a test split that becomes one",
+        min=0.01,
+        max=0.9,
+        decides=(TEACHER, STUDENT),
     )
     val_fraction: float = option(
-        0.1, "share of train held out to pick the best epoch; 0: the last epoch is the result", min=0.0, max=0.9
+        0.1,
+        "share of train held out to pick the best epoch; 0: the last epoch is the result",
+        min=0.0,
+        max=0.9,
+        decides=(TEACHER, STUDENT),
     )
     watch_test: bool = option(
         False, "hold nothing out and validate on the test split, to see every epoch of it; needs train.select=last"
     )
-    split_seed: int = option(0, "decides which samples are held out or kept by labels_per_class", min=0)
-    labels_per_class: Optional[int] = option(None, "keep so many of each class in the student's training set", min=1)
-    exclude_classes: list[str] = option([], "classes (names or numbers) left out of the student's training set")
-    unlabelled: Optional[str] = option(None, "folder of extra images that join distillation without a hard label")
+    split_seed: int = option(
+        0, "decides which samples are held out or kept by labels_per_class", min=0, decides=(TEACHER, STUDENT)
+    )
+    labels_per_class: Optional[int] = option(
+        None, "keep so many of each class in the student's training set", min=1, decides=(OUTPUTS, STUDENT)
+    )
+    exclude_classes: list[str] = option(
+        [], "classes (names or numbers) left out of the student's training set", decides=(OUTPUTS, STUDENT)
+    )
+    unlabelled: Optional[str] = option(None, "extra samples that join distillation without a hard label")
     sampler: str = option(
         "random",
         "order of the student's samples; class-uniform: each batch a few classes",
@@ -104,37 +128,18 @@ class Data:
     )
     samples_per_class: int = option(4, "samples of a class in a batch, for sampler=class-uniform", min=1)
     views: Optional[int] = option(None, "K: epoch e uses view e mod K; none: a new view every epoch", min=1)
-    view_seed: int = option(0, "decides each sample's crops, flips and mixing partners", min=0)
-    crop: str = option("auto", "pad: shift a padded image; resized: random resized crop; none; auto: by size",
-                       choices=("auto", "pad", "resized", "none"))  # fmt: skip
-    crop_padding: Optional[int] = option(None, "pixels of padding for crop=pad; default: an eighth of the size", min=0)
-    crop_scale: list[float] = option([0.25, 1.0], "range of area of crop=resized", min=0.01, max=1.0)
-    flip: Optional[float] = option(
-        None, "probability of a horizontal flip; default: 0.5 for colour, 0 for grey", min=0.0, max=1.0
-    )
-    color_jitter: float = option(0.0, "strength of brightness, contrast and saturation changes", min=0.0, max=1.0)
-    auto_augment: Optional[str] = option(None, "timm's augmentation policy, such as rand-m9-mstd0.5")
-    erase: float = option(0.0, "probability of erasing a random box", min=0.0, max=1.0)
-    mixup: float = option(0.0, "alpha of mixup's Beta distribution; 0: off", min=0.0)
-    cutmix: float = option(0.0, "alpha of cutmix's Beta distribution; 0: off", min=0.0)
-    eval_crop: float = option(1.0, "share of the resized image that evaluation's centre crop keeps", min=0.1, max=1.0)
-    mean: Optional[list[float]] = option(
-        None, "channel means for normalising; default: the student model's", min=0.0, max=1.0
-    )
-    std: Optional[list[float]] = option(
-        None, "channel deviations for normalising; default: the student model's", min=0.001, max=1.0
-    )
+    view_seed: int = option(0, "decides what is random about each sample's views", min=0, decides=EVERYTHING)
     max_bad: float = option(
         0.01,
-        "share of a split's images that may be unreadable; each is replaced by the next of its class and listed in "
-        "bad-images.jsonl",
+        "share of a split's samples that may be unreadable; each is replaced and listed in the run's folder",
         min=0.0,
         max=1.0,
+        decides=(),
     )
     follow_links: bool = option(False, "follow symbolic links that lead out of the data's folder, and links to folders")
-    workers: int = option(0, "processes that decode images (in-memory data needs none)", min=0, max=256)
+    workers: int = option(0, "processes that read samples (in-memory data needs none)", min=0, max=256, decides=())
     memory_budget_gb: float = option(
-        4.0, "small data sets up to this size are decoded once and kept in memory", min=0.0
+        4.0, "small data sets up to this size are read once and kept in memory", min=0.0, decides=()
     )
 
 
@@ -150,8 +155,12 @@ class Train:
     batch_size: int = option(64, "samples in a global batch", min=1)
     seed: int = option(0, "seed of the student's first weights, the order of samples and dropout", min=0)
     device: str = option("auto", "auto (CUDA, then MPS, then CPU), cpu, mps, cuda or cuda:N")
-    precision: str = option("fp32", "arithmetic of forward and backward", choices=("fp32", "bf16", "fp16", "fp64"))
-    channels_last: bool = option(True, "keep images and convolutions in channels-last layout")
+    precision: str = option(
+        "fp32", "arithmetic of forward and backward", choices=("fp32", "bf16", "fp16", "fp64"), decides=EVERYTHING
+    )
+    channels_last: bool = option(
+        True, "keep images and convolutions in channels-last layout, which decides the kernels", decides=EVERYTHING
+    )
     task_weight: Optional[float] = option(
         None, "weight of the hard-label loss in the last stage; default: the method's", min=0.0
     )
@@ -159,16 +168,18 @@ class Train:
     compile: str = option("off", "torch.compile of student and loss; reduce-overhead uses CUDA graphs",
                           choices=("off", "default", "reduce-overhead", "max-autotune"))  # fmt: skip
     freeze_bn: bool = option(False, "the student's batch norms keep the statistics that its weights came with")
-    tf32: bool = option(True, "let CUDA multiply fp32 matrices in TF32")
+    tf32: bool = option(True, "let CUDA multiply fp32 matrices in TF32", decides=(OUTPUTS, STUDENT))
     clip_grad: Optional[float] = option(None, "largest gradient norm; none: no clipping", min=0.0)
     accumulate: int = option(1, "micro-batches that a batch is split into", min=1)
-    auto_batch: bool = option(False, "where the device has no memory for a batch, split it further and go on")
-    on_nonfinite: str = option(
-        "stop", "what to do at a step whose loss or gradient is not finite", choices=("stop", "skip")
+    auto_batch: bool = option(
+        False, "where the device has no memory for a batch, split it further and go on", decides=()
     )
-    max_skipped: int = option(10, "steps that on_nonfinite=skip may leave out before the run stops", min=0)
+    on_nonfinite: str = option(
+        "stop", "what to do at a step whose loss or gradient is not finite", choices=("stop", "skip"), decides=()
+    )
+    max_skipped: int = option(10, "steps that on_nonfinite=skip may leave out before the run stops", min=0, decides=())
     ema: float = option(0.0, "decay of the student's weight average; 0 turns it off", min=0.0, max=0.99999)
-    log_every: int = option(20, "steps between two readings of the loss", min=1)
+    log_every: int = option(20, "steps between two readings of the loss", min=1, decides=())
     select: str = option("best", "which epoch becomes the student: best on the validation split, or last",
                          choices=("best", "last"))  # fmt: skip
 
@@ -195,12 +206,15 @@ class Cache:
         "the teacher; require: refuse to run without",
         choices=("off", "build", "use", "require"),
     )
-    dtype: str = option("fp16", "numbers in the files", choices=("fp16", "fp32"))
+    dtype: str = option("fp16", "numbers in the files", choices=("fp16", "fp32"), decides=(OUTPUTS, STUDENT))
     top_k: Optional[int] = option(
-        None, "keep so many of a sample's largest logits; the others share the remaining mass; none: all", min=1
+        None,
+        "keep so many of a sample's largest logits; the others share the remaining mass; none: all",
+        min=1,
+        decides=(OUTPUTS, STUDENT),
     )
     shard_rows: int = option(8192, "samples in a file", min=1)
-    jobs: int = option(1, "processes that compute", min=1, max=256)
+    jobs: int = option(1, "processes that compute", min=1, max=256, decides=())
 
 
 @dataclass
@@ -213,24 +227,61 @@ class Track:
 
 @dataclass
 class Recipe:
-    """A whole run. ``options`` holds the sections named after methods, each of its method's ``Config`` type."""
+    """A whole run. ``options`` holds the sections named after methods, each of its method's ``Config`` type.
 
+    ``teacher``, ``student`` and ``data`` are of the task's own types, see ``recipe_type``.
+    """
+
+    task: str = option("", "what is learnt: images, or another installed task; empty: the default one", late=True)
     method: str = option("", "a method's name, names joined by +, or none (hard labels only); empty: the default one")
     baseline: bool = option(False, "also train the student alone, on the same budget and seed")
-    out: Optional[str] = option(None, "the run's folder; default: runs/<teacher>-<student>-<method>-<n>")
+    out: Optional[str] = option(None, "the run's folder; default: runs/<teacher>-<student>-<method>-<n>", decides=())
     teacher: list[Teacher] = option([], "one section, or a list of them")
     assistants: list[str] = option([], "models between teacher and student, each distilled from the one before")
     generations: int = option(1, "how many students in a row, each but the first taught by the one before", min=1)
     student: Student = option(Student, "the network that is trained and shipped")
-    data: Data = option(Data, "images, labels, splits and augmentation")
+    data: Data = option(Data, "samples, labels, splits and augmentation")
     train: Train = option(Train, "the run itself")
     optim: Optim = option(Optim, "the optimizer of the student and the method's own parts")
     schedule: Schedule = option(Schedule, "the learning-rate schedule")
     parallel: Parallel = option(Parallel, "several processes")
-    checkpoint: Checkpoint = option(Checkpoint, "what is saved while training")
+    checkpoint: Checkpoint = option(Checkpoint, "what is saved while training", decides=())
     cache: Cache = option(Cache, "teachers' outputs, kept for later runs")
-    track: Track = option(Track, "who is told of the run beside metrics.jsonl")
-    options: dict[str, Any] = option(dict, "each method's options, under the method's name")
+    track: Track = option(Track, "who is told of the run beside metrics.jsonl", decides=())
+    options: dict[str, Any] = option(dict, "each method's options, under the method's name", decides=())
+
+
+class Sections(Protocol):
+    """What a task says of a recipe: the types of the sections that are its own."""
+
+    Teacher: type[Teacher]
+    Student: type[Student]
+    Data: type[Data]
+
+
+@lru_cache
+def recipe_type(sections: Sections, default_task: str) -> type[Recipe]:
+    """Return the recipe of a task.
+
+    Args:
+        sections: the task.
+        default_task: the name that stands for no ``task`` at all.
+    """
+    helps = {field.name: field.metadata for field in dataclasses.fields(Recipe)}
+
+    def own(name: str, kind: Any, default: Any) -> tuple[str, Any, Any]:
+        meta = helps[name]
+        return name, kind, option(default, meta["help"], decides=meta["decides"], late=meta["late"])
+
+    fields = [
+        own("task", str, default_task),
+        own("teacher", list[sections.Teacher], []),  # type: ignore[name-defined]
+        own("student", sections.Student, sections.Student),
+        own("data", sections.Data, sections.Data),
+    ]
+    made: type[Recipe] = dataclasses.make_dataclass("Recipe", fields, bases=(Recipe,))
+    made.__module__ = __name__
+    return made
 
 
 RESERVED = ("eval", "export", "compare")

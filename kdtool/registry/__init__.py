@@ -9,20 +9,21 @@ The environment variable ``KDTOOL_PLUGINS=a,b`` limits the plugins to those dist
 from __future__ import annotations
 
 import dataclasses
-import os
-import re
-from collections import Counter
 from collections.abc import Iterable
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from kdtool import API, __version__
-from kdtool.errors import InputError, KdtoolError, did_you_mean
+from kdtool.errors import InputError, did_you_mean
 from kdtool.recipe.schema import RESERVED, Recipe
+from kdtool.registry import entries as plugins
+from kdtool.registry.entries import Entry, PluginError, wanted, wrong_version
 
 if TYPE_CHECKING:
     from kdtool.method import Method
+
+__all__ = ["Entry", "PluginError"]
 
 GROUP = "kdtool.methods"
 MODELS = "kdtool.models"
@@ -30,77 +31,11 @@ MODELS = "kdtool.models"
 NONE = "none"
 """The name of a run without a method: hard labels only."""
 
-_OWN = "kdtool"
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
-
-
-class PluginError(KdtoolError):
-    """A plugin that is installed cannot be used; the message names its distribution."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """One method as a distribution announces it.
-
-    Attributes:
-        name: what ``--method`` takes.
-        distribution: the pip package that ships it.
-        version: that package's version.
-        point: its entry point.
-        refused: why it may not even be loaded (a clash of names, a reserved name), or None.
-    """
-
-    name: str
-    distribution: str
-    version: str
-    point: EntryPoint
-    refused: str | None = None
-
-    @cached_property
-    def _outcome(self) -> type[Method] | KdtoolError:
-        if self.refused:
-            return InputError(self.refused)
-        try:
-            found = self.point.load()
-        except (Exception, SystemExit) as cause:  # a plugin may fail in any way; the others must not notice
-            error = PluginError(f"method {self.name!r} of {self.origin} cannot be imported: {_named(cause)}")
-            error.__cause__ = cause
-            return error
-        try:
-            return check(found, self.name, self.origin)
-        except KdtoolError as refusal:
-            return refusal
-
-    @property
-    def origin(self) -> str:
-        """The distribution and its version, as messages name them."""
-        return f"{self.distribution} {self.version}"
-
-    @property
-    def error(self) -> str | None:
-        """Why the method cannot be used, or None. Loads it."""
-        return str(self._outcome) if isinstance(self._outcome, KdtoolError) else None
-
-    def load(self) -> type[Method]:
-        """Return the method's class.
-
-        Raises:
-            PluginError: it cannot be imported, or is no proper method.
-            InputError: its name clashes or is reserved, or it was written for another contract version.
-        """
-        if isinstance(self._outcome, KdtoolError):
-            raise self._outcome
-        return self._outcome
-
 
 @lru_cache(maxsize=1)
-def entries() -> tuple[Entry, ...]:
+def entries() -> tuple[Entry[type[Method]], ...]:
     """Return every announced method, usable or not, sorted by name. ``entries.cache_clear()`` looks again."""
-    found = [_entry(point) for point in entry_points(group=GROUP)]
-    found = [entry for entry in found if wanted(entry.distribution)]
-    count = Counter(entry.name for entry in found)
-    found = [_clash(entry, found) if count[entry.name] > 1 else entry for entry in found]
-    return tuple(sorted(found, key=lambda entry: (entry.name, entry.distribution)))
+    return plugins.announced(GROUP, "method", check, _reserved())
 
 
 def names() -> list[str]:
@@ -130,11 +65,12 @@ def default() -> str:
     Raises:
         InputError: the metadata points at none.
     """
-    for point in entry_points(group="kdtool.defaults", name="method"):
-        for entry in entries():
-            if _same(entry.distribution, _OWN) and entry.point.value == point.value:
-                return entry.name
-    raise InputError("name a method with --method NAME (in a recipe, method: NAME); `kdtool list-methods` shows all.")
+    found = plugins.default_of("method", entries())
+    if found is None:
+        raise InputError(
+            "name a method with --method NAME (in a recipe, method: NAME); `kdtool list-methods` shows all."
+        )
+    return found
 
 
 def check(found: Any, name: str, origin: str) -> type[Method]:
@@ -156,10 +92,7 @@ def check(found: Any, name: str, origin: str) -> type[Method]:
         raise PluginError(f"{label} is {found!r}, not a subclass of kdtool.Method.")
     api = getattr(found, "api", None)
     if api != API:
-        raise InputError(
-            f"{label} was written for contract version {api}; this kdtool ({__version__}) speaks version {API}. "
-            f"Install a version of {origin.split(' ')[0]} or of kdtool that fits the other."
-        )
+        raise wrong_version(label, api, API, __version__, origin.split(" ")[0])
     problem = _problem(found)
     if problem:
         raise PluginError(f"{label} {problem}")
@@ -185,31 +118,13 @@ def _problem(method: type[Method]) -> str | None:
     return None
 
 
-def _entry(point: EntryPoint) -> Entry:
-    distribution = point.dist.name if point.dist else "an unknown distribution"
-    version = point.dist.version if point.dist else "?"
-    problem = name_problem(point.name)
-    refused = f"{distribution} {version} calls a method {point.name!r}{problem}" if problem else None
-    return Entry(point.name, distribution, version, point, refused)
+def _reserved() -> set[str]:
+    return {field.name for field in dataclasses.fields(Recipe)} | set(RESERVED) | {NONE}
 
 
 def name_problem(name: str) -> str | None:
     """Return why no method may have this name, as the rest of a sentence that names it, or None."""
-    taken = {field.name for field in dataclasses.fields(Recipe)} | set(RESERVED) | {NONE}
-    if name in taken:
-        return ", which is a name of kdtool's own; choose another."
-    if not _NAME.fullmatch(name):
-        return "; a name consists of lower-case letters, digits and _, and starts with a letter."
-    return None
-
-
-def _clash(entry: Entry, found: Iterable[Entry]) -> Entry:
-    rivals = sorted(other.origin for other in found if other.name == entry.name)
-    text = (
-        f"two packages ship a method {entry.name!r}: {' and '.join(rivals)}. Uninstall one, "
-        "or name those to use in the environment variable KDTOOL_PLUGINS (separated by commas)."
-    )
-    return dataclasses.replace(entry, refused=text)
+    return plugins.name_problem(name, _reserved())
 
 
 def origins(methods: Iterable[str]) -> list[str]:
@@ -222,20 +137,3 @@ def model_points() -> list[EntryPoint]:
     """Return the entry points of packages that register networks, sorted by name."""
     found = [point for point in entry_points(group=MODELS) if wanted(point.dist.name if point.dist else "")]
     return sorted(found, key=lambda point: (point.name, point.value))
-
-
-def wanted(distribution: str) -> bool:
-    """Return whether ``KDTOOL_PLUGINS`` lets this distribution's plugins in."""
-    limit = os.environ.get("KDTOOL_PLUGINS")
-    if limit is None or _same(distribution, _OWN):
-        return True
-    return any(_same(distribution, name) for name in limit.split(","))
-
-
-def _same(a: str, b: str) -> bool:
-    """Tell whether two spellings name one distribution (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", a.strip()).lower() == re.sub(r"[-_.]+", "-", b.strip()).lower()
-
-
-def _named(cause: BaseException) -> str:
-    return f"{type(cause).__name__}: {cause}"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.errors import InputError
+from kdtool.measure.evaluate import evaluate
 from kdtool.runs.folder import RECIPE
 from kdtool.runs.listing import list_runs
-from kdtool.tasks.images.evaluation.evaluate import evaluate
 from kdtool.tasks.images.evaluation.target import find, result_of
 from kdtool.tasks.images.page.samples import look
 

@@ -12,6 +12,7 @@ from typing import Any
 from kdtool.runs import environment, resume as resuming
 from kdtool.recipe import load as recipes
 from kdtool.runs.chain import links
+from kdtool.runs.execution import Execution
 from kdtool.engine.precision import pick_device
 from kdtool.engine.processes import from_main, is_main, joined, local_rank
 from kdtool.engine.signals import StopRequest
@@ -20,7 +21,7 @@ from kdtool.runs.result import describe
 from kdtool.events import Reporter
 from kdtool.runs.listing import failure_noted
 from kdtool.runs.folder import RECIPE, RESULT, Resumed, choose_folder, claimed, held, open_for_resume, write_recipe
-from kdtool.runs.setting import Run
+from kdtool.runs.setting import Setting, build_setting
 from kdtool.recipe.schema import Recipe
 from kdtool.track import follow
 
@@ -86,7 +87,7 @@ def run(
     checked = _read(recipe, reporter)
     follow.check(checked.track.to)
     if dry_run:
-        return Result(None, describe(Run(checked, reporter)))
+        return Result(None, describe(build_setting(checked, reporter)))
     if _restarted(checked):
         named = dict(recipes.own_code(checked))
         return run(reporter=reporter, resume=checked.out, flags=named)
@@ -110,10 +111,13 @@ def _restarted(recipe: Recipe) -> bool:
 def _start(recipe: Recipe, reporter: Reporter) -> Result:
     with StopRequest() as stop, _together(recipe):
         # The first link is built before the folder is, so that bad input leaves nothing behind.
-        run = Run(links(recipe, from_main(choose_folder(recipe) if is_main() else None))[0], reporter)
+        first = links(recipe, from_main(choose_folder(recipe) if is_main() else None))[0]
+        setting = build_setting(first, reporter)
         stop.check("the same command")
+        if first is recipe:
+            recipe = setting.recipe  # with the learning rates that it had left open
         with _only_main(claimed(recipe)) as claim:
-            return _execute(recipe, reporter, from_main(claim), stop, run)
+            return _execute(recipe, reporter, from_main(claim), stop, setting)
 
 
 def _go_on(folder: Path, found: Resumed, reporter: Reporter, accept_changes: bool) -> Result:
@@ -143,22 +147,23 @@ def _execute(
     reporter: Reporter,
     folder: Path,
     stop: StopRequest,
-    first: Run | None = None,
+    first: Setting | None = None,
     accept_changes: bool = False,
 ) -> Result:
-    """Run all links of a chain, or the only one; ``first`` is the first of them where it is built already."""
+    """Run all links of a chain, or the only one; ``first`` is the setting of the first of them where it is built."""
     *early, last = links(recipe, folder)
     for link in early:
         _finish(link, first, folder, reporter, stop, accept_changes)
         first = None
-    run = first or Run(last, reporter)
-    run.folder, run.chain, run.accept_changes = folder, [str(link.out) for link in early], accept_changes
-    with _followed(run):
-        return Result(folder, run.execute(stop))
+    setting = first or build_setting(last, reporter)
+    chain = [str(link.out) for link in early]
+    execution = Execution(setting, reporter, folder, chain=chain, accept_changes=accept_changes)
+    with _followed(execution):
+        return Result(folder, execution.run(stop))
 
 
 def _finish(
-    link: Recipe, run: Run | None, whole: Path, reporter: Reporter, stop: StopRequest, accept_changes: bool
+    link: Recipe, setting: Setting | None, whole: Path, reporter: Reporter, stop: StopRequest, accept_changes: bool
 ) -> None:
     """Run one early link of the chain in ``whole``, unless an earlier process finished it."""
     folder = Path(link.out or "")
@@ -168,23 +173,24 @@ def _finish(
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)
         write_recipe(folder, link)
-    run = run or Run(link, reporter)
-    run.folder, run.resume_folder, run.accept_changes = folder, whole, accept_changes
-    with _followed(run):
-        run.execute(stop)
+    setting = setting or build_setting(link, reporter)
+    execution = Execution(setting, reporter, folder, whole, accept_changes=accept_changes)
+    with _followed(execution):
+        execution.run(stop)
 
 
 @contextmanager
-def _followed(run: Run) -> Iterator[None]:
+def _followed(execution: Execution) -> Iterator[None]:
     """Tell the trackers that the recipe names, and note a failure; of several processes one does."""
     if not is_main():
         yield
         return
-    assert run.folder is not None
-    track, config = run.recipe.track, recipes.to_dict(run.recipe)
+    assert execution.folder is not None
+    recipe = execution.setting.recipe
+    track, config = recipe.track, recipes.to_dict(recipe)
     with (
-        failure_noted(run.folder),
-        follow.following(track.to, track.project, run.folder, config, run.reporter) as reporter,
+        failure_noted(execution.folder),
+        follow.following(track.to, track.project, execution.folder, config, execution.reporter) as reporter,
     ):
-        run.reporter = reporter
+        execution.reporter = reporter
         yield

@@ -14,7 +14,7 @@ from kdtool.recipe import load as recipes
 from kdtool import registry
 from kdtool.errors import InputError
 from kdtool.randomness import key_of
-from kdtool.recipe.schema import Recipe, Student, Teacher
+from kdtool.recipe.schema import Recipe, Teacher
 
 
 def links(recipe: Recipe, folder: Path) -> list[Recipe]:
@@ -33,7 +33,7 @@ def links(recipe: Recipe, folder: Path) -> list[Recipe]:
     if not chain and recipe.generations == 1:
         return [recipe]
     _check(recipe)
-    students = [Student(model=model) for model in chain]
+    students = [type(recipe.student)(model=model) for model in chain]
     students += [copy.deepcopy(recipe.student) for _ in range(recipe.generations)]
     found: list[Recipe] = []
     for number, student in enumerate(students, 1):
@@ -54,7 +54,7 @@ def links(recipe: Recipe, folder: Path) -> list[Recipe]:
 
 def _as_teacher(link: Recipe, first: Teacher) -> Teacher:
     weights = Path(link.out or "") / "student" / "model.safetensors"
-    return Teacher(
+    return type(first)(
         model=link.student.model, weights=str(weights), model_args=dict(link.student.model_args), check=first.check
     )
 

@@ -2,107 +2,122 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kdtool import __version__
-from kdtool.recipe import load as recipes
-from kdtool.tasks.images.data.loader import Loader
-from kdtool.engine.evaluate import predict
-from kdtool.engine.job import Fitted
-from kdtool.engine.precision import Precision
+from kdtool.engine.evaluate import evaluate_in_fp32
+from kdtool.engine.job import Batches, Fitted
 from kdtool.engine.processes import from_main, is_main, world_size
-from kdtool.tasks.images.models.build import Built
-from kdtool.tasks.images.models.measure import macs, parameters
-from kdtool.tasks.images.models.save import how_to_open, save_student
+from kdtool.recipe import load as recipes
+from kdtool.runs.setting import Setting
+from kdtool.tasks.common.cost import macs, parameters
+from kdtool.tasks.task import Built
 
-if TYPE_CHECKING:
-    from kdtool.runs.setting import Run
+STUDENT = "student"
+"""The folder of a run's that ships."""
 
 
-def describe(run: Run) -> dict[str, Any]:
+def describe(setting: Setting) -> dict[str, Any]:
     """Return what a dry run shows: the resolved recipe, tap shapes, stages, parameters and MACs."""
-    networks = run.networks
+    networks = setting.networks
     return {
         "dry_run": True,
-        "recipe": recipes.to_dict(run.recipe),
-        "image_size": run.image_size,
-        "classes": run.task.num_classes,
+        "recipe": recipes.to_dict(setting.recipe),
+        **setting.student.describe(),
+        "classes": setting.objective.num_classes,
         "taps": {"student": networks.shapes[0], "teachers": networks.shapes[1]},
         "stages": [
             {
                 "name": planned.stage.name,
                 "epochs": planned.epochs,
-                "steps": planned.epochs * run.train_loader.steps,
+                "steps": planned.epochs * setting.train_batches.steps,
                 "trains": list(planned.stage.trains),
                 "task_weight": planned.stage.task_weight,
             }
-            for planned in run.stages
+            for planned in setting.stages
         ],
         "models": [
             *(_about("teacher", built) for built in networks.teachers),
             _about("student", networks.student),
-            *([{"role": "method", "name": run.recipe.method, "params": parameters(run.method), "macs": None}]
-              if run.method is not None else []),
+            *([{"role": "method", "name": setting.recipe.method, "params": parameters(setting.method), "macs": None}]
+              if setting.method is not None else []),
         ],
     }  # fmt: skip
 
 
-def outcome(run: Run, fitted: Fitted, baseline: Fitted | None) -> dict[str, Any]:
-    """Save the student, look at the test split for the only time, and return what ``result.json`` holds."""
-    assert run.folder is not None
-    recipe, networks = run.recipe, run.networks
-    shipped = dataclasses.replace(networks.student, mean=networks.mean, std=networks.std)
-    place = run.folder / "student"
+def outcome(
+    setting: Setting,
+    folder: Path,
+    fitted: Fitted,
+    baseline: Fitted | None,
+    chain: Sequence[str],
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """Save the student, look at the test split for the only time, and return what ``result.json`` holds.
+
+    Args:
+        setting: what was run.
+        folder: the run's.
+        fitted, baseline: the trainings.
+        chain: folders of the runs that made this one's teacher.
+        seconds: what each part took.
+    """
+    recipe, networks, data, task = setting.recipe, setting.networks, setting.data, setting.task
+    place = folder / STUDENT
     if is_main():
-        save_student(place, shipped, fitted.state, run.data.class_names, recipe.data.eval_crop)
+        task.save(place, setting.student, fitted.state, data, recipe)
         if baseline is not None:  # so that it can be measured class by class, as the student is
-            alone_place = run.folder / "baseline" / "student"
-            save_student(alone_place, shipped, baseline.state, run.data.class_names, recipe.data.eval_crop)
+            task.save(folder / "baseline" / STUDENT, setting.student, baseline.state, data, recipe)
     size = from_main((place / "model.safetensors").stat().st_size if is_main() else None)
-    test = run.loader(run.data.test, train=False)
-    student = _test(run, networks.student_net, fitted.state, test)
+    test = setting.batches(data.test)
+    student = _test(setting, networks.student_net, fitted.state, test)
     same = fitted.best["epoch"] == fitted.last["epoch"]
-    last = student if same else _test(run, networks.student_net, fitted.last_state, test)
-    alone = _test(run, networks.student_net, baseline.state, test) if baseline is not None else None
-    teachers = [_test(run, net, None, test) for net in networks.teacher_nets]
+    last = student if same else _test(setting, networks.student_net, fitted.last_state, test)
+    alone = _test(setting, networks.student_net, baseline.state, test) if baseline is not None else None
+    teachers = [_test(setting, net, None, test) for net in networks.teacher_nets]
     about = [_about("teacher", built) for built in networks.teachers]
+    metric = setting.objective.metric
+    gain = metric.gain(student[metric.key], alone[metric.key]) if alone is not None else None
     return {
         "kdtool": __version__,
+        "task": task.name,
+        "unit": task.unit,
+        "metric": metric.to_dict(),
         "method": recipe.method,
-        "folder": str(run.folder),
-        "data": {"name": run.data.name, "classes": run.task.num_classes, "train": run.train_size,
-                 "val": len(run.data.val.labels) if run.data.val is not None else 0,
-                 "test": len(run.data.test.labels), "image_size": run.image_size},
+        "folder": str(folder),
+        "data": {"name": data.name, "classes": setting.objective.num_classes, "train": setting.train_size,
+                 "val": len(data.val) if data.val is not None else 0,
+                 "test": len(data.test), **setting.student.describe()},
         "student": {**_about("student", networks.student), "bytes": size,
-                    "open_with": how_to_open(shipped, place)},
+                    "open_with": task.how_to_open(setting.student, place)},
         "teacher": _one_or_list([{**each, "bytes": _bytes(built.module)}
                                  for each, built in zip(about, networks.teachers, strict=True)]),
         "test": {"student": student, "student_last": last, "teacher": _one_or_list(teachers), "baseline": alone},
-        "gain_points": round(100 * (student["top1"] - alone["top1"]), 4) if alone is not None else None,
+        "gain": round(gain, 4) if gain is not None else None,
+        "gain_points": round(gain, 4) if gain is not None and metric.percent else None,
         "epochs": {"best": fitted.best, "last": fitted.last,
                    "selected": recipe.train.select if fitted.best["val"] else "last"},
         "steps": fitted.steps,
-        "chain": run.chain,
+        "chain": list(chain),
         "seed": recipe.train.seed,
-        "device": str(run.device),
+        "device": str(setting.device),
         "threads": torch.get_num_threads(),
         "processes": world_size(),
-        "seconds": {name: round(value, 1) for name, value in run.seconds.items()},
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }  # fmt: skip
 
 
-def _test(run: Run, network: nn.Module, state: dict[str, Tensor] | None, test: Loader) -> dict[str, Any]:
-    # fp32 whatever the training's precision: what is reported is what a plain timm user gets.
-    plain = network.to(run.device, torch.float32)
+def _test(setting: Setting, network: nn.Module, state: dict[str, Tensor] | None, test: Batches) -> dict[str, Any]:
+    # fp32 whatever the training's precision: what is reported is what a plain user gets.
     if state is not None:
-        module: Any = plain.module
+        module: Any = network.to(setting.device, torch.float32).module
         module.load_state_dict(state)
-    logits, labels = predict(plain, test, Precision("fp32", run.device))
-    return run.task.metrics(logits, labels)
+    return evaluate_in_fp32(network, test, setting.device, setting.objective.meter())
 
 
 def _about(role: str, built: Built) -> dict[str, Any]:
@@ -111,8 +126,8 @@ def _about(role: str, built: Built) -> dict[str, Any]:
         "name": built.name,
         "weights": built.origin,
         "params": parameters(built.module),
-        "macs": macs(built.module, built.image_size),
-        "image_size": built.image_size,
+        "macs": macs(built.module, built.dry_inputs(1)),
+        **built.describe(),
     }
 
 

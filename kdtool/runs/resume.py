@@ -6,29 +6,27 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kdtool.recipe import load as recipes
 from kdtool.system.disk import write_whole
 from kdtool.errors import InputError
+from kdtool.recipe.decides import keys_deciding
+from kdtool.recipe.options import STUDENT
 from kdtool.recipe.schema import Recipe
 
 FILE = "begun.json"
 """Holds the recipe that a run began with, and digests of the architecture files that it runs."""
 
-FREE = (
-    *("out", "checkpoint", "data.workers", "data.memory_budget_gb", "data.download", "data.max_bad", "cache.jobs"),
-    *("train.log_every", "train.auto_batch", "train.on_nonfinite", "train.max_skipped", "track"),
-)
-"""Keys that may differ: they say where, how fast and how patiently, not what."""
-
 
 def deciding(recipe: Recipe) -> dict[str, Any]:
-    """Return by dotted key what decides a run's result."""
-    flat = dict(_flat(recipes.to_dict(recipe)))
-    return {key: value for key, value in flat.items() if not any(f"{key}.".startswith(f"{free}.") for free in FREE)}
+    """Return by dotted key what decides a run's result, as the keys' declarations say."""
+    found = keys_deciding(recipe, STUDENT)
+    for name, options in recipe.options.items():
+        found |= {f"{name}.{key}": value for key, value in keys_deciding(options, STUDENT).items()}
+    return found
 
 
 def training_key(phase: str, recipe: Recipe, weights: Sequence[str], images: Sequence[str | None]) -> str:
@@ -106,16 +104,6 @@ def _digest(model: str) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
         return "missing"
-
-
-def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in section.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
-            yield from _flat({str(number): each for number, each in enumerate(value)}, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _shown(value: Any) -> str:

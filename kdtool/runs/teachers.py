@@ -15,22 +15,19 @@ from typing import Any
 
 import torch
 
-from kdtool.tasks.images.data.loader import Loader, make_loader
-from kdtool.tasks.images.data.sources import DataSet, Split
-from kdtool.system.disk import write_whole
-from kdtool.engine.job import Fitted, Job
-from kdtool.engine.precision import Precision
+from kdtool.engine.job import Fitted, Job, Objective
 from kdtool.engine.processes import from_main, is_main, rank, wait_for_all, world_size
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
 from kdtool.errors import InputError
-from kdtool.system.home import home, waiting_lock
-from kdtool.tasks.images.models.build import Built
-from kdtool.tasks.images.models.save import WEIGHTS, save_student
-from kdtool.tasks.images.models.weights import load_state
 from kdtool.events import Reporter
+from kdtool.recipe.decides import keys_deciding
+from kdtool.recipe.options import TEACHER
 from kdtool.recipe.schema import Checkpoint, Recipe, Teacher, Train
-from kdtool.tasks.common.classification import ImageClassification
+from kdtool.runs.setting import Pair
+from kdtool.system.disk import write_whole
+from kdtool.system.home import home, waiting_lock
+from kdtool.tasks.task import Built, Reading, Task
 
 FORMAT = 2
 """Raised when the engine changes what a teacher's training gives."""
@@ -38,21 +35,15 @@ FORMAT = 2
 NOTE = "teacher.json"
 """Written last into a kept teacher's folder: how it came out, and its weights' digest."""
 
-# What does not decide a teacher's weights: where and how fast its data is read, and what thins the student's.
-_DATA_KEYS_ASIDE = (
-    *("name", "root", "download", "workers", "memory_budget_gb", "views", "watch_test", "max_bad"),
-    *("unlabelled", "labels_per_class", "exclude_classes", "sampler", "samples_per_class", "image_size", "mean", "std"),
-    "follow_links",
-)
+WEIGHTS = "model.safetensors"
+"""What a task's ``save`` writes the weights to."""
 
 
 @dataclass
 class Preparation:
     """What preparing a teacher needs beyond the teacher itself."""
 
-    recipe: Recipe
-    data: DataSet
-    device: torch.device
+    pair: Pair
     reporter: Reporter
     stop: StopRequest
     resume_command: str
@@ -66,8 +57,9 @@ def prepare(section: Teacher, built: Built, prep: Preparation) -> None:
     """
     if not built.needs_training:
         return
-    key = _key(section, built, prep.recipe, prep.data)
-    folder = kept_in(section, built, prep.recipe, prep.data)
+    pair = prep.pair
+    key = _key(section, built, pair.recipe, pair.task, pair.data)
+    folder = kept_in(section, built, pair.recipe, pair.task, pair.data)
     say = prep.reporter.note
     lock = waiting_lock(
         folder.with_name(folder.name + ".lock"),
@@ -80,9 +72,11 @@ def prepare(section: Teacher, built: Built, prep: Preparation) -> None:
             if is_main():
                 shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of a run killed at its very end
         else:
-            say(f"teacher {built.name}: training it on {prep.data.name} first; it is kept for later runs")
+            say(f"teacher {built.name}: training it on {pair.data.name} first; it is kept for later runs")
             _train(section, built, prep, folder, key)
-    built.module.load_state_dict(from_main(load_state(folder / WEIGHTS) if is_main() else None))
+    if is_main():
+        pair.task.load(built, folder)
+    built.module.load_state_dict(from_main(built.module.state_dict() if is_main() else None))
 
 
 def is_kept(folder: Path, warn: Callable[[str], None]) -> bool:
@@ -101,31 +95,30 @@ def is_kept(folder: Path, warn: Callable[[str], None]) -> bool:
     return False
 
 
-def kept_in(section: Teacher, built: Built, recipe: Recipe, data: DataSet) -> Path:
+def kept_in(section: Teacher, built: Built, recipe: Recipe, task: Task, data: Any) -> Path:
     """Return the folder in which a teacher that needs training is kept, whether or not it is there yet."""
-    key = _key(section, built, recipe, data)
+    key = _key(section, built, recipe, task, data)
     return home() / "teachers" / f"{_file_name(built.name)}-{key[:16]}"
 
 
 def _train(section: Teacher, built: Built, prep: Preparation, folder: Path, key: str) -> None:
-    how, recipe = section.train, prep.recipe
-    cfg = dataclasses.replace(recipe.data, views=None, sampler="random")
+    how, pair = section.train, prep.pair
+    recipe, task, data = pair.recipe, pair.task, pair.data
+    # The student's views and sampler are its own.
+    own = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, views=None, sampler="random"))
 
-    def loader(split: Split, train: bool) -> Loader:
-        norm = (built.mean, built.std)
-        return make_loader(
-            prep.data, split, cfg, built.image_size, norm, how.batch_size, how.seed, prep.device, train,
-            part=(rank(), world_size()),
-        )  # fmt: skip
+    def batches(split: Any, train: bool) -> Any:
+        reading = Reading(how.batch_size, how.seed, pair.device, train, (rank(), world_size()))
+        return task.batches(data, split, own, built, reading)
 
     working = folder.with_name(folder.name + ".partial")
     job = Job(
         phase=f"teacher {built.name}",
         student=built.tapped(),
-        task=ImageClassification(built.num_classes, how.label_smoothing),
-        train_batches=loader(prep.data.train, True),
+        objective=task.objective(data, how.label_smoothing),
+        train_batches=batches(data.train, True),
         # A teacher is the epoch that validates best, and the test split may not choose it.
-        val_batches=loader(prep.data.val, False) if prep.data.val is not None and not cfg.watch_test else None,
+        val_batches=batches(data.val, False) if data.val is not None and not recipe.data.watch_test else None,
         train=Train(
             epochs=how.epochs,
             batch_size=how.batch_size,
@@ -141,7 +134,7 @@ def _train(section: Teacher, built: Built, prep: Preparation, folder: Path, key:
         schedule=how.schedule,
         checkpoint=Checkpoint(),
         folder=working,
-        device=prep.device,
+        device=pair.device,
         key=key,
         resume_command=prep.resume_command,
     )
@@ -152,8 +145,7 @@ def _train(section: Teacher, built: Built, prep: Preparation, folder: Path, key:
 
 
 def _keep(fitted: Fitted, built: Built, prep: Preparation, working: Path, folder: Path, key: str) -> None:
-    recipe = prep.recipe
-    weights = save_student(working, built, fitted.state, prep.data.class_names, recipe.data.eval_crop)
+    weights = prep.pair.task.save(working, built, fitted.state, prep.pair.data, prep.pair.recipe)
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     about = {"key": key, "sha256": digest, "best": fitted.best, "last": fitted.last}
     write_whole(working / NOTE, json.dumps(about))
@@ -162,20 +154,18 @@ def _keep(fitted: Fitted, built: Built, prep: Preparation, working: Path, folder
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # last: until then a killed run goes on from them
 
 
-def _key(section: Teacher, built: Built, recipe: Recipe, data: DataSet) -> str:
+def _key(section: Teacher, built: Built, recipe: Recipe, task: Task, data: Any) -> str:
     """Return the digest of everything that decides a prepared teacher's weights."""
-    import timm
-
-    keys = {k: v for k, v in dataclasses.asdict(recipe.data).items() if k not in _DATA_KEYS_ASIDE}
+    own = built.identity()
     decides: dict[str, Any] = {
         "format": FORMAT,
         "model": [built.name, built.model_args, built.source_hash, built.weights_id],
         "head": built.num_classes,
-        "input": [built.image_size, built.mean, built.std],
+        "input": [own[name] for name in built.input_keys],
         "train": dataclasses.asdict(section.train),
-        "precision": [recipe.train.precision, recipe.train.channels_last],
-        "data": [data.fingerprint, keys],
-        "versions": [torch.__version__, timm.__version__],
+        "precision": list(keys_deciding(recipe.train, TEACHER).values()),
+        "data": [data.fingerprint, keys_deciding(recipe.data, TEACHER)],
+        "versions": [torch.__version__, *task.versions(TEACHER).values()],
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -185,26 +175,31 @@ def _file_name(name: str) -> str:
 
 
 def check_teacher(
-    section: Teacher, name: str, top1: float, num_classes: int, samples: int, warn: Callable[[str], None]
+    section: Teacher, name: str, value: float, objective: Objective, samples: int, warn: Callable[[str], None]
 ) -> None:
     """Refuse, or warn of, a teacher that is no better than guessing.
 
     Args:
         section: its part of the recipe; ``check`` says what to do.
         name: for the message.
-        top1: its accuracy, in [0, 1].
-        num_classes: K; guessing gives 1/K.
+        value: of the objective's metric.
+        objective: whose ``chance`` is what guessing gives.
         samples: on how many it was measured; within three standard errors of guessing counts as guessing.
         warn: takes the message where ``check`` is "warn".
 
     Raises:
         InputError: it is at chance level and ``check`` is "error".
     """
-    chance = 1 / num_classes
-    if section.check == "off" or top1 > chance + 3 * math.sqrt(chance * (1 - chance) / max(1, samples)):
+    chance, metric = objective.chance, objective.metric
+    if section.check == "off" or chance is None:
         return
+    error = 3 * math.sqrt(chance * (1 - chance) / max(1, samples)) if metric.percent else 0.0
+    bound = chance + error if metric.larger_is_better else chance - error
+    if not metric.at_least_as_good(bound, value):
+        return
+    shown = f"{value:.1%} with {objective.num_classes} classes" if metric.percent else f"{value:.4g}"
     message = (
-        f"teacher {name} is at chance level: top-1 {top1:.1%} with {num_classes} classes. Its classes may be in "
+        f"teacher {name} is at chance level: {metric.label} {shown}. Its classes may be in "
         f"another order than the data's, or it was trained too little (teacher.train.epochs={section.train.epochs}). "
         "Check its weights; teacher.check=warn goes on all the same."
     )
@@ -212,12 +207,3 @@ def check_teacher(
         warn(message)
         return
     raise InputError(message)
-
-
-@torch.no_grad()
-def accuracy(network: torch.nn.Module, batches: Loader, device: torch.device) -> float:
-    """Return a network's top-1 accuracy on a split, computed in fp32."""
-    from kdtool.engine.evaluate import predict
-
-    logits, labels = predict(network.to(device, torch.float32), batches, Precision("fp32", device))
-    return logits.argmax(1).eq(labels).double().mean().item()

@@ -14,7 +14,7 @@ from kdtool.engine.precision import Precision
 from kdtool.engine.step import Step, teach
 from kdtool.method import Batch, Method, Out, Setup, Stage
 from kdtool.randomness import seed_torch
-from kdtool.tasks.common.classification import ImageClassification
+from kdtool.tasks.common.classification import Classification
 from kdtool.tasks.images.models.build import build
 
 CNN, VIT = "CNN", "ViT"
@@ -192,7 +192,7 @@ class Bench:
         arithmetic = Precision(precision, torch.device("cpu"))
         peers: list[nn.Module] = list(nets) if self.cls.online else []
         frozen: list[nn.Module] = [] if self.cls.online else [net.eval().requires_grad_(False) for net in nets]
-        step = Step(student_net, method, peers, ImageClassification(CLASSES).hard_loss, arithmetic)
+        step = Step(student_net, method, peers, Classification(CLASSES).hard_loss, arithmetic)
         dtype = arithmetic.dtype
         return Rig(step.to(dtype), [net.to(dtype) for net in frozen], arithmetic)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kdtool.cache.store import MANIFEST
-from kdtool.recipe.schema import Data
+from kdtool.tasks.images.options import Data
 from kdtool.tasks.images.data.views import Views
 from tests.cache.small import TEACHER, VIEWS, build, only, shards
 from tests.running import Done, distil, start

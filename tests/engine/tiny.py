@@ -14,7 +14,7 @@ from kdtool.engine.job import Job
 from kdtool.method import Method
 from kdtool.randomness import epoch_order
 from kdtool.recipe.schema import Checkpoint, Optim, Schedule, Train
-from kdtool.tasks.common.classification import ImageClassification
+from kdtool.tasks.common.classification import Classification
 
 CLASSES = 3
 
@@ -74,7 +74,7 @@ def job(folder: Path, method: Method | None = None, **changes: Any) -> Job:
     fields: dict[str, Any] = {
         "phase": "student",
         "student": Net(),
-        "task": ImageClassification(CLASSES),
+        "task": Classification(CLASSES),
         "train_batches": Batches(),
         "val_batches": Batches(24),
         "train": train,

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from kdtool.errors import InputError
 from kdtool.recipe import load as recipes
 from kdtool.recipe import yaml_file as recipe_file
-from kdtool.recipe.schema import RESERVED, Recipe, Teacher, TeacherTrain
+from kdtool.recipe.schema import RESERVED, Recipe, TeacherTrain
+from kdtool.tasks.images.options import Teacher
 
 PLUGIN = """
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -21,9 +21,10 @@ from kdtool.engine.plan import plan_stages
 from kdtool.engine.precision import Precision
 from kdtool.engine.step import run_network
 from kdtool.engine.teaching import FrozenTeachers, watched
+from kdtool.engine.tree import apply, cast
 from kdtool.method import Batch, Out
 from kdtool.randomness import seed_torch
-from kdtool.runs.setting import Run
+from kdtool.runs.setting import Setting
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -60,14 +61,14 @@ class BareLoop:
         replay: gives the stored outputs, for ``features.replayed``.
     """
 
-    def __init__(self, run: Run, stage: int, batches: Sequence[Loaded], features: Features, replay: Replay | None):
+    def __init__(self, run: Setting, stage: int, batches: Sequence[Loaded], features: Features, replay: Replay | None):
         self.precision = Precision(features.precision, run.device)
         layout = torch.channels_last if features.channels_last else torch.contiguous_format
         self.student = self._place(copy.deepcopy(run.networks.student_net), run.device, layout)
         self.method = self._place(copy.deepcopy(run.method), run.device, layout) if run.method is not None else None
-        self.task = run.task
+        self.objective = run.objective
         self.stage = plan_stages(self.method, run.recipe.train.epochs, run.recipe.train.task_weight)[stage].stage
-        self.inputs = [b.inputs.to(self.precision.dtype).contiguous(memory_format=layout) for b in batches]
+        self.inputs = [apply(cast(b.inputs, self.precision.dtype), _laid_out(layout)) for b in batches]
         self.labels, self.index = [b.labels for b in batches], [b.index for b in batches]
         nets = run.networks.teacher_nets
         self.peers: list[Any] = [self._place(copy.deepcopy(n), run.device, layout) for n in nets] if run.online else []
@@ -125,12 +126,12 @@ class BareLoop:
         found: tuple[Tensor, Batch] = self.forward(self.inputs[at], self.labels[at], self.index[at], taught)
         return found
 
-    def _forward(self, inputs: Tensor, labels: Tensor, index: Tensor, taught: list[Out]) -> tuple[Tensor, Batch]:
+    def _forward(self, inputs: Any, labels: Tensor, index: Tensor, taught: list[Out]) -> tuple[Tensor, Batch]:
         with torch.set_grad_enabled("student" in self.stage.trains):
             student = run_network(self.student, inputs, self.precision)
 
         def task_loss(logits: Tensor) -> Tensor:
-            return self.task.hard_loss(logits, labels)
+            return self.objective.hard_loss(logits, labels)
 
         with self.precision.loss():
             batch = Batch(labels, index, student, taught, task_loss)
@@ -178,6 +179,11 @@ class BareLoop:
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             self._loss(0)
         return sum(kept.values())
+
+
+def _laid_out(layout: torch.memory_format) -> Callable[[Tensor], Tensor]:
+    """Return what brings tensors with channels to a memory layout, and leaves others."""
+    return lambda tensor: tensor.contiguous(memory_format=layout) if tensor.ndim == 4 else tensor
 
 
 def synchronize(device: torch.device) -> None:

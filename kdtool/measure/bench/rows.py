@@ -30,7 +30,8 @@ from kdtool.measure.bench.pairs import compare, median_interval
 from kdtool.recipe import load as recipes
 from kdtool.recipe.schema import Recipe
 from kdtool.runs.environment import processor
-from kdtool.runs.setting import Run
+from kdtool.runs.execution import Execution
+from kdtool.runs.setting import Setting, build_setting
 
 READY = 4
 """Batches that the floor goes through."""
@@ -131,32 +132,31 @@ class Arm:
         recipe.train.precision = precision
         self.run = self._thinned(recipe)
         self.precision = precision
-        endless = itertools.chain.from_iterable(self.run.train_loader.epoch(n) for n in itertools.count())
+        endless = itertools.chain.from_iterable(self.run.train_batches.epoch(n) for n in itertools.count())
         self.batches: list[Loaded] = list(itertools.islice(endless, READY))
         self.images = len(self.batches[0].index)
-        self.image_size = self.run.image_size
 
     @staticmethod
-    def _thinned(recipe: Recipe) -> Run:
-        whole = Run(recipe, Reporter())
+    def _thinned(recipe: Recipe) -> Setting:
+        whole = build_setting(recipe)
         fewest = int(torch.bincount(torch.from_numpy(whole.data.train.labels.clip(min=0))).min())
-        wanted = -(-STEPS_KEPT * recipe.train.batch_size // whole.task.num_classes)
+        wanted = -(-STEPS_KEPT * recipe.train.batch_size // whole.objective.num_classes)
         if wanted >= fewest:
             return whole
         recipe.data.labels_per_class = wanted
-        return Run(recipe, Reporter())
+        return build_setting(recipe)
 
     def job(self, replay: Replay | None) -> Job:
         """Return the job as the run itself would make it."""
-        return self.run.student_job(Path(), replay)
+        return Execution(self.run, Reporter()).student_job(Path(), replay)
 
     def replay(self) -> Replay | None:
         """Return the teachers' outputs from a cache, made now; None where the method has none to replay."""
         run = self.run
-        if run.online or not run.networks.teachers:
+        if run.online or not run.teachers:
             return None
-        run.recipe.cache.mode = "build"
-        return open_or_build(run.cached_teachers(StopRequest()), "build", Reporter())
+        teachers = Execution(run, Reporter()).cached_teachers(StopRequest())
+        return open_or_build(teachers, "build", Reporter())
 
     def loop(self, stage: int, replay: Replay | None = None, **features: Any) -> BareLoop:
         wanted = Features(precision=self.precision, replayed=replay is not None, compiled=self.run.recipe.train.compile)
@@ -231,7 +231,7 @@ def _parts(recipe: Recipe, precisions: tuple[str, ...], steps: int) -> list[dict
 
 def _data_seconds(arm: Arm, steps: int) -> float:
     """Return a batch's seconds on the data path alone."""
-    batches = itertools.chain.from_iterable(arm.run.train_loader.epoch(n) for n in itertools.count())
+    batches = itertools.chain.from_iterable(arm.run.train_batches.epoch(n) for n in itertools.count())
     next(batches)
     synchronize(arm.run.device)
     began = time.perf_counter()

@@ -1,1 +1,164 @@
-"""Images, one class each."""
+"""Images, one class each: any timm network on either side. Importing this imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from kdtool.errors import InputError
+from kdtool.events import Metric
+from kdtool.recipe import schema
+from kdtool.recipe.options import OUTPUTS
+from kdtool.tasks import task
+from kdtool.tasks.images import options
+from kdtool.tasks.images.options import Recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdtool.engine.job import Batches
+    from kdtool.method import Method
+    from kdtool.tasks.common.classification import Classification
+    from kdtool.tasks.images.data.sources import DataSet, Split
+    from kdtool.tasks.images.models.built import Built
+    from kdtool.tasks.images.networks import Adapted
+    from kdtool.tasks.task import Reading, Say
+
+
+class Images(task.Task):
+    """Classification of images."""
+
+    api = 1
+    name = "images"
+    unit = "images"
+    headline = Metric("top1", "top-1")
+    Data = options.Data
+    Teacher = options.Teacher
+    Student = options.Student
+
+    def check(self, recipe: schema.Recipe, methods: Mapping[str, type[Method]]) -> None:
+        """Refuse mixing where a method needs one class a sample, and what single keys cannot say."""
+        data = cast(Recipe, recipe).data
+        if len(data.crop_scale) != 2 or data.crop_scale[0] > data.crop_scale[1]:
+            raise InputError(f"data.crop_scale={data.crop_scale}: expected two numbers, the smaller first.")
+        for key in ("mean", "std"):
+            value = getattr(data, key)
+            if value is not None and len(value) != 3:
+                raise InputError(f"data.{key}={value}: expected three numbers, one a channel.")
+        mixing = [f"data.{key}={getattr(data, key)}" for key in ("mixup", "cutmix") if getattr(data, key)]
+        for name, method in methods.items():
+            if method.hard_labels and mixing:
+                raise InputError(
+                    f"method {name!r} needs one class a sample, so {mixing[0]} cannot be used; set it to 0."
+                )
+
+    def open(self, recipe: schema.Recipe) -> DataSet:
+        """Open a folder, a table of encoded images, a name of timm's or the digits."""
+        from kdtool.tasks.images.data.sources import open_data
+
+        return open_data(cast(Recipe, recipe).data, stream=recipe.train.steps is not None)
+
+    def transfer_set(self, data: DataSet, recipe: schema.Recipe) -> Split:
+        """Return the student's training set: fewer classes or labels, and unlabelled images beside."""
+        from kdtool.tasks.images.data.sources import thin
+
+        return thin(data.train, cast(Recipe, recipe).data, data.class_names)
+
+    def student(self, recipe: schema.Recipe, data: DataSet) -> Built:
+        """Return the student; its inputs are normalised as ``data.mean`` and ``data.std`` say, else in its own way."""
+        from kdtool.tasks.images.networks import build_student, image_size
+
+        return build_student(cast(Recipe, recipe), len(data.class_names), image_size(cast(Recipe, recipe), data))
+
+    def teachers(self, recipe: schema.Recipe, data: DataSet, online: bool) -> list[task.Built]:
+        """Return the teachers, each at its own image size."""
+        from kdtool.tasks.images.networks import build_teachers, image_size
+
+        size = image_size(cast(Recipe, recipe), data)
+        return list(build_teachers(cast(Recipe, recipe), len(data.class_names), size, online))
+
+    def adapt(self, network: Any, teacher: task.Built, student: task.Built) -> Adapted:
+        """Return a teacher that resizes and re-normalises the student's inputs to its own."""
+        from kdtool.tasks.images.networks import adapted
+
+        return adapted(network, cast("Built", teacher), cast("Built", student))
+
+    def batches(
+        self, data: DataSet, split: Split, recipe: schema.Recipe, built: task.Built, reading: Reading
+    ) -> Batches:
+        """Return a split's batches: from memory where it fits, else through workers; or those of a stream."""
+        from kdtool.tasks.images.data.loader import make_loader
+        from kdtool.tasks.images.data.stream_loader import make_stream_loader
+
+        own, cfg = cast("Built", built), cast(Recipe, recipe).data
+        norm = own.mean, own.std
+        if reading.steps is not None:
+            return make_stream_loader(
+                data, cfg, own.image_size, norm, reading.batch_size, reading.seed, reading.device,
+                steps=reading.steps, channels_last=reading.channels_last, part=reading.part,
+            )  # fmt: skip
+        return make_loader(
+            data, split, cfg, own.image_size, norm, reading.batch_size, reading.seed, reading.device, reading.train,
+            channels_last=reading.channels_last, part=reading.part,
+        )  # fmt: skip
+
+    def objective(self, data: DataSet, label_smoothing: float) -> Classification:
+        """Return cross-entropy, with top-1 as what epochs are selected by."""
+        from kdtool.tasks.common.classification import Classification
+
+        return Classification(len(data.class_names), label_smoothing, self.headline)
+
+    def versions(self, what: str) -> dict[str, str]:
+        """Return timm's version, and Pillow's where pixels are replayed."""
+        import PIL
+        import timm
+
+        pillow = {"pillow": str(PIL.__version__)} if what == OUTPUTS else {}
+        return {"timm": str(timm.__version__), **pillow}
+
+    def save(
+        self, folder: Path, built: task.Built, state: Mapping[str, Tensor], data: DataSet, recipe: schema.Recipe
+    ) -> Path:
+        """Write what ``timm.create_model("local-dir:FOLDER", pretrained=True)`` opens."""
+        from kdtool.tasks.images.models.save import save_student
+
+        crop = cast(Recipe, recipe).data.eval_crop
+        return save_student(folder, cast("Built", built), state, data.class_names, crop)
+
+    def how_to_open(self, built: task.Built, folder: Path) -> str:
+        """Return timm's line, or that of a user's own architecture."""
+        from kdtool.tasks.images.models.save import how_to_open
+
+        return how_to_open(cast("Built", built), folder)
+
+    def stages(self, built: task.Built) -> list[dict[str, Any]]:
+        """Return stages with their maps' shapes and strides."""
+        from kdtool.tasks.images.stages import stages
+
+        own = cast("Built", built)
+        return stages(own.tapped(), own.image_size)
+
+    def evaluate(self, target: str, data: str | None, **given: Any) -> dict[str, Any]:
+        """See ``kdtool.tasks.images.evaluation.evaluate``."""
+        from kdtool.tasks.images.evaluation.evaluate import evaluate
+
+        return evaluate(target, data, **given)
+
+    def export(self, target: str, to: Sequence[str], **given: Any) -> dict[str, Any]:
+        """See ``kdtool.tasks.images.export.export``."""
+        from kdtool.tasks.images.export.export import export
+
+        return export(target, to, **given)
+
+    def profiled(self, target: str, say: Say, **given: Any) -> list[task.Profiled]:
+        """Return a run's teachers, student and exports, or the one network that is named."""
+        from kdtool.tasks.images.profiled import profiled
+
+        return profiled(target, say, **given)
+
+    def sections(self, run: Path, recipe: schema.Recipe, say: Say) -> Any:
+        """Return classes, calibration, soft labels and embeddings of a run."""
+        from kdtool.tasks.images.page.sections import sections
+
+        return sections(run, cast(Recipe, recipe), say)

@@ -1,38 +1,18 @@
-"""The pair (or more) of a run: student and teachers built, tapped, measured, and the method on top."""
+"""A recipe's image networks: built, and made to take one another's inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdtool.engine.composition import build_method, combined_taps
-from kdtool.errors import InputError
-from kdtool.method import Method, Setup, Taps
-from kdtool.randomness import seed_torch
-from kdtool.recipe.schema import Recipe
+from kdtool.tasks.images.data.sources import DataSet, default_image_size
 from kdtool.tasks.images.models.backbone import Backbone
 from kdtool.tasks.images.models.build import Built, build
-
-SCRATCH_LR, TEACHER_LR, FINE_TUNE_LR = 0.003, 0.001, 0.0003
-"""Default peak learning rates. A teacher is the larger network and gets fewer epochs; a lower rate is the safer one."""
-
-
-class StreamSetup(Setup):
-    """What a method may know of a stream: its samples pass by, and nothing can be kept for each of them."""
-
-    def __getattribute__(self, name: str) -> Any:
-        if name in ("num_samples", "labels"):
-            raise InputError(
-                f"the method reads setup.{name}, for it keeps or draws something for every training sample, and a "
-                "stream (train.steps) cannot offer that: choose another method, or a data set that is read by number "
-                "(a folder, hfds/…)."
-            )
-        return super().__getattribute__(name)
+from kdtool.tasks.images.options import Recipe
 
 
 class Adapted(nn.Module):
@@ -85,31 +65,21 @@ class Adapted(nn.Module):
         return result
 
 
-@dataclass
-class Networks:
-    """The networks of a run before training.
+def adapted(network: Backbone, teacher: Built, student: Built) -> Adapted:
+    """Return a teacher's tapped network as one that takes the student's inputs."""
+    given = (student.mean, student.std)
+    return Adapted(network, teacher.image_size, given, (tuple(teacher.mean), tuple(teacher.std)))
 
-    Attributes:
-        student, teachers: what was built and from where; ``teachers`` are the peers of an online method.
-        student_net, teacher_nets: the same, tapped, all taking the student's inputs.
-        shapes: what the dry forward measured.
-        mean, std: normalisation of the student's inputs.
-    """
 
-    student: Built
-    teachers: list[Built]
-    student_net: Backbone
-    teacher_nets: list[Adapted]
-    taps: Taps
-    shapes: tuple[dict[str, Any], list[dict[str, Any]]]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+def image_size(recipe: Recipe, data: DataSet) -> int:
+    """Return the pixels a side of the student's inputs."""
+    return recipe.data.image_size or default_image_size(data.native_size)
 
 
 def build_student(recipe: Recipe, num_classes: int, image_size: int) -> Built:
-    """Return the student with its first weights, a function of ``train.seed``."""
+    """Return the student with its first weights, a function of ``train.seed``, and the recipe's normalisation."""
     section = recipe.student
-    return build(
+    built = build(
         section.model,
         section.weights,
         num_classes,
@@ -119,6 +89,9 @@ def build_student(recipe: Recipe, num_classes: int, image_size: int) -> Built:
         seed=recipe.train.seed,
         role="student",
     )
+    built.mean = tuple(recipe.data.mean or built.mean)
+    built.std = tuple(recipe.data.std or built.std)
+    return built
 
 
 def build_teachers(recipe: Recipe, num_classes: int, image_size: int, online: bool) -> list[Built]:
@@ -136,57 +109,3 @@ def build_teachers(recipe: Recipe, num_classes: int, image_size: int, online: bo
         )
         for number, section in enumerate(recipe.teacher)
     ]
-
-
-def settle_rates(recipe: Recipe, student: Built, teachers: list[Built]) -> None:
-    """Fill in the learning rates that the recipe leaves open: low where trained weights are only fine-tuned."""
-    if recipe.optim.lr is None:
-        recipe.optim.lr = SCRATCH_LR if student.origin == "scratch" else FINE_TUNE_LR
-    for section, built in zip(recipe.teacher, teachers, strict=True):
-        if section.train.optim.lr is None:
-            section.train.optim.lr = TEACHER_LR if built.origin == "scratch" else FINE_TUNE_LR
-
-
-def tap_networks(recipe: Recipe, methods: dict[str, type[Method]], student: Built, teachers: list[Built]) -> Networks:
-    """Tap the built networks where the methods want it and measure the shapes with a dry forward."""
-    taps = combined_taps(methods, recipe.options) if methods else Taps()
-    mean = tuple(recipe.data.mean or student.mean)
-    std = tuple(recipe.data.std or student.std)
-    student_net = student.tapped(taps.student)
-    teacher_nets = [
-        Adapted(t.tapped(taps.teacher), t.image_size, (mean, std), (tuple(t.mean), tuple(t.std))) for t in teachers
-    ]
-    shapes = (
-        student_net.shapes(student.image_size),
-        [net.network.shapes(t.image_size) for net, t in zip(teacher_nets, teachers, strict=True)],
-    )
-    return Networks(student, teachers, student_net, teacher_nets, taps, shapes, mean, std)
-
-
-def make_method(
-    recipe: Recipe,
-    methods: dict[str, type[Method]],
-    networks: Networks,
-    num_classes: int,
-    labels: Tensor | None,
-    batch_size: int,
-) -> Method | None:
-    """Return the run's method, its own first weights a function of ``train.seed``; None for hard labels only.
-
-    Args:
-        labels: (num_samples,) int64 class of every training sample, -1 for none; None: they are a stream.
-        batch_size: samples in a global batch.
-
-    Raises:
-        InputError: the method needs what a stream has not got.
-    """
-    setup = (Setup if labels is not None else StreamSetup)(
-        student=networks.shapes[0],
-        teachers=networks.shapes[1],
-        num_classes=num_classes,
-        num_samples=len(labels) if labels is not None else 0,
-        batch_size=batch_size,
-        labels=labels,
-    )
-    seed_torch("init", "method", recipe.train.seed)
-    return build_method(methods, recipe.options, setup)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdtool.errors import InputError, did_you_mean
-from kdtool.recipe.schema import Data
 from kdtool.tasks.images.data.decode import UNREADABLE, decode
 from kdtool.tasks.images.data.sources import Source, Split
+from kdtool.tasks.images.options import Data
 
 if TYPE_CHECKING:
     from PIL import Image

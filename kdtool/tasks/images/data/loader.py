@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,37 +11,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from kdtool.engine.job import Loaded
 from kdtool.errors import InputError
-from kdtool.recipe.schema import Data
 from kdtool.tasks.common.order import class_uniform_order, random_order
 from kdtool.tasks.images.data.mixing import mix_labels
 from kdtool.tasks.images.data.sources import DataSet, Images, Split
 from kdtool.tasks.images.data.unreadable import Pool, Replaced
 from kdtool.tasks.images.data.views import Views
 from kdtool.tasks.images.data.workers import At, Workers
+from kdtool.tasks.images.options import Data
 
 DECODERS = 4
 """Threads that decode a data set into memory; PIL releases the interpreter while it decodes."""
 
 DEVICE_SHARE = 0.25
 """Kept pixels live on the GPU where they take no more than this share of its free memory, else beside it."""
-
-
-@dataclass
-class Loaded:
-    """A batch on the device.
-
-    Attributes:
-        inputs: (B, 3, S, S) float32.
-        labels: (B,) int64, -1 for none; (B, K) float32 where samples are mixed.
-        index: (B,) int64 positions in the split.
-        view: which view of the samples the inputs are.
-    """
-
-    inputs: Tensor
-    labels: Tensor
-    index: Tensor
-    view: int
 
 
 class Loader:
@@ -103,6 +86,11 @@ class Loader:
         self._pixels: Tensor | None = None
         self._stream: Workers[_Step] | None = None
         self.placement = self._explain(memory_budget_gb)
+
+    @property
+    def decides(self) -> dict[str, Any]:
+        """What the inputs follow from, besides the samples and the view, by the recipe's names."""
+        return self.views.decides
 
     def _explain(self, budget: float) -> str:
         if self.in_memory:

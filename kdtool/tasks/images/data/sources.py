@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from kdtool.errors import InputError, did_you_mean
-from kdtool.recipe.schema import Data
 from kdtool.tasks.common.splits import pick_per_class, stratified
-from kdtool.tasks.images.data.unreadable import Pool, Unreadable
+from kdtool.tasks.images.data.unreadable import FILE, Pool, Unreadable
+from kdtool.tasks.images.options import Data
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -72,6 +72,10 @@ class Split:
         """Return the samples at these positions."""
         return dataclasses.replace(self, labels=self.labels[positions], rows=self.rows[positions])
 
+    def digest(self) -> str:
+        """Return the sha256 of the rows, in order."""
+        return hashlib.sha256(self.rows.tobytes()).hexdigest()
+
     def pool(self) -> Pool:
         """Return the samples that stand in for those of this split that cannot be read."""
         return self.whole or Pool("", self.rows, self.labels, Unreadable(0.0))
@@ -114,6 +118,19 @@ class DataSet:
     fingerprint: str
     stream: Stream | None = None
     unreadable: Unreadable = field(default_factory=lambda: Unreadable(0.0))
+
+    def list_faults(self, folder: Path) -> None:
+        """List in a run's folder, from now on, the images that cannot be read."""
+        self.unreadable.write_to(folder / FILE)
+
+    def faults(self) -> str | None:
+        """Return a sentence on the images that could not be read so far, None without any."""
+        count = len(self.unreadable.found)
+        return (
+            f"{count} images could not be read, and others of their class stood in for them: see {self.unreadable.path}"
+            if count
+            else None
+        )
 
 
 def open_data(cfg: Data, stream: bool = False) -> DataSet:

@@ -18,11 +18,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from kdtool.engine.job import Loaded
 from kdtool.errors import InputError
 from kdtool.randomness import key_of
-from kdtool.recipe.schema import Data
 from kdtool.tasks.images.data.decode import UNREADABLE, decode_bytes
-from kdtool.tasks.images.data.loader import Loaded
 from kdtool.tasks.images.data.mixing import mix_labels
 from kdtool.tasks.images.data.shards import Sample
 from kdtool.tasks.images.data.sources import DataSet
@@ -30,6 +29,7 @@ from kdtool.tasks.images.data.stream import Stream
 from kdtool.tasks.images.data.unreadable import Replaced, Unreadable
 from kdtool.tasks.images.data.views import Views
 from kdtool.tasks.images.data.workers import At, Workers
+from kdtool.tasks.images.options import Data
 
 if TYPE_CHECKING:
     from PIL.Image import Image

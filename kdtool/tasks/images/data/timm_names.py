@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdtool.errors import InputError
-from kdtool.recipe.schema import Data
 from kdtool.tasks.images.data.decode import UNREADABLE, decode, decode_bytes, to_rgb
 from kdtool.tasks.images.data.sources import Images, Source, Split
 from kdtool.tasks.images.data.timm_splits import VAL_NAMES, roles
+from kdtool.tasks.images.options import Data
 
 if TYPE_CHECKING:
     from PIL import Image

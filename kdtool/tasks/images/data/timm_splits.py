@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from kdtool.errors import InputError, did_you_mean
-from kdtool.recipe.schema import Data
+from kdtool.tasks.images.options import Data
 
 VAL_NAMES = ("val", "validation", "valid")
 

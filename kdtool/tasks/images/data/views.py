@@ -15,9 +15,9 @@ from torch import Tensor
 
 from kdtool.errors import InputError
 from kdtool.randomness import seeded_libraries, uniforms
-from kdtool.recipe.schema import Data
 from kdtool.tasks.images.data.mixing import Mixing
 from kdtool.tasks.images.data.sources import MEDIUM
+from kdtool.tasks.images.options import Data
 
 ASPECT = math.log(4 / 3)
 """Largest log aspect ratio of a random resized crop (Szegedy et al., CVPR 2015)."""

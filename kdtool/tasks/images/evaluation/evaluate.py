@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,15 +14,15 @@ from torch import Tensor
 from kdtool.engine.precision import pick_device
 from kdtool.errors import InputError, did_you_mean
 from kdtool.recipe import load as recipes
-from kdtool.recipe.schema import Recipe
 from kdtool.tasks.common import measures
-from kdtool.tasks.common.classification import ImageClassification
+from kdtool.tasks.common.classification import Classification
 from kdtool.tasks.images.data.sources import open_data
 from kdtool.tasks.images.evaluation.corruptions import Corruption
 from kdtool.tasks.images.evaluation.predictions import Examined, check_predictions, choose, class_map, write_predictions
 from kdtool.tasks.images.evaluation.target import Found, Target, find, open_target
 from kdtool.tasks.images.evaluation.teachers import own_teachers
 from kdtool.tasks.images.models.measure import macs, parameters
+from kdtool.tasks.images.options import Recipe
 
 Say = Callable[[str], None]
 
@@ -89,7 +89,7 @@ def evaluate(
         say(note)
     labels = number[examined.labels]
     logits = examined.logits(student.network, student.preprocessing) + shift
-    task = ImageClassification(student.num_classes)
+    task = Classification(student.num_classes)
     with_teacher, notes = _teachers(found, recipe, examined, student, teacher, data is None)
     result: dict[str, Any] = {
         "target": about(student),
@@ -149,11 +149,12 @@ def recipe_for(
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     if data is None and found.recipe is not None:
         plain = recipes.to_dict(found.recipe)
-        return recipes.from_dict({**plain, **given, **dict(map(recipes.split_override, overrides))})
+        return cast(Recipe, recipes.from_dict({**plain, **given, **dict(map(recipes.split_override, overrides))}))
     if data is None:
         raise InputError(f"{found.name} belongs to no run, so name the data to measure it on: --data.")
     flat = {"method": "none", "data.name": str(data), "student.model": found.name if model else None, **given}
-    return recipes.load(None, overrides, {key: value for key, value in flat.items() if value is not None})
+    flags = {key: value for key, value in flat.items() if value is not None}
+    return cast(Recipe, recipes.load(None, overrides, flags))
 
 
 def bias_vector(bias: Mapping[str, float], names: Sequence[str]) -> Tensor:
@@ -189,7 +190,7 @@ def about(target: Target) -> dict[str, Any]:
     }
 
 
-def _metrics(task: ImageClassification, logits: Tensor, labels: Tensor) -> dict[str, Any]:
+def _metrics(task: Classification, logits: Tensor, labels: Tensor) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of predicted classes that no label has
         return task.metrics(logits, labels)
@@ -218,7 +219,7 @@ def _beside(
     logits: Tensor,
     labels: Tensor,
     names: Sequence[str],
-    task: ImageClassification,
+    task: Classification,
 ) -> dict[str, Any]:
     """Return a teacher's own metrics, and how far the student agrees with it."""
     _, known = class_map(teacher.class_names, examined.data, teacher.num_classes, teacher.name)

@@ -15,15 +15,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from kdtool.engine.evaluate import predict
-from kdtool.engine.precision import Precision
+from kdtool.engine.evaluate import evaluate_in_fp32
 from kdtool.errors import InputError
-from kdtool.recipe.schema import Data
+from kdtool.tasks.common.classification import LogitsMeter
 from kdtool.tasks.images.data.loader import Loader
 from kdtool.tasks.images.data.sources import DataSet, Split
 from kdtool.tasks.images.data.views import Views
 from kdtool.tasks.images.evaluation.corruptions import Corruption
 from kdtool.tasks.images.evaluation.preprocessing import Preprocessing
+from kdtool.tasks.images.options import Data
 
 SPLITS = ("test", "val", "train", "all")
 
@@ -96,9 +96,10 @@ class Examined:
 
     def logits(self, network: nn.Module, how: Preprocessing, corruption: Corruption | None = None) -> Tensor:
         """Return (N, K) logits in fp32 (fp64 where they are), on the CPU."""
-        network = network.to(self.device, torch.float32)
-        each = [predict(network, batches, Precision("fp32", self.device)) for batches in self.batches(how, corruption)]
-        return torch.cat([logits for logits, _ in each])
+        each = [
+            evaluate_in_fp32(network, batches, self.device, LogitsMeter()) for batches in self.batches(how, corruption)
+        ]
+        return torch.cat([found["logits"] for found in each])
 
     def batches(self, how: Preprocessing, corruption: Corruption | None = None) -> Iterator[Loader]:
         """Yield each split in batches, as a network of that preprocessing wants it."""

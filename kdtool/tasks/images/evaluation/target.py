@@ -6,22 +6,23 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from kdtool.errors import InputError
 from kdtool.recipe import load as recipes
-from kdtool.recipe.schema import Recipe
+from kdtool.recipe.names import is_own_file
 from kdtool.runs.chain import links
 from kdtool.runs.folder import RECIPE, RESULT
 from kdtool.tasks.images.data.sources import DataSet, default_image_size
 from kdtool.tasks.images.evaluation.exported import SUFFIXES, open_exported
 from kdtool.tasks.images.evaluation.preprocessing import Metadata, Preprocessing
 from kdtool.tasks.images.models.build import Built, build
-from kdtool.tasks.images.models.names import SOURCES, is_own_file, resolve
+from kdtool.tasks.images.models.names import SOURCES, resolve
 from kdtool.tasks.images.models.save import CONFIG, WEIGHTS
+from kdtool.tasks.images.options import Recipe
 
 
 @dataclass
@@ -109,7 +110,7 @@ def find(name: str) -> Found:
 
 def _recipe_of(run: Path) -> Recipe:
     """Return the recipe of a run's last link, the one that made its student."""
-    return links(recipes.load(run / RECIPE), run)[-1]
+    return cast(Recipe, links(recipes.load(run / RECIPE), run)[-1])
 
 
 def _recipe_above(path: Path) -> Recipe | None:

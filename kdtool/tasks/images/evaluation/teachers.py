@@ -6,15 +6,16 @@ from pathlib import Path
 
 from kdtool import registry
 from kdtool.recipe import load as recipes
-from kdtool.recipe.schema import Recipe
+from kdtool.registry import tasks
+from kdtool.runs.networks import with_rates
 from kdtool.runs.teachers import kept_in
 from kdtool.tasks.images.data.sources import DataSet
 from kdtool.tasks.images.evaluation.preprocessing import Preprocessing
 from kdtool.tasks.images.evaluation.target import Target
 from kdtool.tasks.images.models.built import Built
 from kdtool.tasks.images.models.save import WEIGHTS
-from kdtool.tasks.images.models.weights import load_state
-from kdtool.tasks.images.networks import Adapted, build_student, build_teachers, settle_rates
+from kdtool.tasks.images.networks import Adapted, build_student, build_teachers
+from kdtool.tasks.images.options import Recipe
 
 
 def own_teachers(recipe: Recipe, data: DataSet, how: Preprocessing) -> tuple[list[Target], list[str]]:
@@ -27,18 +28,19 @@ def own_teachers(recipe: Recipe, data: DataSet, how: Preprocessing) -> tuple[lis
     """
     if any(registry.get(name).online for name in recipes.parts(recipe)):
         return [], ["its teachers are peers that trained along and are not kept, so there is none to agree with"]
-    classes = len(data.class_names)
+    task, classes = tasks.get(recipe.task), len(data.class_names)
     built = build_teachers(recipe, classes, how.size, online=False)
-    settle_rates(recipe, build_student(recipe, classes, how.size), built)
+    student = build_student(recipe, classes, how.size)
+    settled = with_rates(recipe, student, list(built))
     found, notes = [], []
-    for section, teacher in zip(recipe.teacher, built, strict=True):
+    for section, teacher in zip(settled.teacher, built, strict=True):
         file = None
         if teacher.needs_training:
-            file = kept_in(section, teacher, recipe, data) / WEIGHTS
+            file = kept_in(section, teacher, settled, task, data) / WEIGHTS
             if not file.is_file():
                 notes.append(f"teacher {teacher.name} is not kept here any more ({file.parent}); --teacher names one")
                 continue
-            teacher.module.load_state_dict(load_state(file))
+            task.load(teacher, file.parent)
         found.append(_as_given(teacher, how, list(data.class_names), file))
     return found, notes
 

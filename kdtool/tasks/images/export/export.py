@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from kdtool.engine.dry import dry_images
 from kdtool.errors import InputError, RunError, did_you_mean
-from kdtool.measure.profile import EXPORTS, machine
+from kdtool.measure.profile import machine
 from kdtool.system.disk import aside, write_whole, writing
 from kdtool.system.home import sole_lock
 from kdtool.tasks.images.data.loader import Loader
@@ -29,7 +28,9 @@ from kdtool.tasks.images.evaluation.target import Found, Target, find, open_targ
 from kdtool.tasks.images.export import onnx_file, program, quantise
 from kdtool.tasks.images.export.checks import Reference, refusal, speeds
 from kdtool.tasks.images.export.hub import check_repo, push
+from kdtool.tasks.images.models.dry import dry_images
 from kdtool.tasks.images.models.measure import macs, parameters
+from kdtool.tasks.images.profiled import EXPORTS
 
 FORMATS = {
     "program": "student.pt2",

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from kdtool.engine.dry import dry_images
 from kdtool.errors import InputError, RunError
 from kdtool.tasks.images.evaluation.exported import EXTRA_FILE
 from kdtool.tasks.images.evaluation.preprocessing import Metadata
+from kdtool.tasks.images.models.dry import dry_images
 
 _PLACES = ("stack_trace", "source_fn_stack")
 """What torch notes at each operation: lines and files of the machine that exported."""

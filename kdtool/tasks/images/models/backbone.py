@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdtool.engine.dry import dry_images, runnable_size, undisturbed
+from kdtool.engine.dry import undisturbed
 from kdtool.errors import InputError
 from kdtool.method import Layer, Shape, TapSpec
+from kdtool.tasks.images.models.dry import dry_images, runnable_size
 from kdtool.tasks.images.models.layout import Layout, first_tensor, layout_of, vector_of
 from kdtool.tasks.images.models.taps import Stages, embedding_points, find_stages, module_point, stage_index
 
@@ -160,17 +161,18 @@ class Backbone(nn.Module):
                 self.stages = find_stages(self.module, self._dry_images())
         return self.stages.count
 
-    def shapes(self, image_size: int, device: torch.device | str | None = None) -> dict[str, Any]:
+    def shapes(self, image_size: int | None = None, device: torch.device | str | None = None) -> dict[str, Any]:
         """Return each role's shape without the batch (a list of shapes where it taps a list of layers).
 
         Found by a forward in evaluation mode that changes no mode, no buffer and no generator.
 
         Args:
-            image_size: pixels a side.
+            image_size: pixels a side; default: that which the taps were checked at.
             device: where to run; default: where the network is.
         """
+        size = image_size or self.image_size or runnable_size(self.module)
         with undisturbed(self):
-            _, taps = self(dry_images(self.module, image_size, device=torch.device(device) if device else None))
+            _, taps = self(dry_images(self.module, size, device=torch.device(device) if device else None))
         return {role: _shape(value) for role, value in taps.items()}
 
 

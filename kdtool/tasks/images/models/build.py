@@ -6,12 +6,13 @@ from typing import Any
 
 from torch import nn
 
-from kdtool.engine.dry import runnable_size
 from kdtool.errors import InputError
 from kdtool.randomness import seeded_libraries
+from kdtool.recipe.names import is_own_file
 from kdtool.tasks.common.own_code import Factory, load_factory
 from kdtool.tasks.images.models.built import Built, Request, check_logits, dry_logits, first_line, load_file
-from kdtool.tasks.images.models.names import is_own_file, register_extra, resolve
+from kdtool.tasks.images.models.dry import runnable_size
+from kdtool.tasks.images.models.names import register_extra, resolve
 from kdtool.tasks.images.models.timm_models import build_timm
 
 __all__ = ["Built", "build"]
@@ -72,7 +73,7 @@ def _build_own(request: Request) -> Built:
         IMAGENET_MEAN,
         IMAGENET_STD,
         size,
-        request.num_classes,
+        num_classes=request.num_classes,
         model_args=request.model_args,
         source_hash=factory.source_hash,
         source=f"{factory.path}:{factory.function}",

@@ -9,53 +9,59 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kdtool.engine.dry import dry_images, undisturbed
+from kdtool.engine.dry import undisturbed
 from kdtool.errors import InputError
 from kdtool.method import TapSpec
+from kdtool.tasks import task
 from kdtool.tasks.images.models.backbone import Backbone
+from kdtool.tasks.images.models.dry import dry_images
 from kdtool.tasks.images.models.weights import fit, load_state
 
 
 @dataclass
-class Built:
-    """A network and all that is known about it.
+class Built(task.Built):
+    """An image network: (B, 3, image_size, image_size) -> (B, num_classes).
 
     Attributes:
-        module: the plain network, (B, 3, image_size, image_size) -> (B, num_classes), on the CPU.
-        name: the resolved name.
-        origin: "pretrained", "scratch" or "file:<path>".
-        notes: sentences for the user: what a name stood for, why weights are not pretrained, a new head.
         mean, std: normalisation of its inputs, per channel.
         image_size: pixels a side.
-        num_classes: K.
         timm_name: the architecture's name in timm; None for a user's own.
-        model_args: what its constructor got besides the class count, enough to make it again.
-        needs_training: it starts from scratch or has a new head, so it knows nothing about the data's classes.
-        weights_id: "scratch", or a digest of the weights that it starts from.
-        source_hash: sha256 of the user's own architecture file, else None.
         source: ``path/to/file.py:function`` of a user's own architecture, else None.
         import_first: the package that registers the architecture with timm, None where timm has it.
     """
 
-    module: nn.Module
-    name: str
-    origin: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
     image_size: int
-    num_classes: int
-    notes: list[str] = field(default_factory=list)
-    timm_name: str | None = None
-    model_args: dict[str, Any] = field(default_factory=dict)
-    needs_training: bool = True
-    weights_id: str = "scratch"
-    source_hash: str | None = None
-    source: str | None = None
-    import_first: str | None = None
+    timm_name: str | None = field(default=None, kw_only=True)
+    source: str | None = field(default=None, kw_only=True)
+    import_first: str | None = field(default=None, kw_only=True)
+
+    input_keys = ("image_size", "mean", "std")
 
     def tapped(self, taps: TapSpec | None = None) -> Backbone:
         """Return the network with taps, checked at its own image size."""
         return Backbone(self.module, taps, self.image_size)
+
+    def dry_inputs(self, count: int) -> Tensor:
+        """Return (count, 3, image_size, image_size) fixed noise of the network's own type."""
+        return dry_images(self.module, self.image_size, count)
+
+    def identity(self) -> dict[str, Any]:
+        """Return architecture, arguments, classes, input size and normalisation."""
+        return {
+            "architecture": self.timm_name or self.name,
+            "model_args": self.model_args,
+            "source": self.source_hash,
+            "classes": self.num_classes,
+            "image_size": self.image_size,
+            "mean": self.mean,
+            "std": self.std,
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Return the input's size."""
+        return {"image_size": self.image_size}
 
 
 @dataclass(frozen=True)

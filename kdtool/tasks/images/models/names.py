@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from kdtool.errors import InputError, did_you_mean
+from kdtool.recipe.names import is_own_file
 from kdtool.registry import MODELS, model_points
 
 GROUP = MODELS
@@ -122,11 +123,6 @@ def resolve(name: str) -> tuple[str, str | None]:
         raise InputError(_unknown(name))
     _check_tag(member, dot, tag)
     return member + dot + tag, f"{name} -> {member + dot + tag}"
-
-
-def is_own_file(name: str) -> bool:
-    """Return whether a model is given as the user's own ``path/to/file.py:function``."""
-    return name.endswith(".py") or ".py:" in name
 
 
 def _plain(name: str) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kdtool.errors import InputError
 from kdtool.randomness import seeded_libraries
+from kdtool.tasks.common.weights import digest
 from kdtool.tasks.images.models.built import (
     Built,
     Request,
@@ -24,7 +25,7 @@ from kdtool.tasks.images.models.built import (
 from kdtool.tasks.images.models.hub import WEIGHT_FILES, cached_weights, why_unreachable
 from kdtool.tasks.images.models.sources import Source, check_args, find_source, registering_package
 from kdtool.tasks.images.models.trace import classifiers
-from kdtool.tasks.images.models.weights import class_count_message, digest, fit, load_state
+from kdtool.tasks.images.models.weights import class_count_message, fit, load_state
 
 USUAL_SIZES = (32, 64, 96, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448)
 
@@ -46,7 +47,7 @@ def build_timm(request: Request) -> Built:
         mean,
         std,
         size,
-        request.num_classes,
+        num_classes=request.num_classes,
         timm_name=source.architecture,
         model_args=model_args,
         import_first=registering_package(source.architecture),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import pickle
 import re
 import warnings
@@ -99,16 +98,6 @@ def _unwrap(content: Any) -> dict[str, Tensor]:
     while prefix := next((p for p in PREFIXES if state and all(name.startswith(p) for name in state)), None):
         state = {name[len(prefix) :]: value for name, value in state.items()}
     return state
-
-
-def digest(state: Mapping[str, Tensor]) -> str:
-    """Return the sha256 of tensors by name: names, types, shapes and values."""
-    total = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
 
 
 def _heads(module: nn.Module) -> tuple[str, ...]:

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from kdtool.errors import InputError
 from kdtool.recipe import load as recipes
-from kdtool.recipe.schema import Recipe
 from kdtool.tasks.images.data.sources import Split
 from kdtool.tasks.images.evaluation.predictions import Examined, choose, class_map
 from kdtool.tasks.images.evaluation.target import Target, find, open_target
 from kdtool.tasks.images.evaluation.teachers import own_teachers
 from kdtool.tasks.images.models.backbone import EMBEDDING
 from kdtool.tasks.images.networks import Adapted
+from kdtool.tasks.images.options import Recipe
 
 TEST_IMAGES = 300
 """Test images, evenly spaced, that are drawn in the plane and chosen from."""

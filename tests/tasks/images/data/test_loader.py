@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from kdtool.errors import InputError, RunError
-from kdtool.recipe.schema import Data
+from kdtool.tasks.images.options import Data
 from kdtool.tasks.images.data.loader import Loaded, Loader
 from kdtool.tasks.images.data.mixing import mix_labels
 from kdtool.tasks.images.data.sources import Split

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from kdtool.errors import InputError, RunError
-from kdtool.recipe.schema import Data
+from kdtool.tasks.images.options import Data
 from kdtool.tasks.images.data.folder import FileImages
 from kdtool.tasks.images.data.loader import Loader, make_loader
 from kdtool.tasks.images.data.sources import DataSet, open_data, thin

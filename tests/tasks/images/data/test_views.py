@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from kdtool.errors import InputError
-from kdtool.recipe.schema import Data
+from kdtool.tasks.images.options import Data
 from kdtool.tasks.images.data.views import Views
 from tests.tasks.images.data.pictures import picture
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import timm
 import torch
 
-from kdtool.engine.dry import dry_images, runnable_size, undisturbed
+from kdtool.engine.dry import undisturbed
 from kdtool.tasks.images.models.build import build
+from kdtool.tasks.images.models.dry import dry_images, runnable_size
 
 
 def test_buffers_made_at_the_first_forward_are_put_back() -> None:

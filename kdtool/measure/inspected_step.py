@@ -11,18 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from kdtool.engine.dry import dry_images
-from kdtool.engine.plan import Planned
 from kdtool.engine.precision import Precision
 from kdtool.engine.step import Step, run_network
-from kdtool.method import Method
 from kdtool.randomness import seed_torch
-from kdtool.recipe.schema import Recipe
-from kdtool.tasks.common.classification import ImageClassification
-from kdtool.tasks.images.networks import Networks
+from kdtool.runs.setting import Setting
 
 SAMPLES = 8
-"""Images of the step that is run; costs are given for the recipe's batch."""
+"""Samples of the step that is run; costs are given for the recipe's batch."""
 
 _NAMES: dict[Any, str] = {
     F.conv2d: "convolution",
@@ -63,32 +58,30 @@ class _Operations(TorchFunctionMode):
         return out
 
 
-def steps(
-    recipe: Recipe, networks: Networks, method: Method | None, planned: list[Planned], num_classes: int, online: bool
-) -> list[dict[str, Any]]:
+def steps(setting: Setting) -> list[dict[str, Any]]:
     """Run one step of every stage and return, by stage, its terms, alignments and costs.
 
     Costs are multiply-accumulates of a step at ``train.batch_size``: "teacher" and "student" forwards, the "method"'s
     own parts, and the "backward" of all. Weights and buffers of the networks may change; they are to be thrown away.
     """
-    size, precision = networks.student.image_size, Precision("fp32", torch.device("cpu"))
-    images = dry_images(networks.student.module, size, batch=SAMPLES)
-    labels, index = torch.arange(SAMPLES) % num_classes, torch.arange(SAMPLES)
-    task = ImageClassification(num_classes)
+    recipe, networks, online = setting.recipe, setting.networks, setting.online
+    inputs, precision = setting.student.dry_inputs(SAMPLES), Precision("fp32", torch.device("cpu"))
+    objective = setting.task.objective(setting.data, 0.0)
     nets: list[nn.Module] = list(networks.teacher_nets)
-    step = Step(networks.student_net, method, nets if online else [], task.hard_loss, precision)
+    step = Step(networks.student_net, setting.method, nets if online else [], objective.hard_loss, precision)
     step.eval()
     factor = recipe.train.batch_size / SAMPLES
     with _counted() as counter, torch.no_grad():
-        teachers = [run_network(net, images, precision) for net in nets]
+        teachers = [run_network(net, inputs, precision) for net in nets]
     teacher_macs = _macs(counter)
     rows = []
-    for each in planned:
+    for each in setting.stages:
         step.stage = each.stage
         seed_torch("step", recipe.train.seed)
         with _counted() as counter:
-            student, peers = step.networks(images)
-        forward = _macs(counter)
+            student, peers = step.networks(inputs)
+        forward, count = _macs(counter), len(student.logits)
+        labels, index = torch.arange(count) % objective.num_classes, torch.arange(count)
         with _counted() as counter, _Operations() as operations:
             terms, _ = step.losses(student, peers or teachers, labels, index, 0, 0.0)
         own = _macs(counter)

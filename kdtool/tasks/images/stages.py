@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdtool.engine.dry import dry_images, undisturbed
+from kdtool.engine.dry import undisturbed
 from kdtool.tasks.images.models.backbone import Backbone
+from kdtool.tasks.images.models.dry import dry_images
 from kdtool.tasks.images.models.layout import first_tensor, layout_of
 from kdtool.tasks.images.models.taps import find_stages
 

@@ -1,0 +1,102 @@
+"""``kdtool.evaluate`` and ``kdtool.export``: whichever task a network is of measures and ships it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdtool.runs.tasks import task_of
+from kdtool.tasks.task import Say
+
+
+def evaluate(
+    target: str | Path,
+    data: str | Path | None = None,
+    *,
+    task: str | None = None,
+    split: str = "test",
+    teacher: str | Path | None = None,
+    weights: str = "auto",
+    image_size: int | None = None,
+    corrupt: Sequence[str] = (),
+    bias: Mapping[str, float] | None = None,
+    predictions: str | Path | None = None,
+    batch_size: int | None = None,
+    device: str | None = None,
+    overrides: Sequence[str] = (),
+    say: Say | None = None,
+) -> dict[str, Any]:
+    """Measure a network on data.
+
+    Args:
+        target: a run's folder, a saved model's folder, a model's name or architecture, or an exported file.
+        data: as ``data.name`` of a recipe; default: the data of the run that the target is or lies in.
+        task: what the network is of; default: the run's, else the default one.
+        split: "test", "val", "train" or "all".
+        teacher: a target to compare with; default: the run's own teachers.
+        weights, image_size: of a model that is given by name; the latter of images only.
+        corrupt: corruptions, each "kind" or "kind:severity".
+        bias: what to add to a class's logit, by the class's name or number.
+        predictions: a parquet file to write.
+        batch_size, device: default: as in the run.
+        overrides: texts ``data.key=value``, and ``student.model_args.key=value`` for a model by name.
+        say: takes sentences for the user.
+
+    Returns:
+        Plain data: "target", "data", "metrics", and what the task adds: for a classification "calibration",
+        "per_class", "confusion", "teachers", "robustness", "bias", "predictions" and "notes".
+
+    Raises:
+        InputError: something that was given is wrong, or the task cannot do it.
+    """
+    given = {
+        "split": split, "teacher": teacher, "weights": weights, "image_size": image_size, "corrupt": corrupt,
+        "bias": bias, "predictions": predictions, "batch_size": batch_size, "device": device, "overrides": overrides,
+        "say": say,
+    }  # fmt: skip
+    left_open: dict[str, Any] = {"split": "test", "weights": "auto"}
+    asked = {key: value for key, value in given.items() if value not in (None, (), [], {}, left_open.get(key))}
+    return task_of(target, task).evaluate(str(target), None if data is None else str(data), **asked)
+
+
+def export(
+    target: str | Path,
+    to: Sequence[str] = ("program", "onnx"),
+    *,
+    task: str | None = None,
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    weights: str = "auto",
+    tolerance: float | None = None,
+    push_to_hub: str | None = None,
+    overrides: Sequence[str] = (),
+    say: Say | None = None,
+) -> dict[str, Any]:
+    """Write a student in other formats, each loaded back and compared with it on the test split.
+
+    Args:
+        target: a run's folder, a saved model's folder, or a model by name with ``weights``.
+        to: formats.
+        task: what the student is of; default: the run's, else the default one.
+        out: the folder to write to; default: ``export`` in the target's folder.
+        data: as for ``evaluate``.
+        weights: of a model by name.
+        tolerance: points of accuracy that reduced precisions may lose.
+        push_to_hub: OWNER/NAME of a repository for the student and its exports.
+        overrides: texts ``data.key=value``.
+        say: takes sentences for the user.
+
+    Returns:
+        "target", "machine", "test", "exports", "speed" and "hub"; the same lies in ``export.json`` beside the files.
+
+    Raises:
+        InputError: something that was given is wrong, a package is missing, or the task has no exports.
+        RunError: an export differs too much and was not kept (those that do not are), or cannot be made.
+    """
+    given = {
+        "out": out, "data": data, "weights": None if weights == "auto" else weights, "tolerance": tolerance,
+        "push_to_hub": push_to_hub, "overrides": overrides, "say": say,
+    }  # fmt: skip
+    asked = {key: value for key, value in given.items() if value not in (None, (), [])}
+    return task_of(target, task).export(str(target), to, **asked)

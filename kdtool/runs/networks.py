@@ -1,0 +1,107 @@
+"""The pair (or more) of a run: student and teachers tapped and measured, and the method on top."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from kdtool.engine.composition import build_method, combined_taps
+from kdtool.errors import InputError
+from kdtool.method import Method, Setup, Taps
+from kdtool.randomness import seed_torch
+from kdtool.recipe.schema import Recipe
+from kdtool.tasks.task import Built, Task
+
+SCRATCH_LR, TEACHER_LR, FINE_TUNE_LR = 0.003, 0.001, 0.0003
+"""Default peak learning rates. A teacher is the larger network and gets fewer epochs; a lower rate is the safer one."""
+
+
+class StreamSetup(Setup):
+    """What a method may know of a stream: its samples pass by, and nothing can be kept for each of them."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("num_samples", "labels"):
+            raise InputError(
+                f"the method reads setup.{name}, for it keeps or draws something for every training sample, and a "
+                "stream (train.steps) cannot offer that: choose another method, or a data set that is read by number "
+                "(a folder, hfds/…)."
+            )
+        return super().__getattribute__(name)
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks of a run before training.
+
+    Attributes:
+        student, teachers: what was built and from where; ``teachers`` are the peers of an online method.
+        student_net, teacher_nets: the same, tapped, all taking the student's inputs.
+        taps: what is tapped.
+        shapes: what the dry forwards measured, of the student and of each teacher.
+    """
+
+    student: Built
+    teachers: list[Built]
+    student_net: Any
+    teacher_nets: list[Any]
+    taps: Taps
+    shapes: tuple[dict[str, Any], list[dict[str, Any]]]
+
+
+def with_rates(recipe: Recipe, student: Built, teachers: list[Built]) -> Recipe:
+    """Return the recipe with the learning rates that it leaves open: low where trained weights are only fine-tuned."""
+    settled = copy.deepcopy(recipe)
+    if settled.optim.lr is None:
+        settled.optim.lr = SCRATCH_LR if student.origin == "scratch" else FINE_TUNE_LR
+    for section, built in zip(settled.teacher, teachers, strict=True):
+        if section.train.optim.lr is None:
+            section.train.optim.lr = TEACHER_LR if built.origin == "scratch" else FINE_TUNE_LR
+    return settled
+
+
+def tap_networks(
+    task: Task, recipe: Recipe, methods: Mapping[str, type[Method]], student: Built, teachers: list[Built]
+) -> Networks:
+    """Tap the built networks where the methods want it and measure the shapes with a dry forward."""
+    taps = combined_taps(methods, recipe.options) if methods else Taps()
+    student_net = student.tapped(taps.student)
+    teacher_nets = [task.adapt(each.tapped(taps.teacher), each, student) for each in teachers]
+    shapes = student_net.shapes(), [net.network.shapes() for net in teacher_nets]
+    return Networks(student, teachers, student_net, teacher_nets, taps, shapes)
+
+
+def make_method(
+    recipe: Recipe,
+    methods: Mapping[str, type[Method]],
+    networks: Networks,
+    num_classes: int,
+    labels: Tensor | None,
+    batch_size: int,
+) -> Method | None:
+    """Return the run's method, its own first weights a function of ``train.seed``; None for hard labels only.
+
+    Args:
+        recipe: whose options the methods take.
+        methods: by name, in order.
+        networks: tapped for them.
+        num_classes: K.
+        labels: (rows,) int64 class of every training row, -1 for none; None: they are a stream.
+        batch_size: samples in a global batch.
+
+    Raises:
+        InputError: the method needs what a stream has not got.
+    """
+    setup = (Setup if labels is not None else StreamSetup)(
+        student=networks.shapes[0],
+        teachers=networks.shapes[1],
+        num_classes=num_classes,
+        num_samples=len(labels) if labels is not None else 0,
+        batch_size=batch_size,
+        labels=labels,
+    )
+    seed_torch("init", "method", recipe.train.seed)
+    return build_method(methods, recipe.options, setup)

@@ -1,0 +1,36 @@
+"""Which task a network that lies somewhere is of."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from kdtool.errors import InputError
+from kdtool.recipe import yaml_file
+from kdtool.registry import tasks
+from kdtool.runs.folder import RECIPE
+from kdtool.tasks.task import Task
+
+DEPTH = 4
+"""How many folders up a run's recipe is looked for: its student, the baseline's and the exports lie below it."""
+
+
+def task_of(target: str | Path, named: str | None = None) -> Task:
+    """Return the task of a run's folder, or of what lies in one; of anything else the default.
+
+    Args:
+        target: a run's folder, a folder or file in it, a model's name, ...
+        named: a task's name, which settles it.
+
+    Raises:
+        InputError: there is no such task.
+    """
+    if named is not None:
+        return tasks.get(named)
+    path = Path(str(target).removeprefix("local-dir:")).expanduser()
+    if path.exists():
+        for place in [path, *path.resolve().parents][:DEPTH]:
+            if (place / RECIPE).is_file():
+                with contextlib.suppress(InputError):
+                    return tasks.get(str(yaml_file.read(place / RECIPE).get("task") or tasks.default()))
+    return tasks.get(tasks.default())

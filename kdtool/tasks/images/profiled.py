@@ -1,0 +1,95 @@
+"""Image networks to be timed: a run's teachers, student and exports, a saved model, a name or an exported file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdtool.errors import InputError
+from kdtool.tasks.images.evaluation.evaluate import about
+from kdtool.tasks.images.evaluation.exported import SUFFIXES
+from kdtool.tasks.images.evaluation.preprocessing import Preprocessing
+from kdtool.tasks.images.evaluation.target import Found, Target, find, open_target
+from kdtool.tasks.images.models.built import Built
+from kdtool.tasks.images.networks import build_teachers
+from kdtool.tasks.task import Profiled, Say
+
+EXPORTS = "export"
+"""The folder in a run's that ``kdtool export`` writes to."""
+
+
+def profiled(name: str, say: Say, image_size: int | None = None) -> list[Profiled]:
+    """Return the networks that a target names; weights are not needed, a model by name is built without.
+
+    Args:
+        name: the target.
+        say: told what is left out, and why.
+        image_size: pixels a side of a model by name; default: its own.
+
+    Raises:
+        InputError: there is no such target.
+    """
+    return [_profiled(part, target) for part, target in _open(name, image_size, say)]
+
+
+def _open(name: str, image_size: int | None, say: Say) -> list[tuple[str, Target]]:
+    found = find(name)
+    if found.kind == "model":
+        return [("model", open_target(found, None, "scratch", None, image_size))]
+    if found.kind != "run":
+        return [("export" if found.kind in ("onnx", "program") else "student", open_target(found, None))]
+    student = open_target(found, None)
+    assert found.path is not None
+    files = sorted(p for p in (found.path / EXPORTS).glob("*") if p.suffix in SUFFIXES)
+    exports = []
+    for file in files:
+        try:
+            exports.append(("export", open_target(find(str(file)), None)))
+        except InputError as error:
+            say(f"left out: {error}")
+    return [*_teachers(found, student, say), ("student", student), *exports]
+
+
+def _teachers(found: Found, student: Target, say: Say) -> list[tuple[str, Target]]:
+    """Return a run's teachers; without their trained weights, which cost the same."""
+    assert found.recipe is not None
+    try:
+        built = build_teachers(found.recipe, student.num_classes, student.preprocessing.size, online=False)
+    except InputError as error:
+        say(f"the teacher is left out: {error}")
+        return []
+    return [("teacher", _as_target(each, student)) for each in built]
+
+
+def _as_target(teacher: Built, student: Target) -> Target:
+    how = Preprocessing(teacher.image_size, tuple(teacher.mean), tuple(teacher.std))
+    return Target(teacher.name, "model", teacher.tapped(), how, student.class_names, teacher.num_classes, built=teacher)
+
+
+def _profiled(part: str, target: Target) -> Profiled:
+    def forward(batch_size: int, device: torch.device) -> Callable[[], object]:
+        return _runner(target, batch_size, device)
+
+    def fresh(batch_size: int, device: torch.device) -> Callable[[], object]:
+        # A fresh session: its memory grows at the first run, and is kept.
+        return _runner(open_target(find(target.name), None), batch_size, device)
+
+    facts: dict[str, Any] = {"part": part, **about(target), "image_size": target.preprocessing.size}
+    return Profiled(facts, forward, fresh if target.kind == "onnx" else None)
+
+
+def _runner(target: Target, batch_size: int, device: torch.device) -> Callable[[], object]:
+    """Return what runs a network once, as a plain user runs it."""
+    network: nn.Module = target.network if target.built is None else target.built.module
+    network = network.eval().to(device).to(memory_format=torch.contiguous_format)
+    size = target.preprocessing.size
+    images: Tensor = torch.randn(batch_size, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+
+    def run() -> object:
+        with torch.inference_mode():
+            return network(images)
+
+    return run

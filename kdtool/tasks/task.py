@@ -1,0 +1,325 @@
+"""The contract between a task and the rest of kdtool.
+
+A task is a plugin: a class registered under the entry-point group ``kdtool.tasks``. It brings data, networks, the hard
+loss and the metrics; engine, methods, cache, checkpoints, comparisons and the page are shared. This is a whole run as a
+task's author sees it::
+
+    data = task.open(recipe)                          # splits, class names, a fingerprint
+    student = task.student(recipe, data)              # networks and where they came from
+    teachers = task.teachers(recipe, data, online)
+    nets = student.tapped(taps), task.adapt(teacher.tapped(taps), teacher, student)
+    batches = task.batches(data, split, recipe, student, reading)
+    objective = task.objective(data, label_smoothing) # hard loss, meter, and what epochs are selected by
+    engine: rows = network(batch.inputs); method's loss + objective.hard_loss; meter.add(logits, labels, index)
+    task.save(folder, student, state, data, recipe)   # student/, which opens without kdtool
+
+The engine never looks inside a batch's inputs: they are a tree of tensors (see ``kdtool.engine.tree``) that the task
+made and its networks read. What a network gives are *rows*, which a loss sees one by one: one a sample for images and
+sentences, one a supervised token for language.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from kdtool.errors import InputError
+from kdtool.events import Metric
+from kdtool.recipe import schema
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor, nn
+
+    from kdtool.engine.job import Batches, Objective
+    from kdtool.method import Method, TapSpec
+    from kdtool.recipe.schema import Recipe
+
+Say = Callable[[str], None]
+
+
+class Split(Protocol):
+    """Some samples of a data set.
+
+    Attributes:
+        labels: (rows,) int64 class of each row, -1 for none.
+    """
+
+    @property
+    def labels(self) -> np.ndarray: ...
+
+    def __len__(self) -> int:
+        """How many samples."""
+        ...
+
+    def take(self, positions: np.ndarray) -> Split:
+        """Return the samples at these positions."""
+        ...
+
+
+class Dataset(Protocol):
+    """What ``data`` of a recipe names, opened.
+
+    Attributes:
+        name: as messages call it.
+        class_names: in the order of the labels: K of them.
+        train, val, test: what teachers are trained on, epochs are selected by (None: nothing is held out), and what is
+            looked at once, at the end.
+        fingerprint: digest of all that decides samples, labels and splits.
+        stream: the training set where it passes by instead of being held, with a length; else None.
+    """
+
+    name: str
+    class_names: Sequence[str]
+    fingerprint: str
+
+    @property
+    def train(self) -> Any: ...
+    @property
+    def val(self) -> Any: ...
+    @property
+    def test(self) -> Any: ...
+    @property
+    def stream(self) -> Any: ...
+
+    def list_faults(self, folder: Path) -> None:
+        """List in a run's folder, from now on, the samples that cannot be read."""
+        ...
+
+    def faults(self) -> str | None:
+        """Return a sentence on the samples that could not be read so far, None without any."""
+        ...
+
+
+@dataclass
+class Built:
+    """A network and where it came from; a task adds what its inputs need.
+
+    Attributes:
+        module: the plain network, on the CPU. Its state dict is what ships.
+        name: the resolved name.
+        origin: "pretrained", "scratch" or "file:<path>".
+        num_classes: K.
+        notes: sentences for the user.
+        model_args: what its constructor got besides the class count.
+        needs_training: it starts from scratch or has a new head, so it knows nothing about the data's classes.
+        weights_id: "scratch", or a digest of the weights that it starts from.
+        source_hash: sha256 of the user's own architecture file, else None.
+    """
+
+    module: nn.Module
+    name: str
+    origin: str
+    num_classes: int = field(kw_only=True)
+    notes: list[str] = field(default_factory=list, kw_only=True)
+    model_args: dict[str, Any] = field(default_factory=dict, kw_only=True)
+    needs_training: bool = field(default=True, kw_only=True)
+    weights_id: str = field(default="scratch", kw_only=True)
+    source_hash: str | None = field(default=None, kw_only=True)
+
+    input_keys: ClassVar[tuple[str, ...]] = ()
+    """Which entries of ``identity`` say what its inputs are."""
+
+    def tapped(self, taps: TapSpec | None = None) -> Any:
+        """Return the network with taps: an ``nn.Module`` whose forward maps inputs to (logits, taps by role).
+
+        It has ``module`` (the plain network), ``roles`` (by role the names of its layers), ``single`` (the roles that
+        tap one layer, not a list) and ``shapes()`` (by role the shape without the batch, measured by a dry forward).
+        """
+        raise NotImplementedError
+
+    def dry_inputs(self, count: int) -> Any:
+        """Return inputs of ``count`` samples that the network takes, fixed noise of its own type."""
+        raise NotImplementedError
+
+    def identity(self) -> dict[str, Any]:
+        """Return what its outputs follow from besides weights and inputs: architecture, arguments, its own inputs."""
+        raise NotImplementedError
+
+    def describe(self) -> dict[str, Any]:
+        """Return what tables show of its inputs, such as {"image_size": 32}."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a split is read.
+
+    Attributes:
+        batch_size: samples in a global batch.
+        seed: of the order.
+        device: where batches go.
+        train: shuffled, random views and whole batches only; else in order, evaluation's view, all samples.
+        part: (r, n): what process r of n reads.
+        steps: of an epoch, where the training set is a stream; else None.
+        channels_last: memory layout of what has channels.
+    """
+
+    batch_size: int
+    seed: int
+    device: torch.device
+    train: bool
+    part: tuple[int, int] = (0, 1)
+    steps: int | None = None
+    channels_last: bool = True
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """A network to be timed.
+
+    Attributes:
+        about: what tables show of it: "part" (teacher, student, export or model), "name", "kind", "params", "macs",
+            "bytes" and whatever the task adds.
+        forward: given a batch size and a device, returns a function that runs it once.
+        fresh: the same, of a newly opened network whose memory starts at nothing; None: it is torch's own, and its
+            tensors are counted.
+    """
+
+    about: Mapping[str, Any]
+    forward: Callable[[int, torch.device], Callable[[], object]]
+    fresh: Callable[[int, torch.device], Callable[[], object]] | None = None
+
+
+class Task:
+    """Base of every task.
+
+    Class attributes:
+        api: the contract version it was written for; the registry refuses another.
+        name: what ``--task`` takes, the same as the entry point's.
+        unit: what its samples are called, in the plural.
+        headline: the metric that epochs are selected by.
+        Data, Teacher, Student: its sections of the recipe, dataclasses of ``kdtool.option`` on those of
+            ``kdtool.recipe.schema``.
+        method_defaults: its say in the methods' defaults: values by an option's name, for every method that has it.
+    """
+
+    api: ClassVar[int]
+    name: ClassVar[str]
+    unit: ClassVar[str] = "samples"
+    headline: ClassVar[Metric] = Metric()
+    Data: ClassVar[type[schema.Data]] = schema.Data
+    Teacher: ClassVar[type[schema.Teacher]] = schema.Teacher
+    Student: ClassVar[type[schema.Student]] = schema.Student
+    method_defaults: ClassVar[Mapping[str, Any]] = {}
+
+    # --- what every task has --------------------------------------------------------------------------------------
+
+    def check(self, recipe: Recipe, methods: Mapping[str, type[Method]]) -> None:
+        """Refuse what one key's type and range cannot say.
+
+        Raises:
+            InputError: naming the key, what was given and what is valid.
+        """
+
+    def open(self, recipe: Recipe) -> Any:
+        """Return the ``Dataset`` that ``recipe.data`` names.
+
+        Raises:
+            InputError: it is not there, is empty, or needs a package that is missing.
+        """
+        raise NotImplementedError
+
+    def transfer_set(self, data: Any, recipe: Recipe) -> Any:
+        """Return the split that the student is trained on: ``data.train`` thinned, and unlabelled samples added."""
+        return data.train
+
+    def student(self, recipe: Recipe, data: Any) -> Built:
+        """Return the student with its first weights, a function of ``train.seed``."""
+        raise NotImplementedError
+
+    def teachers(self, recipe: Recipe, data: Any, online: bool) -> list[Built]:
+        """Return the teachers in order; first weights follow their own seed, an online method's peers' the run's."""
+        raise NotImplementedError
+
+    def adapt(self, network: Any, teacher: Built, student: Built) -> Any:
+        """Return a teacher's tapped network as one that takes the student's inputs; its ``network`` is the given one.
+
+        The result has ``module`` and ``network``, and its forward is as that of ``Built.tapped``.
+        """
+        raise NotImplementedError
+
+    def batches(self, data: Any, split: Any, recipe: Recipe, built: Built, reading: Reading) -> Batches:
+        """Return a split in batches as inputs of ``built``; the same samples whatever the workers."""
+        raise NotImplementedError
+
+    def objective(self, data: Any, label_smoothing: float) -> Objective:
+        """Return what is learnt: the hard loss, the meter and the metric that epochs are selected by."""
+        raise NotImplementedError
+
+    def versions(self, what: str) -> dict[str, str]:
+        """Return the versions of the libraries, besides torch's, that decide something.
+
+        Args:
+            what: "teacher" (the weights that a training gives) or "outputs" (a ready teacher's), as for recipe keys.
+        """
+        return {}
+
+    def load(self, built: Built, folder: Path) -> None:
+        """Give a network the weights that ``save`` wrote into a folder."""
+        from safetensors.torch import load_file
+
+        built.module.load_state_dict(load_file(folder / "model.safetensors"))
+
+    def save(self, folder: Path, built: Built, state: Mapping[str, Tensor], data: Any, recipe: Recipe) -> Path:
+        """Write a network so that it opens without kdtool, as ``model.safetensors`` and what belongs beside it.
+
+        Equal inputs give equal bytes; each file is written aside and renamed. Returns the weights' path.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        raise NotImplementedError
+
+    def how_to_open(self, built: Built, folder: Path) -> str:
+        """Return the line of Python that opens what ``save`` wrote."""
+        raise NotImplementedError
+
+    # --- what a task may have ---------------------------------------------------------------------------------------
+
+    def evaluate(self, target: str, data: str | None, **options: Any) -> dict[str, Any]:
+        """Measure a network on data, for ``kdtool.evaluate``, which has the options that are passed on.
+
+        Raises:
+            InputError: something that was given is wrong, or the task cannot do this.
+        """
+        raise self.lacks("evaluation outside of a run")
+
+    def export(self, target: str, to: Sequence[str], **options: Any) -> dict[str, Any]:
+        """Write a student in formats that run without kdtool, for ``kdtool.export``.
+
+        Raises:
+            InputError: something that was given is wrong, or the task cannot do this.
+            RunError: an export differs too much, or cannot be made.
+        """
+        raise self.lacks("exports")
+
+    def profiled(self, target: str, say: Say, **options: Any) -> list[Profiled]:
+        """Return the networks that a target names, ready to be timed by ``kdtool.profile``.
+
+        Raises:
+            InputError: there is no such target, or the task cannot do this.
+        """
+        raise self.lacks("profiles")
+
+    def sections(self, run: Path, recipe: Recipe, say: Say) -> Any:
+        """Return what the page shows of a run beyond its log and networks: a ``kdtool.report.sections.RunSections``.
+
+        Raises:
+            InputError: the run has no student yet, or the task cannot do this.
+        """
+        raise self.lacks("a page")
+
+    def lacks(self, what: str) -> InputError:
+        """Return the error for something that the task does not offer."""
+        return InputError(f"the task {self.name!r} has no {what}.")
+
+    def stages(self, built: Built) -> list[dict[str, Any]]:
+        """Return a network's stages for ``kdtool inspect``, shallow to deep, and one for the head; [] where unknown.
+
+        Each has "stage", "module", "shape", "channels", "stride", "params" and "macs"; None for what does not apply.
+        """
+        return []
