@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from kdtool.errors import InputError
-from kdtool.tasks.images.options import Data
 from kdtool.tasks.images.data.sources import DataSet, open_data
+from kdtool.tasks.images.options import Data
 from tests.tasks.images.data.pictures import picture
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is an extra: pip install 'kdtool[parquet]'")
