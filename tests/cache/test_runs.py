@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from kdtool.cache.store import MANIFEST
-from kdtool.tasks.images.options import Data
 from kdtool.tasks.images.data.views import Views
+from kdtool.tasks.images.options import Data
 from tests.cache.small import TEACHER, VIEWS, build, only, shards
 from tests.running import Done, distil, start
 

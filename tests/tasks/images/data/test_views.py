@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from kdtool.errors import InputError
-from kdtool.tasks.images.options import Data
 from kdtool.tasks.images.data.views import Views
+from kdtool.tasks.images.options import Data
 from tests.tasks.images.data.pictures import picture
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
