@@ -10,6 +10,7 @@ micro-batch, either way.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,34 +25,39 @@ from kdtool.method import Batch, Out, Terms
 Loss = Callable[[Out, list[Out]], tuple[Terms, Batch]]
 
 
-def rows_of_a_process(whole: Loaded) -> float:
-    """Return the rows of a process's part of the batch: the mean over the processes, where samples are ragged."""
-    if whole.rows is None or world_size() == 1:
-        return len(whole.index)
-    rows = torch.tensor(float(len(whole.index)), dtype=torch.float64, device=whole.index.device)
-    torch.distributed.all_reduce(rows)
-    return rows.item() / world_size()
+@dataclass(frozen=True)
+class Share:
+    """How a process's part of the batch is weighted: rows count alike wherever they are.
 
-
-def label_scale(part: Tensor, whole: Tensor, rows: float) -> Tensor | float:
-    """Return by what a part's mean hard-label loss is off, for its share of the whole's labelled rows is another.
-
-    Args:
-        part, whole: labels as in ``Batch``; ``whole`` is all of this process's.
-        rows: as ``rows_of_a_process`` has them.
-
-    Returns:
-        a scalar; multiplied by it, the parts' means, each weighted by its share of the rows, add up to the mean over
-        the labelled rows of all parts on all processes.
+    Attributes:
+        rows: of a process, the mean over the processes; they differ where samples are ragged.
+        labelled: (1,) float64 labelled rows of a process, the mean over the processes; None: one process and one part.
     """
-    if len(part) == rows and world_size() == 1:
-        return 1.0
-    counts = torch.stack([_labelled(part), _labelled(whole)]).double()
-    if world_size() > 1:
-        everywhere = counts[1].clone()
-        torch.distributed.all_reduce(everywhere)
-        counts[1] = everywhere / world_size()
-    return (counts[0] / counts[1].clamp(min=1e-9)) * (rows / len(part))
+
+    rows: float
+    labelled: Tensor | None
+
+    @classmethod
+    def of(cls, whole: Loaded, pieces: int) -> Share:
+        """Count a process's part, once a step, however many pieces each process makes of its own."""
+        if pieces == 1 and world_size() == 1:
+            return cls(len(whole.index), None)
+        counts = torch.stack([torch.tensor(len(whole.index), device=whole.index.device), _labelled(whole.labels)])
+        counts = counts.double()
+        if world_size() > 1:
+            torch.distributed.all_reduce(counts)
+            counts = counts / world_size()
+        return cls(float(counts[0]) if whole.rows is not None else len(whole.index), counts[1])
+
+    def of_terms(self, part: Loaded) -> float:
+        """Return what a part's terms, means over its rows, are multiplied by, so that all parts' add up."""
+        return len(part.index) / self.rows
+
+    def of_labels(self, part: Loaded) -> Tensor | float:
+        """Return by what a part's mean hard-label loss is off besides: its share of the labelled rows is another."""
+        if self.labelled is None:
+            return 1.0
+        return (_labelled(part.labels).double() / self.labelled.clamp(min=1e-9)) * (self.rows / len(part.index))
 
 
 def _labelled(labels: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from kdtool.engine.gradient_norms import gradient_norms
 from kdtool.engine.guard import Guard
 from kdtool.engine.job import Job, Loaded
 from kdtool.engine.meters import total
-from kdtool.engine.micro import cached_backward, label_scale, rows_of_a_process
+from kdtool.engine.micro import Share, cached_backward
 from kdtool.engine.optim import build_optimizer, build_schedule
 from kdtool.engine.plan import Planned
 from kdtool.engine.processes import rank, world_size
@@ -103,10 +103,9 @@ class Updater:
         if pieces > 1 and self.step.couples_samples:
             return self._coupled(loaded, epoch, progress, at, pieces)
         scaler, result, seen = self.precision.scaler, StepResult({}, _zero(loaded)), []
-        # Rows count alike wherever they are: a mean of means would favour those of short parts.
-        parts, rows = loaded.split(pieces), rows_of_a_process(loaded)
+        parts, whole = loaded.split(pieces), Share.of(loaded, pieces)
         for micro, part in enumerate(parts):
-            share, scale = len(part.index) / rows, label_scale(part.labels, loaded.labels, rows)
+            share, scale = whole.of_terms(part), whole.of_labels(part)
             teachers = self.teaching(part.inputs, part.index, part.view)
             self._seed(at, micro)
             measure = measure_norms and micro == 0

@@ -18,7 +18,7 @@ from kdtool.errors import InputError
 from kdtool.recipe import yaml_file as recipe_file
 from kdtool.recipe.names import is_own_file
 from kdtool.recipe.rules import check_online, check_values, settle_teachers
-from kdtool.recipe.schema import RESERVED, Recipe, recipe_type
+from kdtool.recipe.schema import RESERVED, Data, Recipe, Student, recipe_type
 from kdtool.recipe.sections import Typed, build, key_names, to_plain, unknown_key
 from kdtool.registry import tasks
 
@@ -84,7 +84,11 @@ def validate(recipe: Recipe) -> Recipe:
     Raises:
         InputError: as for ``load``.
     """
-    return from_dict(to_dict(recipe))
+    plain = to_dict(recipe)
+    for section in (Student, Data):  # made in Python without saying which task's
+        if (name := section.__name__.lower()) and getattr(recipe, name) == section():
+            del plain[name]
+    return from_dict(plain)
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdtool.engine.job import Job
+from kdtool.engine.job import Job, Loaded
 from kdtool.method import Method
 from kdtool.randomness import epoch_order
 from kdtool.recipe.schema import Checkpoint, Optim, Schedule, Train
 from kdtool.tasks.common.classification import Classification
 
 CLASSES = 3
-
-
-@dataclass
-class Loaded:
-    inputs: Tensor
-    labels: Tensor
-    index: Tensor
-    view: int = 0
 
 
 class Batches:
@@ -44,7 +35,7 @@ class Batches:
         for step in range(start, self.steps):
             index = order[step * self.batch_size : (step + 1) * self.batch_size]
             self.served.append((epoch, step))
-            yield Loaded(self.images[index], self.labels[index], index)
+            yield Loaded(self.images[index], self.labels[index], index, view=0)
 
 
 class Net(nn.Module):
@@ -74,7 +65,7 @@ def job(folder: Path, method: Method | None = None, **changes: Any) -> Job:
     fields: dict[str, Any] = {
         "phase": "student",
         "student": Net(),
-        "task": Classification(CLASSES),
+        "objective": Classification(CLASSES),
         "train_batches": Batches(),
         "val_batches": Batches(24),
         "train": train,

@@ -20,7 +20,7 @@ import pytest
 import timm
 from safetensors.torch import save
 
-from kdtool.tasks.images.models.weights import digest
+from kdtool.tasks.common.weights import digest
 
 REPO = "timm/test_resnet.r160_in1k"
 

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kdtool.errors import InputError
-from kdtool.tasks.images.models.weights import digest, fit, load_state
+from kdtool.tasks.common.weights import digest
+from kdtool.tasks.images.models.weights import fit, load_state
 
 
 def network(classes: int = 4) -> nn.Module:
