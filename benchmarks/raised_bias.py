@@ -23,7 +23,7 @@ def raised(folder: Path, number: int) -> dict[str, Any]:
     from kdtool.engine.precision import Precision
     from kdtool.recipe import load as recipes
     from kdtool.tasks.images.data.loader import make_loader
-    from kdtool.tasks.images.data.sources import open_data
+    from kdtool.tasks.images.data.open import open_data
     from kdtool.tasks.images.models.build import build
 
     cpu, recipe = torch.device("cpu"), recipes.load(folder / "recipe.yaml")

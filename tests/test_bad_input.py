@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdtool.tasks.images.data.sources import open_data
+from kdtool.tasks.images.data.open import open_data
 from kdtool.tasks.images.options import Data
 from tests.running import Done, call, distil, start, write_images
 

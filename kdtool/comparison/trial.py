@@ -6,7 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-from kdtool.comparison.work import TRIAL
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
 from kdtool.errors import InputError
@@ -16,6 +15,9 @@ from kdtool.runs.execution import Execution
 from kdtool.runs.folder import held
 from kdtool.runs.setting import build_setting
 from kdtool.system.disk import write_whole
+
+TRIAL = "trial.json"
+"""What a trial of options reached on the validation split, in its folder."""
 
 
 def trial(recipe: Recipe, folder: Path, reporter: Reporter) -> None:

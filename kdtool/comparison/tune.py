@@ -11,8 +11,8 @@ from typing import Any
 
 from kdtool.comparison.plan import Cell, Plan, cell_folder
 from kdtool.comparison.space import space
-from kdtool.comparison.trial import no_validation
-from kdtool.comparison.work import TRIAL, Job
+from kdtool.comparison.trial import TRIAL, no_validation
+from kdtool.comparison.work import Job
 from kdtool.errors import InputError
 from kdtool.recipe import load as recipes
 from kdtool.runs.folder import tidy

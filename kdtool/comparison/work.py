@@ -14,9 +14,6 @@ from kdtool.recipe.schema import Recipe
 COST = "cost.json"
 """What a finished run took, beside its result."""
 
-TRIAL = "trial.json"
-"""What a trial of options reached on the validation split, in its folder."""
-
 _LOCK_S = 30.0
 """How long to wait for a run's folder that a process which is being ended still holds."""
 

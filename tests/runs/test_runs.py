@@ -15,7 +15,7 @@ from timm.data import create_transform, resolve_model_data_config
 import kdtool
 from kdtool.recipe import load as recipes
 from kdtool.tasks.common.own_code import load_factory
-from kdtool.tasks.images.data.sources import open_data
+from kdtool.tasks.images.data.open import open_data
 from tests.running import Done, call, distil, start, write_images
 
 QUICK = ("teacher.train.epochs=1", "teacher.check=off")

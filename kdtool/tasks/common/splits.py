@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
+from kdtool.errors import InputError, did_you_mean
 from kdtool.randomness import hashed, key_of
+from kdtool.recipe.schema import Data
 
 
 def _drawn(rows: np.ndarray, *purpose: int | str) -> np.ndarray:
@@ -50,3 +54,43 @@ def pick_per_class(labels: np.ndarray, rows: np.ndarray, count: int, seed: int) 
         kept = len(members) if label < 0 else count
         chosen.append(members[np.argsort(drawn[members], kind="stable")[:kept]])
     return np.sort(np.concatenate(chosen))
+
+
+def kept(labels: np.ndarray, rows: np.ndarray, class_names: Sequence[str], cfg: Data, unit: str) -> np.ndarray:
+    """Return the positions that stay in the student's training set, in order.
+
+    Args:
+        labels: (N,) classes, -1 for none.
+        rows: (N,) stable sample numbers.
+        class_names: K names in the order of the labels.
+        cfg: the recipe's section ``data``.
+        unit: what a sample is called.
+
+    Raises:
+        InputError: an unknown class is left out, or all of them are.
+    """
+    stay = np.ones(len(labels), dtype=bool)
+    for name in cfg.exclude_classes:
+        stay &= labels != class_number(str(name), class_names)
+    if not stay.any():
+        raise InputError(f"data.exclude_classes leaves no training {unit}.")
+    positions = np.flatnonzero(stay)
+    if cfg.labels_per_class is None:
+        return positions
+    chosen: np.ndarray = positions[
+        pick_per_class(labels[positions], rows[positions], cfg.labels_per_class, cfg.split_seed)
+    ]
+    return chosen
+
+
+def class_number(name: str, class_names: Sequence[str]) -> int:
+    """Return the number of a class that ``data.exclude_classes`` gives by its name or, failing that, its number.
+
+    Raises:
+        InputError: there is no such class.
+    """
+    if name in class_names:
+        return list(class_names).index(name)
+    if name.isdecimal() and int(name) < len(class_names):
+        return int(name)
+    raise InputError(f"data.exclude_classes: there is no class {name!r}. {did_you_mean(name, class_names)}")

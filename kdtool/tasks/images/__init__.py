@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kdtool.engine.job import Batches
     from kdtool.method import Method
     from kdtool.tasks.common.classification import Classification
-    from kdtool.tasks.images.data.sources import DataSet, Split
+    from kdtool.tasks.images.data.dataset import DataSet, Split
     from kdtool.tasks.images.models.built import Built
     from kdtool.tasks.images.networks import Adapted
     from kdtool.tasks.task import Reading, Say
@@ -55,13 +55,13 @@ class Images(task.Task):
 
     def open(self, recipe: schema.Recipe) -> DataSet:
         """Open a folder, a table of encoded images, a name of timm's or the digits."""
-        from kdtool.tasks.images.data.sources import open_data
+        from kdtool.tasks.images.data.open import open_data
 
         return open_data(cast(Recipe, recipe).data, stream=recipe.train.steps is not None)
 
     def transfer_set(self, data: DataSet, recipe: schema.Recipe) -> Split:
         """Return the student's training set: fewer classes or labels, and unlabelled images beside."""
-        from kdtool.tasks.images.data.sources import thin
+        from kdtool.tasks.images.data.open import thin
 
         return thin(data.train, cast(Recipe, recipe).data, data.class_names)
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdtool.tasks.images.data.sources import DataSet, default_image_size
+from kdtool.tasks.images.data.dataset import DataSet
+from kdtool.tasks.images.data.open import default_image_size
 from kdtool.tasks.images.models.backbone import Backbone
 from kdtool.tasks.images.models.build import Built, build
 from kdtool.tasks.images.options import Recipe

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from kdtool.tasks.common.splits import stratified
-from kdtool.tasks.images.data.sources import Source, Split
+from kdtool.tasks.images.data.dataset import Source, Split
 
 TEST_FRACTION = 0.2
 

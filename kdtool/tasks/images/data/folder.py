@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdtool.errors import InputError, did_you_mean
+from kdtool.tasks.images.data.dataset import Source, Split
 from kdtool.tasks.images.data.decode import UNREADABLE, decode
-from kdtool.tasks.images.data.sources import Source, Split
 from kdtool.tasks.images.options import Data
 
 if TYPE_CHECKING:

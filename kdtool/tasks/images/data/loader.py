@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 from kdtool.engine.job import Loaded
 from kdtool.errors import InputError
 from kdtool.tasks.common.order import class_uniform_order, random_order
+from kdtool.tasks.images.data.dataset import DataSet, Images, Split
 from kdtool.tasks.images.data.mixing import mix_labels
-from kdtool.tasks.images.data.sources import DataSet, Images, Split
 from kdtool.tasks.images.data.unreadable import Pool, Replaced
 from kdtool.tasks.images.data.views import Views
 from kdtool.tasks.images.data.workers import At, Workers

@@ -15,8 +15,8 @@ import numpy as np
 from kdtool.errors import InputError
 from kdtool.system.disk import write_whole
 from kdtool.system.home import home, waiting_lock
+from kdtool.tasks.images.data.dataset import Source, Split
 from kdtool.tasks.images.data.shards import HubShards, Sample, Shards, TarShards
-from kdtool.tasks.images.data.sources import Source, Split
 from kdtool.tasks.images.data.timm_names import Budget, KeptImages, refusal
 from kdtool.tasks.images.data.timm_splits import roles, shard_files
 from kdtool.tasks.images.options import Data

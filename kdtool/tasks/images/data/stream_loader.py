@@ -21,10 +21,10 @@ from torch.utils.data import Dataset
 from kdtool.engine.job import Loaded
 from kdtool.errors import InputError
 from kdtool.randomness import key_of
+from kdtool.tasks.images.data.dataset import DataSet
 from kdtool.tasks.images.data.decode import UNREADABLE, decode_bytes
 from kdtool.tasks.images.data.mixing import mix_labels
 from kdtool.tasks.images.data.shards import Sample
-from kdtool.tasks.images.data.sources import DataSet
 from kdtool.tasks.images.data.stream import Stream
 from kdtool.tasks.images.data.unreadable import Replaced, Unreadable
 from kdtool.tasks.images.data.views import Views

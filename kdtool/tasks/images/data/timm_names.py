@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdtool.errors import InputError
+from kdtool.tasks.images.data.dataset import Images, Source, Split
 from kdtool.tasks.images.data.decode import UNREADABLE, decode, decode_bytes, to_rgb
-from kdtool.tasks.images.data.sources import Images, Source, Split
 from kdtool.tasks.images.data.timm_splits import VAL_NAMES, roles
 from kdtool.tasks.images.options import Data
 

@@ -20,7 +20,7 @@ from kdtool.system.disk import append_line
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from kdtool.tasks.images.data.sources import Images
+    from kdtool.tasks.images.data.dataset import Images
 
 FILE = "bad-images.jsonl"
 """The list's name in a run's folder."""

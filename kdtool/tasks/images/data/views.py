@@ -15,8 +15,8 @@ from torch import Tensor
 
 from kdtool.errors import InputError
 from kdtool.randomness import seeded_libraries, uniforms
+from kdtool.tasks.images.data.dataset import MEDIUM
 from kdtool.tasks.images.data.mixing import Mixing
-from kdtool.tasks.images.data.sources import MEDIUM
 from kdtool.tasks.images.options import Data
 
 ASPECT = math.log(4 / 3)

@@ -16,7 +16,7 @@ from kdtool.errors import InputError, did_you_mean
 from kdtool.recipe import load as recipes
 from kdtool.tasks.common import measures
 from kdtool.tasks.common.classification import Classification
-from kdtool.tasks.images.data.sources import open_data
+from kdtool.tasks.images.data.open import open_data
 from kdtool.tasks.images.evaluation.corruptions import Corruption
 from kdtool.tasks.images.evaluation.predictions import Examined, check_predictions, choose, class_map, write_predictions
 from kdtool.tasks.images.evaluation.target import Found, Target, find, open_target

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from kdtool.engine.evaluate import evaluate_in_fp32
 from kdtool.errors import InputError
 from kdtool.tasks.common.classification import LogitsMeter
+from kdtool.tasks.images.data.dataset import DataSet, Split
 from kdtool.tasks.images.data.loader import Loader
-from kdtool.tasks.images.data.sources import DataSet, Split
 from kdtool.tasks.images.data.views import Views
 from kdtool.tasks.images.evaluation.corruptions import Corruption
 from kdtool.tasks.images.evaluation.preprocessing import Preprocessing

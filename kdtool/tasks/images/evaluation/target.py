@@ -16,7 +16,8 @@ from kdtool.recipe import load as recipes
 from kdtool.recipe.names import is_own_file
 from kdtool.runs.chain import links
 from kdtool.runs.folder import RECIPE, RESULT
-from kdtool.tasks.images.data.sources import DataSet, default_image_size
+from kdtool.tasks.images.data.dataset import DataSet
+from kdtool.tasks.images.data.open import default_image_size
 from kdtool.tasks.images.evaluation.exported import SUFFIXES, open_exported
 from kdtool.tasks.images.evaluation.preprocessing import Metadata, Preprocessing
 from kdtool.tasks.images.models.build import Built, build

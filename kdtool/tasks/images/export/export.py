@@ -19,7 +19,7 @@ from kdtool.measure.profile import machine
 from kdtool.system.disk import aside, write_whole, writing
 from kdtool.system.home import sole_lock
 from kdtool.tasks.images.data.loader import Loader
-from kdtool.tasks.images.data.sources import open_data
+from kdtool.tasks.images.data.open import open_data
 from kdtool.tasks.images.evaluation.evaluate import recipe_for
 from kdtool.tasks.images.evaluation.exported import open_exported
 from kdtool.tasks.images.evaluation.predictions import EvaluationViews, Examined, choose, class_map

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdtool.errors import InputError
 from kdtool.recipe import load as recipes
-from kdtool.tasks.images.data.sources import Split
+from kdtool.tasks.images.data.dataset import Split
 from kdtool.tasks.images.evaluation.predictions import Examined, choose, class_map
 from kdtool.tasks.images.evaluation.target import Target, find, open_target
 from kdtool.tasks.images.evaluation.teachers import own_teachers
@@ -82,7 +82,7 @@ def method_temperature(recipe: Recipe) -> float | None:
 
 def _opened(recipe: Recipe, run: str) -> tuple[Examined, Target]:
     from kdtool.engine.precision import pick_device
-    from kdtool.tasks.images.data.sources import open_data
+    from kdtool.tasks.images.data.open import open_data
 
     data = open_data(recipe.data, stream=recipe.train.steps is not None)
     student = open_target(find(run), data)

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from kdtool.errors import InputError
-from kdtool.tasks.images.data.sources import DataSet, open_data
+from kdtool.tasks.images.data.dataset import DataSet
+from kdtool.tasks.images.data.open import open_data
 from kdtool.tasks.images.options import Data
 from tests.tasks.images.data.pictures import picture, write_class_folders
 

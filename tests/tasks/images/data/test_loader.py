@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from kdtool.errors import InputError, RunError
+from kdtool.tasks.images.data.dataset import Split
 from kdtool.tasks.images.data.loader import Loaded, Loader
 from kdtool.tasks.images.data.mixing import mix_labels
-from kdtool.tasks.images.data.sources import Split
 from kdtool.tasks.images.data.views import Views
 from kdtool.tasks.images.options import Data
 from tests.tasks.images.data.pictures import picture

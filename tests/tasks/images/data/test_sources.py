@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from kdtool.errors import InputError
-from kdtool.tasks.images.data.sources import DataSet, default_image_size, open_data, thin
+from kdtool.tasks.images.data.dataset import DataSet
+from kdtool.tasks.images.data.open import default_image_size, open_data, thin
 from kdtool.tasks.images.options import Data
 from tests.tasks.images.data.pictures import picture, write_class_folders
 

@@ -20,7 +20,8 @@ from kdtool.errors import InputError, Interrupted
 from kdtool.events import Reporter
 from kdtool.recipe.load import load
 from kdtool.tasks.images.data import stream_loader
-from kdtool.tasks.images.data.sources import DataSet, open_data
+from kdtool.tasks.images.data.dataset import DataSet
+from kdtool.tasks.images.data.open import open_data
 from kdtool.tasks.images.data.stream_loader import StreamLoader, make_stream_loader
 from kdtool.tasks.images.options import Data
 from tests.running import Done, call

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from kdtool.errors import InputError, RunError
+from kdtool.tasks.images.data.dataset import DataSet
 from kdtool.tasks.images.data.folder import FileImages
 from kdtool.tasks.images.data.loader import Loader, make_loader
-from kdtool.tasks.images.data.sources import DataSet, open_data, thin
+from kdtool.tasks.images.data.open import open_data, thin
 from kdtool.tasks.images.options import Data
 from tests.tasks.images.data import damage
 from tests.tasks.images.data.pictures import write_class_folders
