@@ -41,7 +41,7 @@ TWO_STAGES = ("fitnets", "ft")
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[list[Server]]:
-    """Two lanes; the second starts when it is used."""
+    """Two workers; the second starts when it is used."""
     started = [Server(), Server()]
     started[0].ready()
     yield started
@@ -364,7 +364,7 @@ def test_two_hundred_runs_in_two_lanes_with_kills(servers: list[Server], tmp_pat
             took[method] = time.monotonic() - began
         right[method] = student(folder)
 
-    def lane(number: int) -> Counter[str]:
+    def worker(number: int) -> Counter[str]:
         draw, met = random.Random(number), Counter[str]()
         for each in range(100):
             method = list(METHODS)[each % len(METHODS)]
@@ -372,8 +372,8 @@ def test_two_hundred_runs_in_two_lanes_with_kills(servers: list[Server], tmp_pat
             met.update(Life(servers[number], home, runs / f"{number}-{each}-{method}", method).live(kills))
         return met
 
-    with ThreadPoolExecutor(2) as lanes:
-        met = sum(lanes.map(lane, range(2)), Counter[str]())
+    with ThreadPoolExecutor(2) as workers:
+        met = sum(workers.map(worker, range(2)), Counter[str]())
     print(f"soak: {met.total()} kills: {dict(met)}")
     assert met.total() >= 20
     done = sorted(runs.iterdir())

@@ -16,7 +16,7 @@ from kdtool.errors import InputError, did_you_mean
 from kdtool.events import Reporter
 from kdtool.recipe import load as recipes
 from kdtool.recipe.schema import Recipe
-from kdtool.system.home import sole_lock
+from kdtool.system.locks import sole_lock
 
 if TYPE_CHECKING:
     from kdtool.cache.open import CachedTeacher

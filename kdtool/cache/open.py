@@ -23,7 +23,8 @@ from kdtool.engine.signals import StopRequest
 from kdtool.errors import InputError
 from kdtool.events import Reporter
 from kdtool.recipe.schema import Recipe
-from kdtool.system.home import waiting_lock
+from kdtool.system.locks import waiting_lock
+from kdtool.system.names import file_name
 from kdtool.tasks.task import Built, Task
 from kdtool.terminal import words
 
@@ -75,8 +76,7 @@ class CachedTeacher:
 
     @property
     def folder(self) -> Path:
-        name = "".join(c if c.isalnum() or c in "._-" else "_" for c in self.built.name)[-60:]
-        return outputs_folder() / f"{name}-{self.key[:16]}"
+        return outputs_folder() / f"{file_name(self.built.name)}-{self.key[:16]}"
 
     @property
     def roles(self) -> dict[str, list[str]]:

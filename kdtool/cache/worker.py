@@ -9,7 +9,7 @@ from typing import Any
 
 from kdtool.errors import KdtoolError, RunError
 from kdtool.recipe import load as recipes
-from kdtool.system import parallel
+from kdtool.system.children import die_with_parent
 
 
 def main(told: dict[str, Any]) -> None:
@@ -44,7 +44,7 @@ def main(told: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    parallel.die_with_parent()
+    die_with_parent()
     try:
         main(json.load(sys.stdin))
     except KdtoolError as error:

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from kdtool.errors import InputError, RunError
 from kdtool.recipe import load as recipes
 from kdtool.recipe.schema import Recipe
-from kdtool.system import parallel
+from kdtool.system.children import Child, Lifeline, ending, shared_threads, start
 
 _POLL_S = 0.05
 
 
 @dataclass(frozen=True)
-class Task:
+class Share:
     """What a worker process is told, as JSON on its standard input.
 
     Attributes:
@@ -58,54 +53,42 @@ def in_processes(
     Raises:
         InputError, RunError: one of them failed; with its words.
     """
-    ours, lifeline = os.pipe()
-    workers: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
+    lifeline, workers = Lifeline(), list[Child]()
     try:
         for number in range(jobs):
-            task = Task(recipes.to_dict(recipe), teacher, key, str(folder), (number, jobs), places)
-            workers.append(_start(task, jobs, ours))
-        while any(process.poll() is None for process, _ in workers):
+            share = Share(recipes.to_dict(recipe), teacher, key, str(folder), (number, jobs), places)
+            workers.append(_start(share, jobs, lifeline))
+        while any(worker.runs() for worker in workers):
             check()
-            if any(process.poll() for process, _ in workers):
+            if any(worker.process.poll() for worker in workers):
                 break
             time.sleep(_POLL_S)
         _raise_first(workers)
     finally:
-        for process, said in workers:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-            said.close()
-        os.close(ours)
-        os.close(lifeline)
+        for worker in workers:
+            worker.end()
+        lifeline.close()
 
 
-def _start(task: Task, jobs: int, ours: int) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
-    said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))  # processes that each use all cores spin against one another
-    process = subprocess.Popen(
-        [sys.executable, "-m", "kdtool.cache.worker"],
-        env={"OMP_NUM_THREADS": threads, **os.environ, parallel.LIFELINE: str(ours)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=said,
-        pass_fds=(ours,),
-        start_new_session=True,  # a terminal's Ctrl-C is for the process that started them
+def _start(share: Share, jobs: int, lifeline: Lifeline) -> Child:
+    environment = {"OMP_NUM_THREADS": shared_threads(jobs)}
+    worker = start(
+        ["-m", "kdtool.cache.worker"], lifeline, environment=environment, stdin=subprocess.PIPE, keep_words=True
     )
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError), process.stdin as stdin:  # it died meanwhile: its exit code will tell
-        stdin.write(json.dumps(vars(task)).encode())
-    return process, said
+    assert worker.process.stdin is not None
+    # It may die meanwhile: its exit code will tell.
+    with contextlib.suppress(BrokenPipeError), worker.process.stdin as stdin:
+        stdin.write(json.dumps(vars(share)).encode())
+    return worker
 
 
-def _raise_first(workers: Sequence[tuple[subprocess.Popen[bytes], IO[bytes]]]) -> None:
-    for number, (process, said) in enumerate(workers):
-        code = process.poll()
+def _raise_first(workers: Sequence[Child]) -> None:
+    for number, worker in enumerate(workers):
+        code = worker.process.poll()
         if not code:
             continue
-        said.seek(0)
-        words = said.read().decode(errors="replace").strip()
+        words = worker.words()
         if code < 0:
-            words = f"it was ended by {signal.Signals(-code).name}. It may have run out of memory: use fewer --jobs."
+            words = f"it was ended by {ending(code)}. It may have run out of memory: use fewer --jobs."
         kind = InputError if code == InputError.exit_code else RunError
         raise kind(f"process {number} of {len(workers)} that builds the teacher cache failed: {words}")

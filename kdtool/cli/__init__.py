@@ -13,6 +13,7 @@ import click
 from kdtool import __version__
 from kdtool.errors import KdtoolError, did_you_mean, from_os
 from kdtool.system import parallel
+from kdtool.system.children import die_with_parent
 
 _COMMANDS = {
     "run": ("kdtool.cli.run", "Distil a student from a teacher."),
@@ -122,5 +123,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of classes and files must not fail on an ASCII terminal
             stream.reconfigure(errors="backslashreplace")
-    parallel.die_with_parent()
+    die_with_parent()
     cli(prog_name="kdtool")

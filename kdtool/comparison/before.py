@@ -61,7 +61,7 @@ def look(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def gpus(plan: Plan) -> list[str]:
-    """Return the CUDA devices that lanes may take turns on; none where the recipe names one, or another kind."""
+    """Return the CUDA devices that workers may take turns on; none where the recipe names one, or another kind."""
     recipe = plan.recipe_of(next(plan.cells()))
     if recipe.train.device not in ("auto", "cuda"):
         return []

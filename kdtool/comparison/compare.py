@@ -13,12 +13,12 @@ from typing import Any
 from kdtool import registry
 from kdtool.comparison import before
 from kdtool.comparison import tune as searching
-from kdtool.comparison.lanes import Executor, Lanes
 from kdtool.comparison.plan import FILE as PLAN
 from kdtool.comparison.plan import Plan, cell_folder, check, load, refuse_unnamed_code, resume_command, threads_for
 from kdtool.comparison.summary import FILE, Entry, document
 from kdtool.comparison.tune import Search
 from kdtool.comparison.work import Job
+from kdtool.comparison.workers import Executor, Workers
 from kdtool.engine.signals import StopRequest
 from kdtool.errors import InputError, Interrupted
 from kdtool.recipe import load as recipes
@@ -27,7 +27,7 @@ from kdtool.recipe.schema import Recipe
 from kdtool.recipe.sections import to_plain
 from kdtool.runs.folder import LOCK, in_use
 from kdtool.system.disk import write_whole
-from kdtool.system.home import sole_lock
+from kdtool.system.locks import sole_lock
 from kdtool.terminal.compare import Watcher
 
 _TICK_S = 0.25
@@ -160,7 +160,7 @@ def _executor(plan: Plan) -> Executor:
         from kdtool.comparison.on_ray import OnRay
 
         return OnRay(plan.jobs, plan.threads)
-    return Lanes(plan.jobs, plan.threads, before.gpus(plan))
+    return Workers(plan.jobs, plan.threads, before.gpus(plan))
 
 
 @dataclass

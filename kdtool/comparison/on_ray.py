@@ -30,7 +30,7 @@ class OnRay:
 
     def __init__(self, count: int, threads: int):
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is sent anywhere
-        os.environ.setdefault("RAY_worker_niceness", "0")  # runs are what a local cluster is for, as in lanes
+        os.environ.setdefault("RAY_worker_niceness", "0")  # runs are what a local cluster is for, as in workers
         import ray
 
         self.ray: Any = ray

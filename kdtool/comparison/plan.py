@@ -19,6 +19,7 @@ from kdtool.recipe import yaml_file as recipe_file
 from kdtool.recipe.schema import Recipe
 from kdtool.recipe.sections import to_plain
 from kdtool.system.disk import write_whole
+from kdtool.system.names import file_name
 
 FILE = "plan.yaml"
 
@@ -171,8 +172,7 @@ def refuse_unnamed_code(plan: Plan, named: Sequence[str], trusted: Sequence[str]
 
 def short_name(model: str) -> str:
     """Return a model's name as part of a path."""
-    name = model.rsplit("/", 1)[-1].removesuffix(".py")
-    return "".join(c if c.isalnum() or c in "_.-" else "_" for c in name)
+    return file_name(model.rsplit("/", 1)[-1].removesuffix(".py"), longest=None)
 
 
 def cell_folder(folder: Path, cell: Cell) -> Path:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kdtool.engine.log import METRICS, read_log
 from kdtool.errors import InputError, Interrupted, KdtoolError
 from kdtool.recipe import load as recipes
 from kdtool.recipe.schema import Recipe
@@ -20,7 +21,7 @@ _LOCK_S = 30.0
 
 @dataclass(frozen=True)
 class Job:
-    """What a lane is told.
+    """What a worker is told.
 
     Attributes:
         name: shown to people.
@@ -137,7 +138,7 @@ def peak_memory() -> dict[str, int | None]:
 def training_seconds(folder: Path) -> float | None:
     """Return how long a run's student trained, by its log: interruptions and teachers left out."""
     try:
-        records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        return round(sum(float(each["seconds"]) for each in records if each["phase"] == "student"), 3)
-    except (OSError, ValueError, KeyError, TypeError):
+        seconds = [float(each["seconds"]) for each in read_log(folder / METRICS) if each["phase"] == "student"]
+    except (ValueError, KeyError, TypeError):
         return None
+    return round(sum(seconds), 3) if seconds else None

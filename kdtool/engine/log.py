@@ -9,6 +9,32 @@ from typing import Any
 
 from kdtool.system.disk import append_line, write_whole
 
+METRICS = "metrics.jsonl"
+"""The log's name in a run's folder."""
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the whole records of a log, [] without one; one that a crash tore ends it.
+
+    Records of older versions are brought up to date: "images_per_s" is "samples_per_s" now.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return []
+    found = []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(record, dict):
+            break
+        if "images_per_s" in record:
+            record["samples_per_s"] = record.pop("images_per_s")
+        found.append(record)
+    return found
+
 
 class EpochLog:
     """Appends records; ``keep`` drops those that a resumed run is about to write again."""
@@ -21,14 +47,14 @@ class EpochLog:
         if not self.path.exists():
             return
         kept = []
-        for line in self.path.read_text().splitlines():
+        for record in read_log(self.path):
             try:
-                place = json.loads(line)["place"]
-            except (ValueError, KeyError, TypeError):
-                break  # a line torn by a crash, and with it all that follow
-            if tuple(place) >= (at["stage"], at["epoch"]):
+                early = tuple(record["place"]) < (at["stage"], at["epoch"])
+            except (KeyError, TypeError):
                 break
-            kept.append(line + "\n")
+            if not early:
+                break
+            kept.append(json.dumps(record) + "\n")
         write_whole(self.path, "".join(kept))
 
     def write(self, at: Mapping[str, int], record: Mapping[str, Any]) -> None:

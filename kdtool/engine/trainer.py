@@ -14,7 +14,7 @@ from kdtool.engine.freeze import Frozen
 from kdtool.engine.gradient_norms import imbalance
 from kdtool.engine.job import Fitted, Job, Loaded
 from kdtool.engine.launch import callable_step, share_norms
-from kdtool.engine.log import EpochLog
+from kdtool.engine.log import METRICS, EpochLog
 from kdtool.engine.memory import OUT_OF_MEMORY, check_split, too_large
 from kdtool.engine.meters import BadStep, Meters, total
 from kdtool.engine.plan import Planned, plan_stages
@@ -67,7 +67,7 @@ class _Trainer:
         self.teaching = Teaching(frozen, job.replay, reporter.note)
         self.plan = plan_stages(job.method, job.train.epochs, job.train.task_weight)
         self.ema = self._average() if job.train.ema else None
-        self.log = EpochLog(job.folder / "metrics.jsonl")
+        self.log = EpochLog(job.folder / METRICS)
         self.at = Progress(pieces=job.train.accumulate)
         averages = {"ema": self.ema.module} if self.ema is not None else {}
         self.saver = Saver(job, {"step": self.step, "scaler": self.precision.scaler, **averages})

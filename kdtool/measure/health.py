@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool import __version__
+from kdtool.system.children import ending
 from kdtool.system.home import home
 
 OK, NOTE, FAULT = "ok", "note", "fault"
@@ -150,13 +150,17 @@ def _satisfies(version: str, specifier: str) -> bool:
 # --- torch, torchvision, timm ---------------------------------------------------------------------------------------
 
 
+def _told(code: int) -> str:
+    return f"the process was ended by {ending(code)}" if code < 0 else f"the process ended with {code}"
+
+
 def _probe() -> dict[str, dict[str, Any]]:
     """Return each step's line; a step that ended the process holds an error, those after it are missing."""
     # The same path as here: a torch.py in the current folder must not be taken for torch.
     code = f"import sys; sys.path[:] = {sys.path!r}; from kdtool.measure.probe import main; main()"
     try:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PROBE_SECONDS)
-        output, ended = done.stdout, _how_it_ended(done.returncode)
+        output, ended = done.stdout, _told(done.returncode)
     except subprocess.TimeoutExpired as error:
         output = (error.stdout or b"").decode(errors="replace") if isinstance(error.stdout, bytes) else ""
         ended = f"did not answer within {PROBE_SECONDS} s"
@@ -168,10 +172,6 @@ def _probe() -> dict[str, dict[str, Any]]:
         if "found" not in line and "error" not in line:
             line["error"] = ended
     return found
-
-
-def _how_it_ended(code: int) -> str:
-    return f"the process was ended by {signal.Signals(-code).name}" if code < 0 else f"the process ended with {code}"
 
 
 def _torch(probed: dict[str, dict[str, Any]]) -> Iterator[Check]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kdtool.engine.log import METRICS, read_log
 from kdtool.errors import InputError
 from kdtool.measure.evaluate import evaluate
 from kdtool.runs.folder import RECIPE
@@ -62,8 +63,8 @@ def of_run(run: Path, say: Say) -> dict[str, Any]:
         "about": list_runs(run)[0],
         "evaluation": evaluation,
         "baseline": baseline,
-        "log": records(run / "metrics.jsonl"),
-        "baseline_log": records(run / "baseline" / "metrics.jsonl"),
+        "log": read_log(run / METRICS),
+        "baseline_log": read_log(run / "baseline" / METRICS),
         "samples": samples,
         "result": result_of(run),
         "notes": list(dict.fromkeys([*evaluation["notes"], *samples["notes"]])),
@@ -88,18 +89,3 @@ def of_comparison(folder: Path, say: Say) -> dict[str, Any]:
         if place.is_dir():
             (profiles[student],) = profile(place, batch_sizes=(1,))["rows"]
     return {"kind": "comparison", "folder": str(folder), "comparison": comparison, "profile": profiles}
-
-
-def records(path: Path) -> list[dict[str, Any]]:
-    """Return the whole records of a log, [] without one."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        return []
-    found = []
-    for line in lines:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            break  # torn by a crash, or being written
-    return found

@@ -15,6 +15,7 @@ from kdtool import registry
 from kdtool.errors import InputError
 from kdtool.randomness import key_of
 from kdtool.recipe.schema import Recipe, Teacher
+from kdtool.system.names import file_name
 
 
 def links(recipe: Recipe, folder: Path) -> list[Recipe]:
@@ -43,7 +44,7 @@ def links(recipe: Recipe, folder: Path) -> list[Recipe]:
             link.teacher = [_as_teacher(found[-1], recipe.teacher[0])]
         if number < len(students):
             link.baseline = False
-            link.out = str(folder / "chain" / f"{number}-{_file_name(student.model)}")
+            link.out = str(folder / "chain" / f"{number}-{file_name(student.model)}")
             # Another first draw for every link; the last keeps the run's own seed, and so its baseline's.
             link.train.seed = key_of("link", recipe.train.seed, number) & 0x7FFFFFFF
         else:
@@ -64,7 +65,3 @@ def _check(recipe: Recipe) -> None:
     methods = [registry.get(name) for name in recipes.parts(recipe)]
     if not methods or any(method.online or method.teachers[0] < 1 for method in methods):
         raise InputError(f"{what}: method {recipe.method!r} has no trained teacher to put a chain behind.")
-
-
-def _file_name(model: str) -> str:
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in model)[-60:]

@@ -16,7 +16,8 @@ from kdtool.runs import environment, resume as resuming
 from kdtool.recipe import load as recipes
 from kdtool.system.disk import aside, sweep, write_whole
 from kdtool.errors import InputError
-from kdtool.system.home import sole_lock
+from kdtool.system.locks import sole_lock
+from kdtool.system.names import file_name
 from kdtool.recipe.schema import Recipe
 
 RECIPE, RESULT, LOCK = "recipe.yaml", "result.json", ".lock"
@@ -33,7 +34,7 @@ def default_folder(recipe: Recipe, root: Path) -> Path:
 
 def _short(model: str) -> str:
     name = model.rsplit("/", 1)[-1].split(":")[-1].removesuffix(".py")
-    return "".join(c if c.isalnum() or c in "_." else "_" for c in name)
+    return file_name(name, allowed="_.", longest=None)
 
 
 def choose_folder(recipe: Recipe) -> Path:

@@ -11,10 +11,11 @@ from typing import Any
 
 from kdtool.recipe import yaml_file as recipe_file
 from kdtool.system.disk import write_whole
+from kdtool.engine.log import METRICS, read_log
 from kdtool.errors import InputError, Interrupted
-from kdtool.system.home import is_held
+from kdtool.system.locks import is_held
 
-RECIPE, RESULT, METRICS, LOCK, ERROR = "recipe.yaml", "result.json", "metrics.jsonl", ".lock", "error.json"
+RECIPE, RESULT, LOCK, ERROR = "recipe.yaml", "result.json", ".lock", "error.json"
 
 DEPTH = 3
 """How deep below the given folder runs are looked for: a comparison keeps its own in folders of its own."""
@@ -67,7 +68,8 @@ def _find(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _about(run: Path) -> dict[str, Any]:
-    result, failure, last = _json(run / RESULT), _json(run / ERROR), _last(run / METRICS)
+    result, failure = _json(run / RESULT), _json(run / ERROR)
+    last: dict[str, Any] = (read_log(run / METRICS) or [{}])[-1]
     recipe = _recipe(run)
     state = "running" if is_held(run / LOCK) else "finished" if result else "failed" if failure else "stopped"
     test, seconds = result.get("test") or {}, result.get("seconds") or {}
@@ -103,19 +105,6 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _last(path: Path) -> dict[str, Any]:
-    """Return the last whole record of a log."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        return {}
-    for line in reversed(lines):
-        with contextlib.suppress(ValueError):
-            found: dict[str, Any] = json.loads(line)
-            return found
-    return {}
 
 
 def _listed(value: Any) -> list[Any]:

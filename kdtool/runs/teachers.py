@@ -26,7 +26,9 @@ from kdtool.recipe.options import TEACHER
 from kdtool.recipe.schema import Checkpoint, Recipe, Teacher, Train
 from kdtool.runs.setting import Pair
 from kdtool.system.disk import write_whole
-from kdtool.system.home import home, waiting_lock
+from kdtool.system.home import home
+from kdtool.system.locks import waiting_lock
+from kdtool.system.names import file_name
 from kdtool.tasks.task import Built, Reading, Task
 
 FORMAT = 2
@@ -98,7 +100,7 @@ def is_kept(folder: Path, warn: Callable[[str], None]) -> bool:
 def kept_in(section: Teacher, built: Built, recipe: Recipe, task: Task, data: Any) -> Path:
     """Return the folder in which a teacher that needs training is kept, whether or not it is there yet."""
     key = _key(section, built, recipe, task, data)
-    return home() / "teachers" / f"{_file_name(built.name)}-{key[:16]}"
+    return home() / "teachers" / f"{file_name(built.name)}-{key[:16]}"
 
 
 def _train(section: Teacher, built: Built, prep: Preparation, folder: Path, key: str) -> None:
@@ -168,10 +170,6 @@ def _key(section: Teacher, built: Built, recipe: Recipe, task: Task, data: Any) 
         "versions": [torch.__version__, *task.versions(TEACHER).values()],
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _file_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name)[-60:]
 
 
 def check_teacher(

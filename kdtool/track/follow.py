@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+from kdtool.engine.log import METRICS, read_log
 from kdtool.errors import InputError
 from kdtool.events import Reporter
 from kdtool.system.disk import write_whole
@@ -122,7 +123,7 @@ class Follower(Reporter):
     def phase(self, name: str) -> None:
         self.reporter.phase(name)
         log = {"student": self.folder, "baseline": self.folder / "baseline"}.get(name)
-        self.epochs = _lines(log / "metrics.jsonl") if log is not None else None
+        self.epochs = len(read_log(log / METRICS)) if log is not None else None
 
     def stage(self, name: str, epochs: int, steps_per_epoch: int, epochs_done: int = 0) -> None:
         self.reporter.stage(name, epochs, steps_per_epoch, epochs_done)
@@ -177,10 +178,3 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     for key, value in config.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": str(value)}
     return found
-
-
-def _lines(path: Path) -> int:
-    try:
-        return path.read_bytes().count(b"\n")
-    except OSError:
-        return 0

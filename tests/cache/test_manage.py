@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.cache.store import MANIFEST
-from kdtool.system.home import sole_lock
+from kdtool.system.locks import sole_lock
 from tests.cache.small import build, caches, only, shards
 from tests.running import Done, call
 

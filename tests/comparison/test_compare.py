@@ -60,15 +60,14 @@ def test_the_table_and_its_sentences_are_printed(whole: Done) -> None:
 def test_runs_of_a_seed_begin_with_one_student_and_see_one_order(whole: Done) -> None:
     import torch
 
-    from kdtool.events import Reporter
-    from kdtool.runs.setting import Run
+    from kdtool.runs.setting import build_setting
 
     plan = load(whole.folder)
     runs = {
-        (m, s): Run(plan.recipe_of(Cell("test_efficientnet", m, s)), Reporter()) for m in plan.methods for s in (0, 1)
+        (m, s): build_setting(plan.recipe_of(Cell("test_efficientnet", m, s))) for m in plan.methods for s in (0, 1)
     }
     weights = {key: run.networks.student.module.state_dict() for key, run in runs.items()}
-    order = {key: torch.cat([batch.index for batch in run.train_loader.epoch(1)]) for key, run in runs.items()}
+    order = {key: torch.cat([batch.index for batch in run.train_batches.epoch(1)]) for key, run in runs.items()}
     for seed in (0, 1):
         one, other = weights["none", seed], weights["kd", seed]
         assert all(torch.equal(one[name], other[name]) for name in one)

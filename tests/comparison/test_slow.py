@@ -18,7 +18,7 @@ TWO = ["--methods", "none,kd", "--seeds", "1", "--jobs", "2", "--epochs", "4"]
 
 
 def killed(process: Process, pattern: str, folder: Path) -> None:
-    """Kill the comparison once a file is there; its lanes go with it."""
+    """Kill the comparison once a file is there; its workers go with it."""
     process.stop_when(pattern, folder, signal.SIGKILL)
     assert process.process.returncode == -signal.SIGKILL
 
@@ -42,10 +42,12 @@ def test_six_methods_three_seeds_killed_and_resumed_equal_the_uninterrupted(tmp_
 
 
 def _kill_one_run(folder: Path) -> None:
-    """Go on, and kill the newest of the lanes' processes, as a machine that is out of memory does; the rest goes on."""
+    """Go on, and kill the newest of the workers' processes, as a machine that is out of memory does; others go on."""
     process = Process("--resume", folder)
     process.wait_for("*/kd/seed-2/checkpoints/*", folder)
-    os.kill(max(pid for pid, command in process.descendants().items() if "comparison.lane" in command), signal.SIGKILL)
+    os.kill(
+        max(pid for pid, command in process.descendants().items() if "comparison.worker" in command), signal.SIGKILL
+    )
     said = process.said()
     assert process.process.returncode == 3
     assert "1 of 18 runs failed" in said

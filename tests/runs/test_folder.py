@@ -14,7 +14,7 @@ from kdtool.recipe.schema import Recipe
 from kdtool.runs import environment
 from kdtool.runs import folder as runfolder
 from kdtool.runs.folder import claimed, held, open_for_resume, resume_command
-from kdtool.system.home import is_held, waiting_lock
+from kdtool.system.locks import is_held, waiting_lock
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,8 @@ import numpy as np
 
 from kdtool.errors import InputError
 from kdtool.system.disk import write_whole
-from kdtool.system.home import home, waiting_lock
+from kdtool.system.home import home
+from kdtool.system.locks import waiting_lock
 from kdtool.tasks.images.data.dataset import Source, Split
 from kdtool.tasks.images.data.shards import HubShards, Sample, Shards, TarShards
 from kdtool.tasks.images.data.timm_names import Budget, KeptImages, refusal

@@ -17,7 +17,7 @@ from torch import nn
 from kdtool.errors import InputError, RunError, did_you_mean
 from kdtool.measure.profile import machine
 from kdtool.system.disk import aside, write_whole, writing
-from kdtool.system.home import sole_lock
+from kdtool.system.locks import sole_lock
 from kdtool.tasks.images.data.loader import Loader
 from kdtool.tasks.images.data.open import open_data
 from kdtool.tasks.images.evaluation.evaluate import recipe_for

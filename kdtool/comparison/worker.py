@@ -1,8 +1,8 @@
-"""A process that does a comparison's jobs one after another: ``python -m kdtool.comparison.lane``.
+"""A process that does a comparison's jobs one after another: ``python -m kdtool.comparison.worker``.
 
 A job is a line of JSON on standard input; its outcome, {"error": text or null}, one on standard output.
 Libraries are imported once. On Linux each job then gets a process of its own by fork, which is what its memory is
-measured by and what may die without the others; elsewhere, where forking is not safe, a lane does one job and ends.
+measured by and what may die without the others; elsewhere, where forking is not safe, a worker does one job and ends.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from kdtool.comparison.work import Job, perform
 from kdtool.errors import Interrupted
-from kdtool.system import parallel
+from kdtool.system.children import die_with_parent, ending
 
 
 def main() -> None:
@@ -56,14 +56,13 @@ def _forked(job: Job) -> dict[str, Any]:
         outcome: dict[str, Any] = json.loads(said)
         return outcome
     code = os.waitstatus_to_exitcode(status)
-    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     hint = " It may have run out of memory: use fewer --jobs." if -code == signal.SIGKILL else ""
-    return {"error": f"the run's process was ended by {name}.{hint}"}
+    return {"error": f"the run's process was ended by {ending(code)}.{hint}"}
 
 
 def _here(job: Job) -> dict[str, Any]:
     """Do a job in this process, its words going to the run's log."""
-    parallel.die_with_parent()
+    die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     job.log.parent.mkdir(parents=True, exist_ok=True)
