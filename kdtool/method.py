@@ -67,10 +67,13 @@ class Out:
     Attributes:
         logits: (B, K), at least fp32.
         taps: per role a tensor (B, *shape), or a list of them where the role taps a list of layers.
+        mask: (B, N) bool, the real ones among N tokens of sequence taps (B, N, D), whose padding is zero; None where
+            all are real. A teacher's tokens are the student's, whatever its own tokenizer makes of the text.
     """
 
     logits: Tensor
     taps: dict[str, Any] = field(default_factory=dict)
+    mask: Tensor | None = None
 
 
 @dataclass

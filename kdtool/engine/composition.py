@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from kdtool.engine.watched import Watched
-from kdtool.method import Batch, Layer, Method, Out, Setup, Stage, Taps, Terms
+from kdtool.method import Batch, Layer, Method, Setup, Stage, Taps, Terms
 
 _SEPARATOR = "/"  # no method's name holds one, so roles of different parts never meet
 
@@ -119,6 +119,6 @@ def _setup_of(setup: Setup, name: str) -> Setup:
 def _batch_of(batch: Batch, name: str) -> Batch:
     return replace(
         batch,
-        student=Out(batch.student.logits, _of(batch.student.taps, name)),
-        teachers=[Out(out.logits, _of(out.taps, name)) for out in batch.teachers],
+        student=replace(batch.student, taps=_of(batch.student.taps, name)),
+        teachers=[replace(out, taps=_of(out.taps, name)) for out in batch.teachers],
     )

@@ -19,7 +19,7 @@ from torch import Tensor
 from kdtool.engine.dry import kept_buffers
 from kdtool.engine.job import Loaded
 from kdtool.engine.processes import world_size
-from kdtool.engine.step import Step
+from kdtool.engine.step import Step, join_outs, map_out
 from kdtool.method import Batch, Out, Terms
 
 Loss = Callable[[Out, list[Out]], tuple[Terms, Batch]]
@@ -104,15 +104,7 @@ def _tensors(out: Out) -> list[Tensor]:
 
 def _leaf(parts: list[Out]) -> Out:
     """Return the parts' outputs in a row, as tensors that collect gradients."""
-
-    def join(tensors: Sequence[Tensor]) -> Tensor:
-        return torch.cat(list(tensors)).detach().requires_grad_()
-
-    def join_tap(taps: Sequence[Any]) -> Any:
-        return [join(layer) for layer in zip(*taps, strict=True)] if isinstance(taps[0], list) else join(taps)
-
-    taps = {role: join_tap([part.taps[role] for part in parts]) for role in parts[0].taps}
-    return Out(join([part.logits for part in parts]), taps)
+    return map_out(join_outs(parts), lambda tensor: tensor.detach().requires_grad_())
 
 
 def _gradients(out: Out, lengths: list[int]) -> list[Any]:

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from kdtool.errors import InputError, KdtoolError, RunError
-from kdtool.method import Out
 from kdtool.system.parallel import launched
 
 PATIENCE = timedelta(hours=4)
@@ -174,15 +173,6 @@ def gather(tensor: Tensor) -> Tensor:
         return _collect(tensor)
     gathered: Tensor = _Gather.apply(tensor)
     return gathered
-
-
-def gather_out(out: Out) -> Out:
-    """Gather logits and taps."""
-    return Out(gather(out.logits), {role: _gather_tap(tap) for role, tap in out.taps.items()})
-
-
-def _gather_tap(tap: Any) -> Any:
-    return [gather(t) for t in tap] if isinstance(tap, list) else gather(tap)
 
 
 def _collect(tensor: Tensor) -> Tensor:

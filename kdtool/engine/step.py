@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kdtool.engine.precision import Precision
-from kdtool.engine.processes import gather, gather_out, world_size
+from kdtool.engine.processes import gather, world_size
 from kdtool.losses import at_least_fp32
 from kdtool.method import Batch, Method, Out, Stage
 
@@ -20,12 +21,39 @@ TASK = "task"
 def run_network(network: nn.Module, inputs: Any, precision: Precision) -> Out:
     """Run a tapped network on a tree of inputs; logits and taps come back in at least fp32."""
     with precision.forward():
-        logits, taps = network(inputs)
-    return Out(at_least_fp32(logits), {role: _widen(tap) for role, tap in taps.items()})
+        found = network(inputs)
+    return as_out(found, at_least_fp32)
 
 
-def _widen(tap: Any) -> Any:
-    return [at_least_fp32(t) for t in tap] if isinstance(tap, list) else at_least_fp32(tap)
+def as_out(found: tuple[Any, ...], convert: Callable[[Tensor], Tensor]) -> Out:
+    """Return what a tapped network gave: logits, taps and, where there are sequences with padding, their mask."""
+    logits, taps, *mask = found
+    return map_out(Out(logits, taps, *mask), convert)
+
+
+def map_out(out: Out, convert: Callable[[Tensor], Tensor]) -> Out:
+    """Return outputs with logits and taps converted; the mask stays."""
+    taps = {
+        role: [convert(t) for t in tap] if isinstance(tap, list) else convert(tap) for role, tap in out.taps.items()
+    }
+    return Out(convert(out.logits), taps, out.mask)
+
+
+def join_outs(outs: Sequence[Out]) -> Out:
+    """Return the outputs of several micro-batches as those of one batch."""
+
+    def join(taps: list[Any]) -> Any:
+        return [torch.cat(layer) for layer in zip(*taps, strict=True)] if isinstance(taps[0], list) else torch.cat(taps)
+
+    taps = {role: join([out.taps[role] for out in outs]) for role in outs[0].taps}
+    masks = [out.mask for out in outs if out.mask is not None]
+    return Out(torch.cat([out.logits for out in outs]), taps, torch.cat(masks) if masks else None)
+
+
+def _gathered(out: Out) -> Out:
+    """Return the outputs of all processes' parts of the batch, with gradient."""
+    whole = map_out(out, gather)
+    return whole if out.mask is None else replace(whole, mask=gather(out.mask.long()).bool())
 
 
 @torch.no_grad()
@@ -101,7 +129,7 @@ class Step(nn.Module):
         assert stage is not None, "set a stage before the first step"
         # Terms that couple samples need all of the global batch, on every process.
         if self.couples_samples and world_size() > 1:
-            student, teachers = gather_out(student), [gather_out(out) for out in teachers]
+            student, teachers = _gathered(student), [_gathered(out) for out in teachers]
             labels, index, task_scale = gather(labels), gather(index), 1.0
 
         def task_loss(logits: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from kdtool.engine import tree
 from kdtool.engine.folding import folded
 from kdtool.engine.job import Replay
 from kdtool.engine.precision import Precision
+from kdtool.engine.step import as_out
 from kdtool.engine.watched import Watched
 from kdtool.losses import at_least_fp32
 from kdtool.method import Out
@@ -49,8 +50,8 @@ class FrozenTeachers:
     @staticmethod
     def _run(network: nn.Module, precision: Precision, inputs: Any) -> Out:
         with torch.inference_mode(), precision.forward():
-            logits, taps = network(tree.cast(inputs, precision.dtype))
-        return Out(_own(logits), {role: _own(tap) for role, tap in taps.items()})
+            found = network(tree.cast(inputs, precision.dtype))
+        return as_out(found, _own)
 
     def _ready(self, network: nn.Module, precision: Precision, inputs: Any) -> nn.Module:
         network = network.to(tree.device_of(inputs))
@@ -66,12 +67,10 @@ class FrozenTeachers:
         return ready
 
 
-def _own(tap: Any) -> Any:
-    """Return tensors of inference mode, which no backward pass may save, as ones of at least fp32 that it may."""
-    if isinstance(tap, list):
-        return [_own(each) for each in tap]
-    wide = at_least_fp32(tap)
-    return wide.clone() if wide is tap else wide
+def _own(tensor: Tensor) -> Tensor:
+    """Return a tensor of inference mode, which no backward pass may save, as one of at least fp32 that it may."""
+    wide = at_least_fp32(tensor)
+    return wide.clone() if wide is tensor else wide
 
 
 class Teaching:
@@ -118,4 +117,4 @@ class Teaching:
 def watched(outs: Sequence[Out]) -> tuple[list[Out], list[set[str]]]:
     """Return the outputs in such a form that the sets beside them take the roles that are read."""
     read: list[set[str]] = [set() for _ in outs]
-    return [Out(out.logits, Watched(out.taps, roles)) for out, roles in zip(outs, read, strict=True)], read
+    return [Out(out.logits, Watched(out.taps, roles), out.mask) for out, roles in zip(outs, read, strict=True)], read

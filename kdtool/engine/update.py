@@ -18,7 +18,7 @@ from kdtool.engine.micro import Share, cached_backward
 from kdtool.engine.optim import build_optimizer, build_schedule
 from kdtool.engine.plan import Planned
 from kdtool.engine.processes import rank, world_size
-from kdtool.engine.step import Step
+from kdtool.engine.step import Step, join_outs
 from kdtool.engine.teaching import Teaching
 from kdtool.engine.tree import cast
 from kdtool.method import Batch, Out, Terms
@@ -126,7 +126,7 @@ class Updater:
     ) -> tuple[StepResult, list[Batch]]:
         parts = loaded.split(pieces)
         taught = [self.teaching(part.inputs, part.index, part.view) for part in parts]
-        teachers = [_joined([outs[number] for outs in taught]) for number in range(len(taught[0]))]
+        teachers = [join_outs([outs[number] for outs in taught]) for number in range(len(taught[0]))]
 
         def loss(student: Out, peers: list[Out]) -> tuple[Terms, Batch]:
             terms, batch = self.step.losses(student, peers or teachers, loaded.labels, loaded.index, epoch, progress)
@@ -148,10 +148,3 @@ class Updater:
 
 def _zero(loaded: Loaded) -> Tensor:
     return torch.zeros((), device=loaded.index.device)
-
-
-def _joined(outs: list[Out]) -> Out:
-    def join(taps: list[Any]) -> Any:
-        return [torch.cat(layer) for layer in zip(*taps, strict=True)] if isinstance(taps[0], list) else torch.cat(taps)
-
-    return Out(torch.cat([out.logits for out in outs]), {r: join([o.taps[r] for o in outs]) for r in outs[0].taps})

@@ -49,6 +49,11 @@ class Pair:
     teachers: list[Built]
 
     @property
+    def built(self) -> list[Built]:
+        """The student, then the teachers: all that take the student's batches."""
+        return [self.student, *self.teachers]
+
+    @property
     def online(self) -> bool:
         return any(method.online for method in self.methods.values())
 
@@ -80,7 +85,7 @@ class Setting(Pair):
 
     def batches(self, split: Any, train: bool = False) -> Batches:
         """Return a split's batches as the student takes them."""
-        return self.task.batches(self.data, split, self.recipe, self.student, _reading(self, train))
+        return self.task.batches(self.data, split, self.recipe, self.built, _reading(self, train))
 
     @cached_property
     def val_batches(self) -> Batches | None:
@@ -148,7 +153,7 @@ def complete(pair: Pair, reporter: Reporter) -> Setting:
     objective = task.objective(data, recipe.train.label_smoothing)
     networks = tap_networks(task, recipe, pair.methods, pair.student, pair.teachers)
     transfer_set = task.transfer_set(data, recipe)
-    train_batches = task.batches(data, transfer_set, recipe, pair.student, _reading(pair, train=True))
+    train_batches = task.batches(data, transfer_set, recipe, pair.built, _reading(pair, train=True))
     size = len(transfer_set if data.stream is None else data.stream)
     placement = getattr(train_batches, "placement", "")
     reporter.note(f"data {data.name}: {size} training {task.unit}{', ' * bool(placement)}{placement}")

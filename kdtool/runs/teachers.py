@@ -109,7 +109,7 @@ def _train(section: Teacher, built: Built, prep: Preparation, folder: Path, key:
 
     def batches(split: Any, train: bool) -> Any:
         reading = Reading(how.batch_size, how.seed, pair.device, train, (rank(), world_size()))
-        return task.batches(data, split, own, built, reading)
+        return task.batches(data, split, own, [built], reading)
 
     working = folder.with_name(folder.name + ".partial")
     job = Job(

@@ -8,7 +8,7 @@ task's author sees it::
     student = task.student(recipe, data)              # networks and where they came from
     teachers = task.teachers(recipe, data, online)
     nets = student.tapped(taps), task.adapt(teacher.tapped(taps), teacher, student)
-    batches = task.batches(data, split, recipe, student, reading)
+    batches = task.batches(data, split, recipe, [student, *teachers], reading)
     objective = task.objective(data, label_smoothing) # hard loss, meter, and what epochs are selected by
     engine: rows = network(batch.inputs); method's loss + objective.hard_loss; meter.add(logits, labels, index)
     task.save(folder, student, state, data, recipe)   # student/, which opens without kdtool
@@ -126,8 +126,9 @@ class Built:
     def tapped(self, taps: TapSpec | None = None) -> Any:
         """Return the network with taps: an ``nn.Module`` whose forward maps inputs to (logits, taps by role).
 
-        It has ``module`` (the plain network), ``roles`` (by role the names of its layers), ``single`` (the roles that
-        tap one layer, not a list) and ``shapes()`` (by role the shape without the batch, measured by a dry forward).
+        Sequences with padding come with a mask: (logits, taps, mask), see ``kdtool.method.Out``. The module has
+        ``module`` (the plain network), ``roles`` (by role the names of its layers), ``single`` (the roles that tap one
+        layer, not a list) and ``shapes()`` (by role the shape without the batch, measured by a dry forward).
         """
         raise NotImplementedError
 
@@ -242,8 +243,11 @@ class Task:
         """
         raise NotImplementedError
 
-    def batches(self, data: Any, split: Any, recipe: Recipe, built: Built, reading: Reading) -> Batches:
-        """Return a split in batches as inputs of ``built``; the same samples whatever the workers."""
+    def batches(self, data: Any, split: Any, recipe: Recipe, networks: Sequence[Built], reading: Reading) -> Batches:
+        """Return a split in batches; the same samples whatever the workers.
+
+        The inputs are made for the first of ``networks``, and hold what the others (adapted teachers) need besides.
+        """
         raise NotImplementedError
 
     def objective(self, data: Any, label_smoothing: float) -> Objective:

@@ -85,13 +85,13 @@ class Images(task.Task):
         return adapted(network, cast("Built", teacher), cast("Built", student))
 
     def batches(
-        self, data: DataSet, split: Split, recipe: schema.Recipe, built: task.Built, reading: Reading
+        self, data: DataSet, split: Split, recipe: schema.Recipe, networks: Sequence[task.Built], reading: Reading
     ) -> Batches:
         """Return a split's batches: from memory where it fits, else through workers; or those of a stream."""
         from kdtool.tasks.images.data.loader import make_loader
         from kdtool.tasks.images.data.stream_loader import make_stream_loader
 
-        own, cfg = cast("Built", built), cast(Recipe, recipe).data
+        own, cfg = cast("Built", networks[0]), cast(Recipe, recipe).data
         norm = own.mean, own.std
         if reading.steps is not None:
             return make_stream_loader(
