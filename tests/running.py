@@ -15,9 +15,22 @@ from PIL import Image
 
 from kdtool.cli import cli
 
+TEACHER, STUDENT = "test_resnet", "test_efficientnet"
+"""timm's own test models: they train on the digits in seconds."""
+
+PAIR = ["--teacher", TEACHER, "--student", STUDENT]
+TWINS = ["--teacher", TEACHER, "--student", TEACHER]
+
 SMALL = ["--device", "cpu", "--epochs", "1", "--batch-size", "32", "--lr", "0.003", "data.labels_per_class=16"]
 SMALL += [f"teacher.train.{each}" for each in ("epochs=2", "optim.lr=0.003", "batch_size=32")]
 """A teacher that learns something in seconds (once: it is kept), and a student on 160 images."""
+
+OVERRIDES = [each for each in SMALL if "=" in each]
+"""Those of ``SMALL`` that every command takes."""
+
+CHEAP = ["train.device=cpu", "data.labels_per_class=8", "data.image_size=16"]
+CHEAP += ["teacher.check=off", "teacher.train.batch_size=256"]
+"""Where nobody asks what is learnt: networks and 80 images as small as they come."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +74,7 @@ def distil(folder: Path, *arguments: object) -> Done:
 
 def start(folder: Path, *arguments: object) -> Done:
     """Run ``kdtool run`` into ``folder``, with small models where ``arguments`` name none."""
-    models = [("--teacher", "test_resnet"), ("--student", "test_efficientnet")]
+    models = zip(PAIR[::2], PAIR[1::2], strict=True)
     named = [each for flag, model in models if flag not in arguments for each in (flag, model)]
     return call("run", *SMALL, *named, "--out", folder, *arguments, folder=folder)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.running import SMALL, Done, call, distil
+from tests.running import PAIR, SMALL, Done, call, distil
 
-MODELS = ["--teacher", "test_resnet", "--student", "test_efficientnet", "--method", "fitnets"]
+FITNETS = [*PAIR, "--method", "fitnets"]
 LONG = ["--epochs", "16", "fitnets.hint_epochs=2", "checkpoint.every_epochs=5"]
 
 
@@ -25,7 +25,7 @@ class Process:
 
     def __init__(self, folder: Path, home: Path, *arguments: object):
         environment = {**os.environ, "KDTOOL_HOME": str(home), "OMP_NUM_THREADS": str(torch.get_num_threads())}
-        command = [sys.executable, "-u", "-m", "kdtool", "run", *SMALL, *MODELS, *arguments]
+        command = [sys.executable, "-u", "-m", "kdtool", "run", *SMALL, *FITNETS, *arguments]
         self.process = subprocess.Popen(
             [str(part) for part in command], cwd=folder, env=environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -61,7 +61,7 @@ def processes() -> Iterator[list[Process]]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Done:
     """The run as it is when nothing stops it."""
-    return distil(tmp_path_factory.mktemp("whole") / "run", *MODELS[4:], *LONG)
+    return distil(tmp_path_factory.mktemp("whole") / "run", *FITNETS[4:], *LONG)
 
 
 def _resumed(process: Process, home: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Done:

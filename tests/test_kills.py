@@ -19,15 +19,14 @@ from pathlib import Path
 import pytest
 
 from tests.forking import Server
+from tests.running import CHEAP, TEACHER, TWINS
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="forks, and looks for processes in /proc")
 
 KILLS = 30
 """Of each method, and of two processes."""
 
-PAIR = ["--teacher", "test_resnet", "--student", "test_resnet"]
-CHEAP = ["data.labels_per_class=8", "data.val_fraction=0.05", "teacher.train.epochs=2", "teacher.train.batch_size=256"]
-CHEAP += ["teacher.check=off", "data.image_size=16", "train.device=cpu"]
+FEW = [*CHEAP, "data.val_fraction=0.05", "teacher.train.epochs=2"]
 LENGTH = ["--epochs", "3", "--batch-size", "16", "checkpoint.every_steps=2"]
 CACHED = ["cache.mode=build", "cache.shard_rows=16", "data.views=2"]
 METHODS = {
@@ -96,7 +95,7 @@ def command(folder: Path, method: str) -> list[object]:
     """Return what goes on with a run, or begins it where it was killed before its recipe was written."""
     if (folder / "recipe.yaml").is_file():
         return ["run", "--resume", folder]
-    return ["run", *PAIR, *CHEAP, *LENGTH, "--method", method, *METHODS[method], "--out", folder]
+    return ["run", *TWINS, *FEW, *LENGTH, "--method", method, *METHODS[method], "--out", folder]
 
 
 @dataclass
@@ -316,7 +315,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_a_cache_build_that_is_killed(servers: list[Server], tmp_path: Path) -> None:
-    words = ["cache", "build", "teacher=test_resnet", "student=test_resnet", "method=crd", *CHEAP, *CACHED]
+    words = ["cache", "build", f"teacher={TEACHER}", f"student={TEACHER}", "method=crd", *FEW, *CACHED]
     words += ["data.labels_per_class=null", "data.views=4"]
     home, draw, killed = tmp_path / "whole", random.Random(3), 0
     servers[0].run(home, *words)

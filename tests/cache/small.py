@@ -9,17 +9,16 @@ import torch
 
 from kdtool.cache.part import Part
 from kdtool.cache.store import Manifest, Store
-from tests.running import SMALL, Done, call
+from tests.running import OVERRIDES, STUDENT, TEACHER, Done, call
 
-TEACHER = "test_resnet"
 VIEWS = ("data.views=2", "data.labels_per_class=8")
 """What all runs here train on: 80 samples in two views."""
 
 BUILD = [
     "train.device=cpu",
-    "teacher=test_resnet",
-    "student=test_efficientnet",
-    *[a for a in SMALL if "=" in a],
+    f"teacher={TEACHER}",
+    f"student={STUDENT}",
+    *OVERRIDES,
     *VIEWS,
 ]
 

@@ -12,8 +12,8 @@ import pytest
 from kdtool.cache.store import MANIFEST
 from kdtool.tasks.images.data.views import Views
 from kdtool.tasks.images.options import Data
-from tests.cache.small import TEACHER, VIEWS, build, only, shards
-from tests.running import Done, distil, start
+from tests.cache.small import VIEWS, build, only, shards
+from tests.running import TEACHER, Done, distil, start
 
 MIXED = ("data.mixup=0.4", "data.cutmix=1.0", "data.flip=0.5", "--epochs", "3")
 """Epoch 3 replays view 0 again."""

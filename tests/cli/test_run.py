@@ -1,7 +1,4 @@
-"""``kdtool run``: what reaches the engine, and what a person sees when something is wrong.
-
-``TINY`` are timm's own test models; they train on the digits in seconds.
-"""
+"""``kdtool run``: what reaches the engine, and what a person sees when something is wrong."""
 
 from __future__ import annotations
 
@@ -17,9 +14,10 @@ from PIL import Image
 from kdtool.errors import Interrupted, RunError
 from kdtool.recipe import load as recipes
 from tests.cli.conftest import Answer
+from tests.running import PAIR
 
 Kdtool = Callable[..., Answer]
-TINY = ["--teacher", "test_resnet", "--student", "test_efficientnet", "--device", "cpu"]
+ON_CPU = [*PAIR, "--device", "cpu"]
 
 
 class Engine:
@@ -272,7 +270,7 @@ def test_bad_inputs_are_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = make(tmp_path)
-    rest = [] if "--resume" in arguments else [*TINY, "--epochs", "1", "teacher.train.epochs=1", "teacher.check=off"]
+    rest = [] if "--resume" in arguments else [*ON_CPU, "--epochs", "1", "teacher.train.epochs=1", "teacher.check=off"]
     for i in range(0, len(arguments) - 1, 2):  # what a case is about takes the place of the tiny default
         if arguments[i] in rest:
             at = rest.index(arguments[i])
@@ -289,11 +287,11 @@ def test_dry_run_shows_everything_and_writes_nothing(
     kdtool: Kdtool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    answer = kdtool("run", *TINY, "--method", "fitnets", "--dry-run")
+    answer = kdtool("run", *ON_CPU, "--method", "fitnets", "--dry-run")
     assert answer.code == 0, answer.err
     for words in ("method: fitnets", "hint_epochs", "guided", "hint", "test_resnet", "test_efficientnet", "distill"):
         assert words in answer.out
-    described = json.loads(kdtool("run", *TINY, "--method", "fitnets", "--dry-run", "--json").out)
+    described = json.loads(kdtool("run", *ON_CPU, "--method", "fitnets", "--dry-run", "--json").out)
     assert described["dry_run"] is True
     assert recipes.from_dict(described["recipe"]).method == "fitnets"
     assert list(tmp_path.iterdir()) == []
@@ -305,7 +303,7 @@ def test_a_run_prints_one_table_and_leaves_a_folder(
     monkeypatch.chdir(tmp_path)
     more = ["--epochs", "1", "--baseline", "--out", "out", "teacher.train.epochs=1", "teacher.check=off"]
     more += ["--data", str(_images(tmp_path / "images", {"a": 20, "b": 20}))]
-    answer = kdtool("run", *TINY, *more)
+    answer = kdtool("run", *ON_CPU, *more)
     assert answer.code == 0, answer.err
     table = [line for line in answer.out.splitlines() if line.startswith("│")]
     assert [line.split("│")[1].strip() for line in table] == ["teacher", "student", "baseline"]
@@ -313,4 +311,4 @@ def test_a_run_prints_one_table_and_leaves_a_folder(
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     again = kdtool("run", "--resume", "out", "--json")
     assert json.loads(again.out) == result
-    assert kdtool("run", *TINY, *more).code == 2
+    assert kdtool("run", *ON_CPU, *more).code == 2

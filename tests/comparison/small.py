@@ -13,11 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.running import SMALL, Done, call
+from tests.running import OVERRIDES, STUDENT, TEACHER, Done, call
 
-PAIR = ["--teacher", "test_resnet", "--students", "test_efficientnet"]
-OVERRIDES = [each for each in SMALL if "=" in each]
-SETTINGS = [*PAIR, "--device", "cpu", "train.batch_size=32", "optim.lr=0.003", *OVERRIDES]
+SETTINGS = ["--teacher", TEACHER, "--students", STUDENT]
+SETTINGS += ["--device", "cpu", "train.batch_size=32", "optim.lr=0.003", *OVERRIDES]
 
 
 def compare(folder: Path, *arguments: object) -> Done:

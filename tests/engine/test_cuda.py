@@ -15,7 +15,7 @@ from kdtool.events import Reporter
 from tests.engine import tiny
 from tests.engine.test_trainer import Hinted
 from tests.engine.test_update import Related, Spoilt
-from tests.running import SMALL, call
+from tests.running import PAIR, SMALL, call
 
 pytestmark = [
     pytest.mark.gpu,
@@ -83,7 +83,7 @@ def test_no_step_waits_for_the_device(tmp_path: Path) -> None:
 
 
 def test_a_whole_run(tmp_path: Path) -> None:
-    given = [*SMALL, "--device", "cuda", "--teacher", "test_resnet", "--student", "test_efficientnet"]
+    given = [*SMALL, "--device", "cuda", *PAIR]
     done = call("run", *given, "--method", "rkd+kd", "--out", tmp_path / "run", folder=tmp_path / "run")
     assert done.code == 0, done.err
     assert done.result["device"].startswith("cuda")

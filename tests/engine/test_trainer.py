@@ -16,7 +16,8 @@ from kdtool.engine.checkpoint import checkpoints
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
 from kdtool.errors import InputError, Interrupted, RunError
-from kdtool.events import Reporter
+from kdtool.events import Metric, Reporter
+from kdtool.tasks.common.classification import Classification
 from tests.engine import tiny
 
 SETUP = Setup(
@@ -135,6 +136,53 @@ def test_a_stopped_run_is_the_same_run(tmp_path: Path, stop_after: int, changes:
         return [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "samples_per_s")} for line in lines]
 
     assert means("whole") == means("parts")
+
+
+class Told(Classification):
+    """An objective that finds after each epoch what it is told to."""
+
+    def __init__(self, *values: float, metric: Metric | None = None):
+        super().__init__(tiny.CLASSES, metric=metric)
+        self.values = iter(values)
+
+    def meter(self) -> Any:
+        meter, key = super().meter(), self.metric.key
+        meter.metrics = lambda: {key: next(self.values)}  # type: ignore[method-assign]
+        return meter
+
+
+@pytest.mark.parametrize(
+    ("values", "metric", "select", "best"),
+    [
+        # The first stage's two epochs do not compete; of equals the later one.
+        ((1.0, 1.0, 0.2, 0.9, 0.9, 0.1), None, "best", 5),
+        ((1.0, 1.0, 0.9, 0.8, 0.7, 0.6), None, "best", 3),
+        ((0.0, 0.0, 3.0, 1.0, 2.0, 2.0), Metric("nll", "nll", larger_is_better=False), "best", 4),
+        ((1.0, 1.0, 0.2, 0.9, 0.9, 0.1), None, "last", 6),
+    ],
+)
+def test_the_best_epoch_is_the_best_of_the_last_stage(
+    tmp_path: Path, values: tuple[float, ...], metric: Metric | None, select: str, best: int
+) -> None:
+    states: list[dict[str, Tensor]] = []
+
+    class Judged(Hinted):
+        def stages(self) -> list[Stage]:  # with hard labels from the start, so that each epoch is validated
+            return [Stage("hint", self.hint, epochs=2), Stage("distill", self.loss)]
+
+    class Look(Reporter):
+        def epoch(self, record: dict[str, Any]) -> None:
+            states.append({k: v.clone() for k, v in student.module.state_dict().items()})
+
+    told = Told(*values, metric=metric)
+    job = tiny.job(tmp_path, Judged(), objective=told, train={"epochs": 6, "select": select})
+    student: Any = job.student
+    fitted = fit(job, Look(), StopRequest())
+    assert fitted.best == {"epoch": best, "val": {told.metric.key: values[best - 1]}}
+    assert fitted.last == {"epoch": 6, "val": {told.metric.key: values[5]}}
+    assert _same(fitted.state, states[best - 1])
+    assert _same(fitted.last_state, states[5])
+    assert not _same(states[best - 1], states[best - 2])
 
 
 def test_a_finished_run_trains_no_more(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.report.browser import needs_chromium, opened
-from tests.running import SMALL
+from tests.running import PAIR, SMALL
 
 pytest.importorskip("plotly")
 MAKEFILE = Path(__file__).parents[2] / "Makefile"
@@ -22,7 +22,7 @@ MAKEFILE = Path(__file__).parents[2] / "Makefile"
 def test_the_demo_ends_with_the_path_of_a_page_that_opens(tmp_path: Path) -> None:
     for name in ("pyproject.toml", "installed"):  # what make takes for a finished setup
         (tmp_path / name).touch()
-    small = " ".join(["--teacher test_resnet --student test_efficientnet --method kd", *SMALL])
+    small = " ".join([*PAIR, "--method kd", *SMALL])
     given = [f"STAMP={tmp_path / 'installed'}", f"BIN={Path(sys.executable).parent}", f"DEMO={small}"]
     done = subprocess.run(
         ["make", "--no-print-directory", "-f", MAKEFILE, "demo", *given],

@@ -13,11 +13,12 @@ from kdtool.errors import InputError, Interrupted
 from kdtool.events import Reporter
 from kdtool.recipe.load import from_dict
 from kdtool.runs.chain import links
+from tests.running import STUDENT, TEACHER
 
 TINY = {
     "method": "kd",
-    "teacher": {"model": "test_resnet", "check": "off", "train": {"epochs": 1}},
-    "student": {"model": "test_efficientnet"},
+    "teacher": {"model": TEACHER, "check": "off", "train": {"epochs": 1}},
+    "student": {"model": STUDENT},
     "data": {"labels_per_class": 4, "val_fraction": 0.0},
     "train": {"epochs": 2, "batch_size": 20},
 }

@@ -7,16 +7,14 @@ from pathlib import Path
 import pytest
 
 from kdtool.runs.teachers import is_kept
-from tests.running import call
+from tests.running import CHEAP, TWINS, call
 
-CHEAP = ["--teacher", "test_resnet", "--student", "test_resnet", "--method", "kd", "--device", "cpu", "--epochs", "1"]
-CHEAP += ["--batch-size", "32", "--image-size", "16", "data.labels_per_class=8", "teacher.check=off"]
-CHEAP += ["teacher.train.epochs=1", "teacher.train.batch_size=256"]
+ONCE = [*TWINS, *CHEAP, "--method", "kd", "--epochs", "1", "--batch-size", "32", "teacher.train.epochs=1"]
 
 
 def test_a_damaged_teacher_is_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KDTOOL_HOME", str(tmp_path / "home"))
-    whole = call("run", *CHEAP, "--out", tmp_path / "whole", folder=tmp_path / "whole")
+    whole = call("run", *ONCE, "--out", tmp_path / "whole", folder=tmp_path / "whole")
     assert whole.code == 0, whole.err
     (kept,) = (tmp_path / "home" / "teachers").iterdir()
     good = (kept / "model.safetensors").read_bytes()
@@ -32,7 +30,7 @@ def test_a_damaged_teacher_is_trained_again(tmp_path: Path, monkeypatch: pytest.
         said: list[str] = []
         assert not is_kept(kept, said.append)
         assert f"the teacher kept in {kept} is damaged" in said[0]
-    done = call("run", *CHEAP, "--out", tmp_path / "again", folder=tmp_path / "again")
+    done = call("run", *ONCE, "--out", tmp_path / "again", folder=tmp_path / "again")
     assert done.code == 0, done.err
     assert "is damaged (model.safetensors is not what was written), and is trained again" in done.out + done.err
     assert (kept / "model.safetensors").read_bytes() == good

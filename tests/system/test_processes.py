@@ -16,13 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.running import SMALL, call, distil
+from tests.running import PAIR, SMALL, call, distil
 
-PLAIN = ["--teacher", "test_resnet", "--student", "test_efficientnet"]
 # Clipped, since a trained student whose norms keep their statistics diverges at this rate (plain torch too), and what
 # diverges makes of a rounding error whatever it likes.
 TWENTY_STEPS = [
-    *("--epochs", "4", "data.labels_per_class=16", "--lr", "0.01", "optim.name=momentum", "optim.momentum=0"),
+    *("--epochs", "4", "--lr", "0.01", "optim.name=momentum", "optim.momentum=0"),
     *("schedule.name=constant", "schedule.warmup_epochs=0", "train.freeze_bn=true", "train.select=last"),
     "train.clip_grad=0.5",
 ]
@@ -44,7 +43,7 @@ def _finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student with statistics of its own."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    distil(folder, *PLAIN, "--method", "none", "--epochs", "2", "--lr", "0.003")
+    distil(folder, *PAIR, "--method", "none", "--epochs", "2", "--lr", "0.003")
     return folder / "student" / "model.safetensors"
 
 
@@ -66,7 +65,7 @@ CASES = [("kd", "fp64"), ("crd", "fp32"), ("rkd", "fp64"), ("kd", "fp32"), ("rkd
     ("method", "precision"), [pytest.param(*case, marks=[pytest.mark.slow] * (n > 1)) for n, case in enumerate(CASES)]
 )
 def test_two_processes_train_what_one_does(tmp_path: Path, trained: Path, method: str, precision: str) -> None:
-    given = [*PLAIN, *SMALL, *TWENTY_STEPS, "--method", method, "--precision", precision]
+    given = [*PAIR, *SMALL, *TWENTY_STEPS, "--method", method, "--precision", precision]
     given += ["--student-weights", trained]
     one, two = tmp_path / "one", tmp_path / "two"
     assert call("run", *given, "--out", one).code == 0
@@ -82,7 +81,7 @@ def test_two_processes_train_what_one_does(tmp_path: Path, trained: Path, method
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_once(tmp_path: Path) -> None:
-    code, _, err = _finish(_run(*PLAIN, *SMALL, "--batch-size", "33", "--nproc", "2", "--out", tmp_path / "run"))
+    code, _, err = _finish(_run(*PAIR, *SMALL, "--batch-size", "33", "--nproc", "2", "--out", tmp_path / "run"))
     assert code == 2
     assert err.count("cannot be shared by 2 processes") == 1
     assert not (tmp_path / "run").exists()
@@ -109,7 +108,7 @@ def _children(parent: int) -> list[int]:
 
 @pytest.fixture
 def long_run(tmp_path: Path) -> Iterator[tuple[Any, Path]]:
-    process = _run(*PLAIN, *SMALL, "--epochs", "4000", "--nproc", "2", "--out", tmp_path / "run")
+    process = _run(*PAIR, *SMALL, "--epochs", "4000", "--nproc", "2", "--out", tmp_path / "run")
     until = time.monotonic() + 120
     while not (tmp_path / "run" / "metrics.jsonl").exists() and time.monotonic() < until:
         assert process.poll() is None, process.communicate()
@@ -163,7 +162,7 @@ def test_no_process_outlives_the_command(long_run: tuple[Any, Path]) -> None:
 
 @pytest.mark.slow
 def test_torchrun_starts_the_same_run(tmp_path: Path) -> None:
-    given = [*PLAIN, *SMALL, "--method", "kd", "--out", tmp_path / "run"]
+    given = [*PAIR, *SMALL, "--method", "kd", "--out", tmp_path / "run"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     torchrun += ["--standalone", "--local-addr", "127.0.0.1"]
     command = [*torchrun, "-m", "kdtool", "run", *map(str, given)]
@@ -176,7 +175,7 @@ def test_torchrun_starts_the_same_run(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("rendezvous", ["dynamic", "static"])
 def test_torchrun_starts_anew_what_a_dead_process_ended(tmp_path: Path, rendezvous: str) -> None:
-    given = [*PLAIN, *SMALL, "--method", "kd", "--epochs", "40"]
+    given = [*PAIR, *SMALL, "--method", "kd", "--epochs", "40"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "2"]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -205,7 +204,7 @@ def _checkpoints(folder: Path) -> str:
 
 
 def test_an_elastic_restart_goes_on_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = ["run", *PLAIN, *SMALL, "--method", "none", "--out", tmp_path / "run"]
+    given = ["run", *PAIR, *SMALL, "--method", "none", "--out", tmp_path / "run"]
     assert call(*given).code == 0
     assert call(*given).code == 2
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")

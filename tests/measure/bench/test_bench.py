@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from kdtool.measure.bench.pairs import compare, median_interval
-from tests.running import call
+from tests.running import PAIR, call
 
-PAIR = ["--teacher", "test_resnet", "--student", "test_efficientnet", "--batch-size", "16", "--device", "cpu"]
+ON_CPU = [*PAIR, "--batch-size", "16", "--device", "cpu"]
 
 
 def test_rows_of_every_stage_precision_and_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     home = os.environ.get("KDTOOL_HOME")
-    done = call("bench", *PAIR, "--method", "fitnets", "--pairs", "2", "--steps", "1", "--json")
+    done = call("bench", *ON_CPU, "--method", "fitnets", "--pairs", "2", "--steps", "1", "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)
     rows = {(row["stage"], row["precision"], row["teacher"]) for row in found["rows"]}
@@ -38,7 +38,7 @@ def test_rows_of_every_stage_precision_and_source(tmp_path: Path, monkeypatch: p
 
 
 def test_methods_beside_the_default_one() -> None:
-    done = call("bench", *PAIR, "--methods", "rkd,dml,byot,nonsense", "--pairs", "2", "--steps", "1", "--json")
+    done = call("bench", *ON_CPU, "--methods", "rkd,dml,byot,nonsense", "--pairs", "2", "--steps", "1", "--json")
     assert done.code == 0, done.err
     rows = {row["method"]: row for row in json.loads(done.out)["methods"]}
     assert "problem" in rows.pop("nonsense")
@@ -49,7 +49,7 @@ def test_methods_beside_the_default_one() -> None:
 
 
 def test_a_table_without_json() -> None:
-    done = call("bench", *PAIR, "--pairs", "2", "--steps", "1", "--precision", "fp32")
+    done = call("bench", *ON_CPU, "--pairs", "2", "--steps", "1", "--precision", "fp32")
     assert done.code == 0, done.err
     assert "share of floor" in done.out
     assert "limits" in done.out
@@ -57,7 +57,7 @@ def test_a_table_without_json() -> None:
 
 @pytest.mark.parametrize("given", [["--precision", "fp7"], ["--method", "nope"], ["--pairs", "1"]])
 def test_bad_input(given: list[str]) -> None:
-    assert call("bench", *PAIR, *given).code == 2
+    assert call("bench", *ON_CPU, *given).code == 2
 
 
 def test_intervals_are_those_of_the_sign_test() -> None:
