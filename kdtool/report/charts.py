@@ -9,7 +9,9 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-Figure = dict[str, Any]
+from kdtool.events import Metric
+from kdtool.report.sections import Figure
+from kdtool.terminal import numbers
 
 COLOURS = {"teacher": "#a371f7", "student": "#2f81f7", "baseline": "#8b949e"}
 _CYCLE = ("#2f81f7", "#e3724d", "#2da44e", "#a371f7", "#d29922", "#db61a2", "#1b9e9e", "#8b949e", "#bf5b17", "#666633")
@@ -51,15 +53,15 @@ def losses(log: Sequence[Mapping[str, Any]]) -> Figure:
     return _figure(traces, **_by_epoch("loss", len(log)), **_stages(log))
 
 
-def accuracies(log: Sequence[Mapping[str, Any]], alone: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """Validation top-1 by epoch, of the student and of the baseline; None where nothing was held out."""
+def selected(log: Sequence[Mapping[str, Any]], alone: Sequence[Mapping[str, Any]], metric: Metric) -> Figure | None:
+    """What epochs are selected by, of the student and of the baseline; None where nothing was held out."""
     traces = []
     for part, records in (("student", log), ("baseline", alone)):
-        values = [(record.get("val") or {}).get("top1") for record in records]
+        values = [numbers.scaled(metric, (record.get("val") or {}).get(metric.key)) for record in records]
         if any(value is not None for value in values):
-            percent = [None if value is None else 100 * value for value in values]
-            traces.append(_line(part, percent, line={"color": COLOURS[part], "width": 2}))
-    return _figure(traces, **_by_epoch("validation top-1, %", len(log)), **_stages(log)) if traces else None
+            traces.append(_line(part, values, line={"color": COLOURS[part], "width": 2}))
+    title = text(numbers.on_axis(metric, "validation"))
+    return _figure(traces, **_by_epoch(title, len(log)), **_stages(log)) if traces else None
 
 
 def rates(log: Sequence[Mapping[str, Any]]) -> Figure:
@@ -112,7 +114,7 @@ def _stages(log: Sequence[Mapping[str, Any]], named: bool = True) -> dict[str, A
     return {"shapes": shapes, "annotations": names if named else []}
 
 
-# --- a run's evaluation -----------------------------------------------------------------------------------------------
+# --- a classification -------------------------------------------------------------------------------------------------
 
 
 def class_changes(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
@@ -142,8 +144,13 @@ def class_changes(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
     return _figure(traces, height, yaxis=axis, xaxis={"title": {"text": "points of recall"}}, barmode="group")
 
 
-def confusion(found: Mapping[str, Any]) -> Figure:
-    """Counts of true class against predicted class; of many classes those that are confused most."""
+def confusion(found: Mapping[str, Any], unit: str) -> Figure:
+    """Counts of true class against predicted class; of many classes those that are confused most.
+
+    Args:
+        found: "classes", and "counts": rows are true classes.
+        unit: what the samples are called.
+    """
     names, counts = list(found["classes"]), found["counts"]
     if len(names) > MANY_CLASSES:
         wrong = [sum(row) - row[i] + sum(other[i] for other in counts) - row[i] for i, row in enumerate(counts)]
@@ -154,7 +161,7 @@ def confusion(found: Mapping[str, Any]) -> Figure:
     trace = {
         "type": "heatmap", "x": shown, "y": shown, "z": shares, "text": counts, "zmin": 0, "zmax": 1,
         "texttemplate": "%{text}" if len(names) <= 20 else "", "colorscale": "page", "showscale": False,
-        "hovertemplate": "true %{y}<br>predicted %{x}<br>%{text} images<extra></extra>",
+        "hovertemplate": f"true %{{y}}<br>predicted %{{x}}<br>%{{text}} {text(unit)}<extra></extra>",
     }  # fmt: skip
     return _figure(
         [trace], max(335, min(735, 105 + 26 * len(names))),
@@ -163,8 +170,13 @@ def confusion(found: Mapping[str, Any]) -> Figure:
     )  # fmt: skip
 
 
-def reliability(parts: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Accuracy against confidence, bin by bin; on the diagonal a network is as right as it is sure."""
+def reliability(parts: Mapping[str, Mapping[str, Any]], unit: str) -> Figure:
+    """Accuracy against confidence, bin by bin; on the diagonal a network is as right as it is sure.
+
+    Args:
+        parts: by network "ece" and the "bins".
+        unit: what the samples are called.
+    """
     traces: list[dict[str, Any]] = [
         {"type": "scatter", "mode": "lines", "x": [0, 1], "y": [0, 1], "showlegend": False, "hoverinfo": "skip",
          "line": {"dash": "dot", "width": 1, "color": COLOURS["baseline"]}}
@@ -175,7 +187,8 @@ def reliability(parts: Mapping[str, Mapping[str, Any]]) -> Figure:
         traces.append(
             {"type": "scatter", "mode": "lines+markers", "name": f"{part}, ECE {100 * found['ece']:.2f} %",
              "x": [row["confidence"] for row in bins], "y": [row["accuracy"] for row in bins],
-             "text": [row["count"] for row in bins], "hovertemplate": "%{text} images: sure %{x:.3f}, right %{y:.3f}",
+             "text": [row["count"] for row in bins],
+             "hovertemplate": f"%{{text}} {text(unit)}: sure %{{x:.3f}}, right %{{y:.3f}}",
              "marker": {"size": [6 + 12 * (row["count"] / most) ** 0.5 for row in bins]},
              "line": {"color": COLOURS[part], "width": 2}}
         )  # fmt: skip
@@ -206,44 +219,56 @@ def plane(found: Mapping[str, Any]) -> Figure:
 # --- a comparison -----------------------------------------------------------------------------------------------------
 
 
-def ranking(rows: Sequence[Mapping[str, Any]], reference: str, several: bool) -> Figure | None:
-    """Mean paired difference of each method to the reference with its 95% interval, in points, the best on top."""
+def ranking(rows: Sequence[Mapping[str, Any]], reference: str, several: bool, metric: Metric) -> Figure | None:
+    """Mean paired difference of each method to the reference with its 95% interval, the best on top."""
     tested = [row for row in rows if (row["best"]["difference"] or {}).get("mean") is not None]
     if not tested:
         return None
-    tested.sort(key=lambda row: row["best"]["difference"]["mean"])
+    tested.sort(key=lambda row: row["best"]["difference"]["mean"], reverse=not metric.larger_is_better)
     found = [row["best"]["difference"] for row in tested]
+    factor = 100 if metric.percent else 1
     trace = {
         "type": "scatter", "mode": "markers", "showlegend": False,
         "y": [text(row["method"]) + f"<br>{text(row['student'])}" * several for row in tested],
-        "x": [100 * each["mean"] for each in found], "marker": {"size": 9, "color": COLOURS["student"]},
+        "x": [factor * each["mean"] for each in found], "marker": {"size": 9, "color": COLOURS["student"]},
         "error_x": {"type": "data", "symmetric": False, "color": COLOURS["student"], "thickness": 1.5,
-                    "array": [100 * ((each["high"] or each["mean"]) - each["mean"]) for each in found],
-                    "arrayminus": [100 * (each["mean"] - (each["low"] or each["mean"])) for each in found]},
+                    "array": [factor * (_bound(each, "high") - each["mean"]) for each in found],
+                    "arrayminus": [factor * (each["mean"] - _bound(each, "low")) for each in found]},
     }  # fmt: skip
     zero = {"type": "line", "x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1,
             "line": {"dash": "dash", "width": 1, "color": COLOURS["baseline"]}}  # fmt: skip
-    title = {"text": f"points over {text(reference)}"}
+    what = "points over" if metric.percent else f"{text(metric.label)} less that of"
+    title = {"text": f"{what} {text(reference)}"}
     axis = {"type": "category", "automargin": True}
     return _figure(
         [trace], 95 + (40 if several else 30) * len(tested), xaxis={"title": title}, yaxis=axis, shapes=[zero]
     )
 
 
-def accuracy_and_latency(rows: Sequence[Mapping[str, Any]], latency: Mapping[str, float]) -> Figure | None:
-    """Test top-1 against milliseconds for one image; one point a method and student."""
+def _bound(difference: Mapping[str, Any], side: str) -> float:
+    """Return an end of the interval; the mean where one seed gives none."""
+    return float(difference["mean"] if difference[side] is None else difference[side])
+
+
+def metric_and_latency(
+    rows: Sequence[Mapping[str, Any]], latency: Mapping[str, float], metric: Metric, unit: str
+) -> Figure | None:
+    """The metric on the test split against milliseconds for one sample; one point a method and student."""
     shown = [row for row in rows if row["student"] in latency and row["best"]["mean"] is not None]
     if not shown:
         return None
-    traces = []
+    traces, shape = [], "%{y:.2f} %" if metric.percent else "%{y:.4}"
     for number, method in enumerate(dict.fromkeys(row["method"] for row in shown)):
         own = [row for row in shown if row["method"] == method]
         traces.append(
             {"type": "scatter", "mode": "markers", "name": text(method),
-             "x": [latency[row["student"]] for row in own], "y": [100 * row["best"]["mean"] for row in own],
+             "x": [latency[row["student"]] for row in own],
+             "y": [numbers.scaled(metric, row["best"]["mean"]) for row in own],
              "text": [text(row["student"]) for row in own], "marker": {"size": 10, "color": _CYCLE[number % 10]},
-             "hovertemplate": "%{text}: %{y:.2f} % in %{x:.2f} ms",
-             "error_y": {"type": "data", "array": [100 * (row["best"]["sd"] or 0) for row in own], "thickness": 1}}
+             "hovertemplate": f"%{{text}}: {shape} in %{{x:.2f}} ms",
+             "error_y": {"type": "data", "array": [numbers.scaled(metric, row["best"]["sd"] or 0) for row in own],
+                         "thickness": 1}}
         )  # fmt: skip
-    x = {"title": {"text": "milliseconds for one image, median"}, "rangemode": "tozero"}
-    return _figure(traces, 355, xaxis=x, yaxis={"title": {"text": "test top-1, %"}}, hovermode="closest")
+    x = {"title": {"text": f"milliseconds for one {text(numbers.one(unit))}, median"}, "rangemode": "tozero"}
+    y = {"title": {"text": text(numbers.on_axis(metric, "test"))}}
+    return _figure(traces, 355, xaxis=x, yaxis=y, hovermode="closest")

@@ -1,85 +1,109 @@
-"""Everything a report shows, as plain data. Numbers come from ``kdtool eval``'s functions and the run's log."""
+"""What a page is on: runs and comparisons, read from what they left and measured again by their task."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdtool.engine.log import METRICS, read_log
 from kdtool.errors import InputError
-from kdtool.measure.evaluate import evaluate
-from kdtool.runs.folder import RECIPE
+from kdtool.report import of_comparison, of_run
+from kdtool.report.sections import Chapter, RunSections
+from kdtool.runs.folder import RECIPE, RESULT
 from kdtool.runs.listing import list_runs
-from kdtool.tasks.images.evaluation.target import find, result_of
-from kdtool.tasks.images.page.samples import look
+from kdtool.runs.student import recipe_of
+from kdtool.runs.tasks import task_of
 
 COMPARISON = "comparison.json"
 Say = Callable[[str], None]
 
 
-def gather(folder: str | Path, say: Say) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Gathered:
+    """A run or a comparison.
+
+    Attributes:
+        document: what ``kdtool report --json`` says of it: "kind" ("run" or "comparison"), "folder", and more by kind.
+        chapter: the same, as the page shows it.
+    """
+
+    document: dict[str, Any]
+    chapter: Chapter
+
+
+def gather(folder: str | Path, say: Say) -> Gathered:
     """Return what a page says of a run, or of a comparison.
 
     Args:
         folder: of either.
         say: takes sentences for the user.
 
-    Returns:
-        {"kind": "run" or "comparison", "folder", ...}: see ``of_run`` and ``of_comparison``.
-
     Raises:
-        InputError: it is neither, or has no student yet.
+        InputError: it is neither, has no student yet, or is a run of a task that has no page.
     """
     path = Path(folder)
     if (path / COMPARISON).is_file():
-        return of_comparison(path, say)
+        return comparison(path, say)
     if (path / RECIPE).is_file():
-        return of_run(path, say)
+        return run(path, say)
     raise InputError(
         f"{folder} is no run (no {RECIPE}) and no comparison (no {COMPARISON}); `kdtool runs FOLDER` lists a folder's."
     )
 
 
-def of_run(run: Path, say: Say) -> dict[str, Any]:
-    """Return "about" (as ``kdtool runs`` has it), "evaluation" and "baseline" (as ``kdtool eval``, the latter None
-    without one), "log" and "baseline_log" (records of metrics.jsonl), "samples" (see ``look``), "result" and "notes".
+def run(folder: Path, say: Say) -> Gathered:
+    """Return a run. Its document has "about" (as ``kdtool runs``), "result", "log" and "baseline_log" (records of
+    metrics.jsonl), "notes", and what its task adds: for a classification "evaluation" and "baseline" (as
+    ``kdtool eval``, the latter None without one) and "samples".
 
     Raises:
-        InputError: it has no student yet.
+        InputError: it has no student yet, or its task has no page.
     """
-    recipe = find(str(run)).recipe
-    assert recipe is not None
-    say(f"{run}: measuring on the test split")
-    evaluation = evaluate(run)
-    alone = run / "baseline" / "student"
-    baseline = evaluate(alone) if alone.is_dir() else None
-    say(f"{run}: looking at test images one by one")
-    samples = look(recipe, str(run))
-    return {
+    sections = run_sections(folder, say)
+    document = {
         "kind": "run",
-        "folder": str(run),
-        "about": list_runs(run)[0],
-        "evaluation": evaluation,
-        "baseline": baseline,
-        "log": read_log(run / METRICS),
-        "baseline_log": read_log(run / "baseline" / METRICS),
-        "samples": samples,
-        "result": result_of(run),
-        "notes": list(dict.fromkeys([*evaluation["notes"], *samples["notes"]])),
+        "folder": str(folder),
+        "about": list_runs(folder)[0],
+        **sections.document,
+        "log": read_log(folder / METRICS),
+        "baseline_log": read_log(folder / "baseline" / METRICS),
+        "result": _result(folder),
+        "notes": list(sections.notes),
     }
+    return Gathered(document, of_run.chapter(document, sections))
 
 
-def of_comparison(folder: Path, say: Say) -> dict[str, Any]:
-    """Return "comparison" (the content of comparison.json) and "profile": ``kdtool profile`` of one run a student,
-    {} where no run is done."""
+def run_sections(folder: Path, say: Say) -> RunSections:
+    """Return what a run's own task shows of it."""
+    recipe = recipe_of(folder)
+    found: RunSections = task_of(folder).sections(folder, recipe, say)
+    return found
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"the run {folder} is not finished: kdtool run --resume {folder} finishes it.") from error
+    return found
+
+
+def comparison(folder: Path, say: Say) -> Gathered:
+    """Return a comparison. Its document has "comparison" (the content of comparison.json) and "profile":
+    ``kdtool profile`` of one run a student, {} where no run is done.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     from kdtool.measure.profile import profile
 
     try:
-        comparison = json.loads((folder / COMPARISON).read_text(encoding="utf-8"))
-        done = {run["student"]: run["folder"] for run in comparison["runs"] if run["state"] == "done"}
-        comparison["rows"], comparison["says"]
+        whole = json.loads((folder / COMPARISON).read_text(encoding="utf-8"))
+        done = {run["student"]: run["folder"] for run in whole["runs"] if run["state"] == "done"}
+        whole["rows"], whole["says"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / COMPARISON} cannot be read ({error}): kdtool compare --resume {folder}") from error
     say(f"{folder}: timing the students on this machine")
@@ -88,4 +112,5 @@ def of_comparison(folder: Path, say: Say) -> dict[str, Any]:
         place = Path(run) / "student"
         if place.is_dir():
             (profiles[student],) = profile(place, batch_sizes=(1,))["rows"]
-    return {"kind": "comparison", "folder": str(folder), "comparison": comparison, "profile": profiles}
+    document = {"kind": "comparison", "folder": str(folder), "comparison": whole, "profile": profiles}
+    return Gathered(document, of_comparison.chapter(document))

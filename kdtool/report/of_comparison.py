@@ -1,61 +1,62 @@
-"""A comparison's part of the page."""
+"""A comparison's chapter of the page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from kdtool.events import Metric
 from kdtool.report import charts
-from kdtool.report.html import Page, box, escape, grid, table
-from kdtool.terminal import words
+from kdtool.report.sections import Chapter, Chart, Table
+from kdtool.terminal import numbers, words
 
 
-def add_comparison(page: Page, found: Mapping[str, Any]) -> None:
-    """Add what ``gather`` found of a comparison."""
+def chapter(found: Mapping[str, Any]) -> Chapter:
+    """Return the chapter on a comparison.
+
+    Args:
+        found: what ``gather`` found: "folder", "comparison" and "profile".
+    """
     whole = found["comparison"]
+    metric, unit = Metric.of(whole), whole.get("unit", "images")
     rows, several = whole["rows"], len(whole["students"]) > 1
     seeds = len(whole["seeds"])
-    page.head(found["folder"])
     sizes = f"{len(whole['methods'])} methods, {len(whole['students'])} students, {seeds} seed{'s' * (seeds != 1)}"
-    page.add(f"<p>{sizes}; differences are paired by seed, to {escape(whole['reference'])}.</p>")
-    page.add(*(f"<p>{escape(sentence)}</p>" for sentence in whole["says"]))
     latency = {student: row["speed"][0]["median_ms"] for student, row in found["profile"].items()}
-    page.add(
-        grid(
-            [
-                page.card(
-                    "Ranking",
-                    charts.ranking(rows, whole["reference"], several),
-                    "Mean paired difference of test top-1 with its 95% interval; one that holds zero shows nothing.",
-                ),
-                page.card(
-                    "Accuracy and latency",
-                    charts.accuracy_and_latency(rows, latency),
-                    "Latency of the student on the machine that made this page; bars are standard deviations.",
-                ),
-                box("All of it", _table(whole), wide=True),
-            ]
-        )
+    less = "" if metric.larger_is_better else " Less is better."
+    return Chapter(
+        found["folder"],
+        sentences=[f"{sizes}; differences are paired by seed, to {whole['reference']}.", *whole["says"]],
+        cards=[
+            Chart(
+                "Ranking",
+                charts.ranking(rows, whole["reference"], several, metric),
+                f"Mean paired difference of test {metric.label} with its 95% interval; one that holds zero shows "
+                f"nothing.{less}",
+            ),
+            Chart(
+                f"{numbers.heading(metric)} and latency",
+                charts.metric_and_latency(rows, latency, metric, unit),
+                "Latency of the student on the machine that made this page; bars are standard deviations.",
+            ),
+            _table(whole, metric),
+        ],
     )
 
 
-def _table(whole: Mapping[str, Any]) -> str:
-    titles = [
-        "student",
-        "method",
-        "seeds",
-        "best top-1",
-        "difference",
-        "95% interval",
-        "last top-1",
-        "seconds",
-        "memory",
-    ]
-    ranked = sorted(whole["rows"], key=lambda row: -(row["best"]["mean"] or 0))
-    return table(titles, [_cells(row) for row in ranked], numbers=2)
+def _table(whole: Mapping[str, Any], metric: Metric) -> Table:
+    label = metric.label
+    titles = ["student", "method", "seeds", f"best {label}", "difference", "95% interval", f"last {label}", "seconds",
+              "memory"]  # fmt: skip
+
+    def place(row: Mapping[str, Any]) -> tuple[bool, float]:
+        mean = row["best"]["mean"]
+        return mean is None, 0.0 if mean is None else -mean if metric.larger_is_better else mean
+
+    return Table("All of it", titles, [_cells(row, metric) for row in sorted(whole["rows"], key=place)], numbers=2)
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
+def _cells(row: Mapping[str, Any], metric: Metric) -> list[str]:
     difference = row["best"]["difference"] or {}
     low, high = difference.get("low"), difference.get("high")
     seconds = row["cost"]["seconds"]
@@ -63,15 +64,12 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         row["student"],
         row["method"],
         str(row["seeds"]),
-        _spread(row["best"]),
-        "-" if difference.get("mean") is None else f"{100 * difference['mean']:+.2f}",
-        "-" if low is None or high is None else f"{100 * low:+.2f} to {100 * high:+.2f}",
-        _spread(row["last"]),
+        numbers.in_cells(metric, row["best"]["mean"], row["best"]["sd"]),
+        numbers.difference(metric, difference.get("mean")),
+        "-"
+        if low is None or high is None
+        else f"{numbers.difference(metric, low)} to {numbers.difference(metric, high)}",
+        numbers.in_cells(metric, row["last"]["mean"], row["last"]["sd"]),
         "-" if seconds is None else f"{seconds:.1f}",
         words.size(row["cost"]["host_bytes"]),
     ]
-
-
-def _spread(found: Mapping[str, Any]) -> str:
-    deviation = "" if found["sd"] is None else f" ± {100 * found['sd']:.2f}"
-    return words.percent(found["mean"]).removesuffix(" %") + deviation

@@ -8,9 +8,7 @@ from typing import Any
 
 from kdtool.errors import InputError
 from kdtool.report.gather import Say, gather
-from kdtool.report.html import Page
-from kdtool.report.of_comparison import add_comparison
-from kdtool.report.of_run import add_run
+from kdtool.report.html import render
 from kdtool.system.disk import write_whole
 
 PAGE = "report.html"
@@ -43,9 +41,7 @@ def write_report(
     path = Path(out) if out is not None else Path(folders[0]) / PAGE
     if path.is_dir() or (out is not None and not path.parent.is_dir()):
         raise InputError(f"-o {path}: name a file in a folder that exists, such as {PAGE}.")
-    sections = [gather(folder, say or (lambda _: None)) for folder in folders]
-    page = Page(str(folders[0]) if len(folders) == 1 else f"{len(folders)} runs and comparisons")
-    for section in sections:
-        add_run(page, section) if section["kind"] == "run" else add_comparison(page, section)
-    write_whole(path, page.write())
-    return {"page": str(path), "sections": sections}
+    found = [gather(folder, say or (lambda _: None)) for folder in folders]
+    title = str(folders[0]) if len(folders) == 1 else f"{len(folders)} runs and comparisons"
+    write_whole(path, render(title, [each.chapter for each in found]))
+    return {"page": str(path), "sections": [each.document for each in found]}

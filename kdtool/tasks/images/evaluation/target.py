@@ -14,8 +14,8 @@ from torch import nn
 from kdtool.errors import InputError
 from kdtool.recipe import load as recipes
 from kdtool.recipe.names import is_own_file
-from kdtool.runs.chain import links
 from kdtool.runs.folder import RECIPE, RESULT
+from kdtool.runs.student import last_recipe, recipe_of
 from kdtool.tasks.images.data.dataset import DataSet
 from kdtool.tasks.images.data.open import default_image_size
 from kdtool.tasks.images.evaluation.exported import SUFFIXES, open_exported
@@ -91,16 +91,7 @@ def find(name: str) -> Found:
         resolve(name)  # a misspelt one is told as such
         return Found(name, "model", None, None)
     if (path / RECIPE).is_file():
-        if not (path / "student" / CONFIG).is_file():
-            raise InputError(f"the run {name} has no student yet: kdtool run --resume {name} finishes it.")
-        try:
-            return Found(name, "run", path, _recipe_of(path))
-        except recipes.UnnamedCode as error:
-            raise InputError(
-                f"{name}: its recipe names a file with code ({str(error).split(' ')[0]}), which is not run because a "
-                f"folder asks for it. Name what is to be opened: {path}/student, or, where the student's architecture "
-                f"is your own, FILE.py:FUNCTION --weights {path}/student/{WEIGHTS}; and --data."
-            ) from error
+        return Found(name, "run", path, cast(Recipe, recipe_of(path, name)))
     if (path / CONFIG).is_file():
         return Found(name, "folder", path, _recipe_above(path))
     raise InputError(
@@ -109,15 +100,10 @@ def find(name: str) -> Found:
     )
 
 
-def _recipe_of(run: Path) -> Recipe:
-    """Return the recipe of a run's last link, the one that made its student."""
-    return cast(Recipe, links(recipes.load(run / RECIPE), run)[-1])
-
-
 def _recipe_above(path: Path) -> Recipe | None:
     run = next((p for p in list(path.resolve().parents)[:2] if (p / RECIPE).is_file()), None)
     try:
-        return _recipe_of(run) if run is not None else None
+        return cast(Recipe, last_recipe(run)) if run is not None else None
     except recipes.UnnamedCode:
         return None  # what was named may be opened all the same
 
