@@ -13,8 +13,9 @@ import pytest
 pytest.importorskip("plotly")
 
 from kdtool.report import charts
-from kdtool.report.html import Page
-from kdtool.report.of_comparison import add_comparison
+from kdtool.report.html import render
+from kdtool.report.of_comparison import chapter
+from kdtool.report.sections import Chapter, Chart
 from kdtool.terminal import words
 from tests.report.browser import needs_chromium, opened
 from tests.running import call, distil, write_images
@@ -60,7 +61,7 @@ def table_of(page: str, title: str) -> list[list[str]]:
 def figures_of(page: str) -> dict[str, Any]:
     """Return the figures by the title of their card."""
     found = json.loads(re.search(r'<script id="figures" type="application/json">(.*?)</script>', page)[1])  # type: ignore[index]
-    titles = re.findall(r'<h3>([^<]*)</h3>(?:<p class="soft">[^<]*</p>)?<div class="plot" id="([^"]*)"', page)
+    titles = re.findall(r'<h3>([^<]*)</h3>\s*(?:<p class="soft">[^<]*</p>\s*)?<div class="plot" id="([^"]*)"', page)
     assert len(titles) == len(found)
     return {html.unescape(title): found[name] for title, name in titles}
 
@@ -178,8 +179,8 @@ def test_an_error_of_a_page_would_be_seen(tmp_path: Path) -> None:
     assert "CONSOLE" in said
 
 
-def page_of_a_comparison() -> Page:
-    """A page on three methods, two of which differ from the first."""
+def chapter_of_a_comparison(**more: Any) -> Chapter:
+    """A chapter on three methods, two of which differ from the first."""
 
     def row(method: str, mean: float, difference: dict[str, float] | None) -> dict[str, Any]:
         figures = {"mean": mean, "sd": 0.01, "difference": difference}
@@ -189,20 +190,19 @@ def page_of_a_comparison() -> Page:
     rows = [row("none", 0.9, None), row("one", 0.93, {"pairs": 3, "mean": 0.03, "low": 0.01, "high": 0.05}),
             row("<two>", 0.89, {"pairs": 3, "mean": -0.01, "low": -0.04, "high": 0.02})]  # fmt: skip
     whole = {"methods": ["none", "one", "<two>"], "students": ["small"], "seeds": [0, 1, 2], "reference": "none",
-             "rows": rows, "says": ["one gains 3 points."]}  # fmt: skip
-    page = Page("x")
+             "rows": rows, "says": ["one gains 3 points."], **more}  # fmt: skip
     profile = {"small": {"speed": [{"median_ms": 4.5}]}}
-    add_comparison(page, {"folder": "study", "comparison": whole, "profile": profile})
-    return page
+    return chapter({"folder": "study", "comparison": whole, "profile": profile})
 
 
 def test_a_comparison_is_ranked() -> None:
-    page = page_of_a_comparison()
-    shown = page.write()
-    ranked = page.figures["figure-1"]["data"][0]
+    found = chapter_of_a_comparison()
+    shown = render("x", [found])
+    figures = [card.figure for card in found.cards if isinstance(card, Chart) and card.figure]
+    ranked = figures[0]["data"][0]
     assert (ranked["y"], ranked["x"]) == (["&lt;two&gt;", "one"], pytest.approx([-1.0, 3.0]))
     assert ranked["error_x"]["array"] == pytest.approx([3.0, 2.0])
-    at = {trace["name"]: (trace["x"], trace["y"]) for trace in page.figures["figure-2"]["data"]}
+    at = {trace["name"]: (trace["x"], trace["y"]) for trace in figures[1]["data"]}
     assert at["one"] == ([4.5], [pytest.approx(93.0)])
     assert "one gains 3 points." in shown
     assert table_of(shown, "All of it")[0] == [
@@ -211,10 +211,24 @@ def test_a_comparison_is_ranked() -> None:
     assert "<two>" not in shown
 
 
+def test_a_metric_that_falls_is_ranked_and_named_as_such() -> None:
+    metric = {"key": "ppl", "label": "perplexity", "larger_is_better": False, "percent": False}
+    found = chapter_of_a_comparison(metric=metric, unit="documents")
+    shown = render("x", [found])
+    ranked, latency = (card.figure for card in found.cards if isinstance(card, Chart) and card.figure)
+    assert (ranked["data"][0]["y"], ranked["data"][0]["x"]) == (["one", "&lt;two&gt;"], pytest.approx([0.03, -0.01]))
+    assert latency["layout"]["xaxis"]["title"]["text"] == "milliseconds for one document, median"
+    assert latency["layout"]["yaxis"]["title"]["text"] == "test perplexity"
+    assert [row[1] for row in table_of(shown, "All of it")] == ["<two>", "none", "one"]
+    assert "best perplexity" in shown
+    assert "Less is better." in shown
+    assert "top-1" not in shown.split("<script id=")[0]
+
+
 @needs_chromium
 @pytest.mark.parametrize("width", [400, 1400])
 def test_a_comparison_opens_in_chromium(width: int, tmp_path: Path) -> None:
-    (tmp_path / "page.html").write_text(page_of_a_comparison().write(), encoding="utf-8")
+    (tmp_path / "page.html").write_text(render("x", [chapter_of_a_comparison()]), encoding="utf-8")
     dom, said = opened(tmp_path / "page.html", width, tmp_path)
     assert "CONSOLE" not in said, said
     body = dom.split('<script id="figures"')[0]
