@@ -26,6 +26,7 @@ _COMMANDS = {
     "export": ("kdtool.cli.export", "Write a student as a torch.export program or as ONNX, checked."),
     "inspect": ("kdtool.cli.inspect", "Show two networks side by side and what a method would pair."),
     "list-methods": ("kdtool.cli.list_methods", "List the installed distillation methods."),
+    "list-tasks": ("kdtool.cli.list_tasks", "List the installed tasks."),
     "show": ("kdtool.cli.show", "Show a method's paper, equation and options."),
     "check": ("kdtool.cli.check", "Check that an installed method keeps the contract."),
     "cache": ("kdtool.cli.cache", "Keep teachers' outputs for later runs."),

@@ -9,31 +9,11 @@ from typing import Any
 
 import click
 
-from kdtool.cli import complete, options
-
-_FLAGS = {
-    "method": "method",
-    "teacher": "teacher.model",
-    "student": "student.model",
-    "data": "data.name",
-    "image_size": "data.image_size",
-    "batch_size": "train.batch_size",
-    "device": "train.device",
-}
-"""The recipe key behind each flag."""
+from kdtool.cli import complete, flags, options
 
 
 @click.command("bench", short_help="Measure what a step costs on this machine.")
-@click.argument("arguments", nargs=-1, metavar="[RECIPE.yaml] [KEY=VALUE]...", shell_complete=complete.recipes)
-@click.option("--method", metavar="NAME", shell_complete=complete.methods, help="Distillation method.")
-@click.option(
-    "--teacher", multiple=True, metavar="MODEL", shell_complete=complete.models, help="Teacher; repeat for several."
-)
-@click.option("--student", metavar="MODEL", shell_complete=complete.models, help="Student.")
-@click.option("--data", metavar="NAME|FOLDER", help="Data set.")
-@click.option("--image-size", type=int, metavar="N", help="Pixels a side.")
-@click.option("--batch-size", type=int, metavar="N", help="Samples in a batch.")
-@click.option("--device", metavar="NAME", help="auto, cpu, mps, cuda or cuda:N.")
+@flags.recipe(but=["--precision"])
 @click.option("--precision", multiple=True, metavar="NAME", help="Rows of these only.  [default: fp32 and bf16]")
 @click.option(
     "--methods",
@@ -65,11 +45,10 @@ def command(
       kdtool bench --teacher resnet50 --student mobilenetv3
       kdtool bench --teacher resnet32x4 --student resnet8x4 --data cifar100/ --methods all --json
     """
-    flags = {_FLAGS[name]: value for name, value in given.items() if value not in (None, ())}
-    paths, overrides = options.sort_arguments(arguments)
+    path, overrides = flags.one_recipe(arguments)
     from kdtool.recipe import load as recipe
 
-    wanted = recipe.load(paths[0] if paths else None, overrides, flags)
+    wanted = recipe.load(path, overrides, flags.values(given))
     _check_precisions(precision)
     from kdtool.measure.bench.rows import bench
     from kdtool.terminal.bench import show

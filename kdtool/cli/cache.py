@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import click
 
-from kdtool.cli import complete, options
+from kdtool.cli import flags, options
 from kdtool.errors import RunError
 
 
@@ -27,13 +28,15 @@ def command() -> None:
 
 
 @command.command("build")
-@click.argument("arguments", nargs=-1, metavar="[RECIPE.yaml]... [KEY=VALUE]...", shell_complete=complete.recipes)
+@flags.recipe(but=["--teacher-cache"], several=True)
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="Processes that compute.  [default: cache.jobs]")
 @click.option("--dry-run", is_flag=True, help="Only say how large it would be.")
 @options.json
 @click.option("--quiet", is_flag=True, help="Only warnings.")
 @options.debug
-def build(arguments: tuple[str, ...], jobs: int | None, dry_run: bool, as_json: bool, quiet: bool) -> None:
+def build(
+    arguments: tuple[str, ...], jobs: int | None, dry_run: bool, as_json: bool, quiet: bool, **given: Any
+) -> None:
     """Compute what is not kept yet, for one recipe or several.
 
     Shards that are there stay after their checksums are verified, so a build that was stopped goes on.
@@ -41,7 +44,7 @@ def build(arguments: tuple[str, ...], jobs: int | None, dry_run: bool, as_json: 
     \b
     Examples:
       kdtool cache build recipe.yaml data.views=4 --jobs 4
-      kdtool cache build teacher=resnet50 data=photos data.views=2 cache.top_k=16 --dry-run
+      kdtool cache build --teacher resnet50 --data photos data.views=2 cache.top_k=16 --dry-run
     """
     from kdtool import terminal as report
     from kdtool.recipe import load as recipe
@@ -49,9 +52,9 @@ def build(arguments: tuple[str, ...], jobs: int | None, dry_run: bool, as_json: 
 
     paths, overrides = options.sort_arguments(arguments)
     places: list[str | None] = [*paths] or [None]
-    flags = {"cache.mode": "build"}
+    by_key = {**flags.values(given), "cache.mode": "build"}
     with report.choose(json=as_json, quiet=quiet) as reporter, options.guarded_stdout(as_json):
-        wanted = [recipe.load(path, overrides, flags, reporter.note) for path in places]
+        wanted = [recipe.load(path, overrides, by_key, reporter.note) for path in places]
         from kdtool.cache.manage import build_cache
 
         done = [each for one in wanted for each in build_cache(one, jobs=jobs, reporter=reporter, dry_run=dry_run)]

@@ -8,30 +8,27 @@ from typing import Any
 
 import click
 
-from kdtool.cli import complete, options
+from kdtool.cli import complete, flags, options
 from kdtool.errors import InputError, RunError
 
-_FLAGS = {"teacher": "teacher.model", "data": "data.name", "epochs": "train.epochs", "device": "train.device"}
-"""The recipe key behind each flag."""
+_OWN = ("--method", "--student", "--generations", "--assistant", "--out")
+"""Flags of one run that a comparison has another word for, or does not have."""
 
 
 @click.command("compare", short_help="Compare methods over students and seeds, paired.")
-@click.argument("arguments", nargs=-1, metavar="[RECIPE.yaml] [KEY=VALUE]...", shell_complete=complete.recipes)
+@flags.recipe(but=_OWN)
 @click.option(
     "--methods",
     metavar="A,B|all",
     shell_complete=complete.methods,
     help="Methods, several joined by +, or none for hard labels alone.",
 )
-@click.option("--students", metavar="A,B", shell_complete=complete.models, help="Students.  [default: the recipe's]")
-@click.option("--seeds", type=click.IntRange(1), metavar="N", help="Runs of each, from train.seed on.  [default: 5]")
 @click.option(
-    "--teacher", multiple=True, metavar="MODEL", shell_complete=complete.models, help="Teacher; repeat for several."
-)
-@click.option("--data", type=options.PathName(), metavar="NAME|FOLDER", help="Data set.")
-@click.option("--epochs", type=int, metavar="N", help="Epochs of the student, in every run.")
-@click.option("--device", metavar="NAME", help="auto, cpu, mps, cuda or cuda:N.")
-@click.option("--teacher-cache", is_flag=True, help="Keep the teacher's outputs once, and replay them in every run.")
+    "--student", multiple=True, metavar="MODEL", shell_complete=complete.models,
+    help="Student; repeat for several.  [default: the recipe's]",
+)  # fmt: skip
+@click.option("--students", metavar="A,B", shell_complete=complete.models, help="The same, in a list.")
+@click.option("--seeds", type=click.IntRange(1), metavar="N", help="Runs of each, from train.seed on.  [default: 5]")
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="Runs at once; cores are shared.  [default: 1]")
 @click.option("--tune", type=click.IntRange(1), metavar="N", help="First search each method's options in N trials.")
 @click.option("--range", "ranges", multiple=True, metavar="KEY=LOW:HIGH", help="Where --tune looks; or KEY=A,B,C.")
@@ -48,7 +45,6 @@ _FLAGS = {"teacher": "teacher.model", "data": "data.name", "epochs": "train.epoc
 def command(
     arguments: tuple[str, ...],
     ranges: tuple[str, ...],
-    teacher_cache: bool,
     resume: str | None,
     as_json: bool,
     quiet: bool,
@@ -62,39 +58,35 @@ def command(
 
     \b
     Examples:
-      kdtool compare --methods none,kd,rkd --seeds 5 --jobs 2 --teacher resnet50 --students mobilenetv3
+      kdtool compare --methods none,kd,rkd --seeds 5 --jobs 2 --teacher resnet50 --student mobilenetv3
       kdtool compare recipe.yaml --methods none,kd,rkd+kd --students resnet18,mobilenetv3 --tune 20 --teacher-cache
     """
+    by_key = flags.values(given, but=_OWN)
     given = {name: value for name, value in given.items() if value not in (None, ())}
-    paths, overrides = options.sort_arguments(arguments)
-    if len(paths) > 1:
-        raise InputError(f"one recipe at a time; got {' and '.join(paths)}. An override has the form key=value.")
+    path, overrides = flags.one_recipe(arguments)
     if resume is not None:
-        beside = [*paths, *overrides, *(f"--{name}" for name in given if name not in ("students", "teacher"))]
-        beside += ["--range"] * bool(ranges) + ["--teacher-cache"] * teacher_cache
+        naming = ("student", "students", "teacher")
+        beside = [*([path] if path else []), *overrides]
+        beside += [f"--{name.replace('_', '-')}" for name in given if name not in naming]
+        beside += ["--range"] * bool(ranges)
         if beside:
             raise InputError(f"--resume goes on with a comparison as it was begun: leave {', '.join(beside)} out.")
     elif "methods" not in given:
         raise InputError("name the methods to compare: --methods none,kd. `kdtool list-methods` shows all; or all.")
     if ranges and "tune" not in given:
         raise InputError("--range says where --tune looks: give --tune N, or leave it out.")
-    flags = {key: given[name] for name, key in _FLAGS.items() if name in given}
-    if "teacher" in given:
-        flags["teacher.model"] = list(given["teacher"])
-    if teacher_cache:
-        flags["cache.mode"] = "build"
     from kdtool.terminal.compare import choose
 
     with choose(json=as_json, quiet=quiet) as watcher, options.guarded_stdout(as_json):
         from kdtool.comparison.compare import compare
 
         found = compare(
-            paths[0] if paths else None,
+            path,
             methods=_names(given.get("methods")),
-            students=_names(given.get("students")),
+            students=[*given.get("student", ()), *_names(given.get("students"))],
             seeds=given.get("seeds", 5),
             overrides=overrides,
-            flags=flags,
+            flags=by_key,
             jobs=given.get("jobs", 1),
             tune=given.get("tune", 0),
             ranges=dict(_range(text) for text in ranges),

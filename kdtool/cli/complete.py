@@ -22,6 +22,13 @@ def methods(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
     return _after(incomplete, part, (name for name in known if name not in taken))
 
 
+def tasks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer tasks."""
+    from kdtool.registry import tasks
+
+    return _after(incomplete, incomplete, tasks.names())
+
+
 def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer timm's models, those of plugins and families' names, after a comma the next of a list; files, too."""
     return _after(incomplete, incomplete.rpartition(",")[2], model_names()) or _files(incomplete)
