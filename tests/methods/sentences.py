@@ -116,7 +116,7 @@ def assert_padding_does_not_count(method, batch: Batch) -> None:
 
 
 def reached(method, batch: Batch, loss) -> set[str]:
-    """Return what a stage's loss gives a gradient: the method's parameters, "logits", and the student's taps by role."""
+    """Return what a stage's loss gives a gradient: the method's parameters, "logits", and the student's taps."""
     leaves = {"logits": batch.student.logits, **dict(method.named_parameters())}
     for role, tap in batch.student.taps.items():
         leaves |= {f"{role}.{i}": t for i, t in enumerate(tap)} if isinstance(tap, list) else {role: tap}
