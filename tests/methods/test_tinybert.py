@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from kdtool.engine.plan import plan_stages
 from kdtool.errors import InputError
 from kdtool_methods.tinybert import TinyBERT, attention_loss, hidden_loss, prediction_loss, scores_of
 from tests.methods.pairs import assert_agrees, random
@@ -202,8 +203,9 @@ def test_by_default_hidden_states_alone():
     torch.testing.assert_close(terms["hidden"], sum(parts))
 
 
-def test_the_epochs_are_shared_ten_to_three():
-    assert build(WIDER)[0].stages()[0].epochs == pytest.approx(10 / 13)
+@pytest.mark.parametrize(("epochs", "first"), [(2, 1), (3, 2), (13, 10), (26, 19)])
+def test_the_epochs_are_shared_ten_to_three(epochs, first):
+    assert [each.epochs for each in plan_stages(build(WIDER)[0], epochs, None)] == [first, epochs - first]
     assert build(WIDER, intermediate_epochs=4)[0].stages()[0].epochs == 4
 
 
