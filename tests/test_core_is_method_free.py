@@ -5,16 +5,21 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
 import kdtool
+from kdtool.method import Out
 
 ROOT = Path(kdtool.__file__).parent
 BUILT_IN = [point for point in entry_points(group="kdtool.methods") if point.dist and point.dist.name == "kdtool"]
-NAMES = {point.name for point in BUILT_IN}
+OUTPUTS = {field.name for field in fields(Out)}
+"""What the contract calls a network's outputs: a method may be named after one, the core speaks of the output."""
+
+NAMES = {point.name for point in BUILT_IN} - OUTPUTS
 PACKAGES = {point.value.split(":")[0].split(".")[0] for point in BUILT_IN}
 
 
