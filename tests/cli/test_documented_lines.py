@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -40,12 +41,12 @@ def shown(text: str) -> Iterator[str]:
 
 
 def arguments(line: str) -> list[str]:
-    """Return a line's words up to a comment, a pipe or the next command."""
-    lexer = shlex.shlex(line, posix=True, punctuation_chars="|;&")
+    """Return a line's words up to a comment, a pipe, a redirection or the next command."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="|;&<>")
     lexer.whitespace_split, lexer.commenters = True, "#"
     found: list[str] = []
     for word in lexer:
-        if word and set(word) <= set("|;&"):
+        if word and set(word) <= set("|;&<>"):
             break
         found.append(word.rstrip(",.:") if word.endswith((",", ":")) else word)
     return found[1:]
@@ -60,7 +61,7 @@ def parse(words: list[str], group: click.Group = cli) -> None:
     parent = click.Context(group, info_name="kdtool")
     _, command, rest = group.resolve_command(parent, list(words))
     assert command is not None
-    if {"--help", "-h"} & set(rest):
+    if not rest or {"--help", "-h"} & set(rest):  # a command's name in a sentence, or its help
         return
     if isinstance(command, click.Group) and rest:
         parse(rest, command)
@@ -75,7 +76,7 @@ def test_there_are_lines_to_parse() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_lines_of_pages(page) -> None:
+def test_lines_of_pages(page: Path) -> None:
     check(shown(page.read_text(encoding="utf-8")))
 
 
