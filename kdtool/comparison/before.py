@@ -44,6 +44,9 @@ def look(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     data, split = run.data, run.recipe.data
     watched = run.data.val is not None and split.watch_test
     return {
+        "task": run.recipe.task,
+        "unit": run.task.unit,
+        "metric": run.objective.metric.to_dict(),
         "data": {
             "name": data.name,
             "train": run.train_size,

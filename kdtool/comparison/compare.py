@@ -21,6 +21,7 @@ from kdtool.comparison.work import Job
 from kdtool.comparison.workers import Executor, Workers
 from kdtool.engine.signals import StopRequest
 from kdtool.errors import InputError, Interrupted
+from kdtool.events import Metric
 from kdtool.recipe import load as recipes
 from kdtool.recipe import yaml_file as recipe_file
 from kdtool.recipe.schema import Recipe
@@ -186,7 +187,8 @@ class _Study:
         self._tell()
         if self.plan.tune:
             pairs = [(student, method) for student in self.plan.students for method in self.plan.methods]
-            searches = [Search(self.plan, self.folder, student, method) for student, method in pairs]
+            metric = Metric.of(self.about)
+            searches = [Search(self.plan, self.folder, *pair, metric) for pair in pairs]
             self._do(search.jobs() for search in searches)
             self.tuned = [search.found() for search in searches]
         self._do(self._runs())

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from kdtool.events import Metric
+from kdtool.terminal import numbers
+
 
 def sentences(found: Mapping[str, Any]) -> list[str]:
     """Return the sentences that stand under the table of a comparison's document."""
@@ -50,16 +53,16 @@ def _scope(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _epochs(found: Mapping[str, Any]) -> Iterator[str]:
-    data = found["data"]
+    data, unit = found["data"], found.get("unit", "images")
     if found["selected"] == "best" and data["val"]:
         yield (
-            f"The best epoch was chosen on {data['val']} validation images, the test split ({data['test']} images) was "
+            f"The best epoch was chosen on {data['val']} validation {unit}, the test split ({data['test']} {unit}) was "
             "measured afterwards; the last epoch was not chosen by anything."
         )
     elif data.get("watch_test"):
         yield "Every epoch was shown on the test split (data.watch_test), and the last one counts."
     else:
-        yield f"Nothing was chosen: the last epoch counts, measured on {data['test']} test images."
+        yield f"Nothing was chosen: the last epoch counts, measured on {data['test']} test {unit}."
 
 
 def _budget(found: Mapping[str, Any]) -> Iterator[str]:
@@ -99,7 +102,8 @@ def _excludes_zero(difference: Mapping[str, Any]) -> bool:
 
 
 def _named(rows: Sequence[Mapping[str, Any]], found: Mapping[str, Any]) -> str:
-    names = [f"{_title(row, found)} {100 * row['best']['difference']['mean']:+.2f}" for row in rows]
+    metric = Metric.of(found)
+    names = [f"{_title(row, found)} {numbers.difference(metric, row['best']['difference']['mean'])}" for row in rows]
     return f" ({', '.join(names)})" if names else ""
 
 

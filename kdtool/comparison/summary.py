@@ -13,6 +13,7 @@ from kdtool.comparison.plan import Cell, Plan
 from kdtool.comparison.says import sentences
 from kdtool.comparison.statistics import holm, paired, spread
 from kdtool.comparison.work import COST, training_seconds
+from kdtool.events import Metric
 from kdtool.runs.folder import RESULT, tidy
 
 FILE = "comparison.json"
@@ -34,26 +35,27 @@ class Entry:
             self.state, self.error = "done", None
 
     def facts(self) -> dict[str, Any]:
-        """Return what the document says of it; accuracies are shares, on the test split where not "val"."""
+        """Return what the document says of it; the metric's values are under its own key, on the test split where not
+        "val"."""
         cell = self.cell
         found = {"student": cell.student, "method": cell.method, "seed": cell.seed, "folder": str(self.folder),
                  "state": self.state, "error": self.error}  # fmt: skip
         if self.state != "done":
             return found
         result = json.loads((self.folder / RESULT).read_text())
-        best, last = result["epochs"]["best"], result["epochs"]["last"]
+        best, last, key = result["epochs"]["best"], result["epochs"]["last"], Metric.of(result).key
         test = result["test"]
         return {
             **found,
-            "top1": test["student"]["top1"],
-            "last_top1": (test.get("student_last") or test["student"])["top1"],
+            key: test["student"][key],
+            f"last_{key}": (test.get("student_last") or test["student"])[key],
             "best_epoch": best["epoch"],
             "last_epoch": last["epoch"],
-            "val": {"best": _top1(best), "last": _top1(last)},
+            "val": {"best": _seen(best, key), "last": _seen(last, key)},
             "steps": result["steps"],
             "params": result["student"]["params"],
             "macs": result["student"]["macs"],
-            "teacher_top1": _first_top1(test["teacher"]),
+            f"teacher_{key}": _first(test["teacher"], key),
             "cost": {"seconds": training_seconds(self.folder), "memory": _memory(self.folder)},
         }
 
@@ -70,7 +72,8 @@ def document(
         tuned: the options that a search found.
     """
     runs = [entry.facts() for entry in entries]
-    rows = [_row(student, method, plan, runs) for student in plan.students for method in plan.methods]
+    key = Metric.of(about).key
+    rows = [_row(student, method, plan, runs, key) for student in plan.students for method in plan.methods]
     _adjust(rows)
     found = {
         "kdtool": __version__,
@@ -89,7 +92,7 @@ def document(
     return {**found, "says": sentences(found)}
 
 
-def _row(student: str, method: str, plan: Plan, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _row(student: str, method: str, plan: Plan, runs: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
     """Return a method's figures with one student, over the seeds that are done."""
     own = _done(runs, student, method)
     reference = _done(runs, student, plan.reference)
@@ -101,7 +104,7 @@ def _row(student: str, method: str, plan: Plan, runs: Sequence[Mapping[str, Any]
                    if (run["student"], run["method"], run["state"]) == (student, method, "failed")],
         "steps": sorted({run["steps"] for run in own.values()}),
     }  # fmt: skip
-    for name, key in (("best", "top1"), ("last", "last_top1")):
+    for name, key in (("best", metric), ("last", f"last_{metric}")):
         values = {seed: run[key] for seed, run in own.items()}
         others = {seed: run[key] for seed, run in reference.items()}
         difference = paired(values, others) if method != plan.reference else None
@@ -131,13 +134,13 @@ def _done(runs: Sequence[Mapping[str, Any]], student: str, method: str) -> dict[
     return {run["seed"]: run for run in runs if (run["student"], run["method"], run["state"]) == wanted}
 
 
-def _top1(epoch: Mapping[str, Any]) -> float | None:
-    return epoch["val"]["top1"] if epoch["val"] else None
+def _seen(epoch: Mapping[str, Any], key: str) -> float | None:
+    return epoch["val"][key] if epoch["val"] else None
 
 
-def _first_top1(test: Any) -> float | None:
+def _first(test: Any, key: str) -> float | None:
     one = test[0] if isinstance(test, list) else test
-    return one["top1"] if one else None
+    return one[key] if one else None
 
 
 def _memory(folder: Path) -> dict[str, Any]:

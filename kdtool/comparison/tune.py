@@ -14,6 +14,7 @@ from kdtool.comparison.space import space
 from kdtool.comparison.trial import TRIAL, no_validation
 from kdtool.comparison.work import Job
 from kdtool.errors import InputError
+from kdtool.events import Metric
 from kdtool.recipe import load as recipes
 from kdtool.runs.folder import tidy
 from kdtool.system.disk import write_whole
@@ -61,6 +62,7 @@ class Search:
     folder: Path
     student: str
     method: str
+    metric: Metric
 
     def __post_init__(self) -> None:
         self.cell = Cell(self.student, self.method, max(self.plan.seeds) + 1)
@@ -101,7 +103,8 @@ class Search:
         """Return what was searched, and the trial that did best on the validation split, of equals the first."""
         trials = self.trials()
         ended = [each for each in trials if each["val"] is not None]
-        best = max(ended, key=lambda each: each["val"]) if ended else {"options": {}, "val": None}
+        choose = max if self.metric.larger_is_better else min
+        best = choose(ended, key=lambda each: each["val"]) if ended else {"options": {}, "val": None}
         return {
             "student": self.student,
             "method": self.method,
@@ -120,7 +123,9 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         distributions = {each.key: each.distribution() for each in self.ranges}
         sampler = optuna.samplers.TPESampler(n_startup_trials=_STARTUP, seed=number)
-        study = optuna.create_study(direction="maximize", sampler=sampler)
+        study = optuna.create_study(
+            direction="maximize" if self.metric.larger_is_better else "minimize", sampler=sampler
+        )
         for each in self.trials():
             inside = all(one.holds(each["options"].get(one.key)) for one in self.ranges)
             if each["val"] is not None and inside:

@@ -13,6 +13,7 @@ from kdtool.recipe import yaml_file as recipe_file
 from kdtool.system.disk import write_whole
 from kdtool.engine.log import METRICS, read_log
 from kdtool.errors import InputError, Interrupted
+from kdtool.events import Metric
 from kdtool.system.locks import is_held
 
 RECIPE, RESULT, LOCK, ERROR = "recipe.yaml", "result.json", ".lock", "error.json"
@@ -30,7 +31,9 @@ def list_runs(folder: str | Path = "runs") -> list[dict[str, Any]]:
     Returns:
         For each "folder", "state" ("running": a process holds it; "finished"; "failed": "error" says why; "stopped":
         "resume" goes on), "method", "teacher", "student", "data", "last_epoch" (what it was, None before it),
-        "top1" and "baseline" (test, shares; None until finished), "gain_points", "seconds" and "changed" (a Unix time).
+        "task", "metric" (see ``Metric``), "value" and "baseline" (what student and baseline reach by it on the test
+        split; None until finished), "gain" (in points of a percentage), "top1" and "gain_points" (None where the metric
+        is another), "seconds" and "changed" (a Unix time).
 
     Raises:
         InputError: there is no such folder.
@@ -73,6 +76,7 @@ def _about(run: Path) -> dict[str, Any]:
     recipe = _recipe(run)
     state = "running" if is_held(run / LOCK) else "finished" if result else "failed" if failure else "stopped"
     test, seconds = result.get("test") or {}, result.get("seconds") or {}
+    metric = Metric.of(result)
     return {
         "folder": str(run),
         "state": state,
@@ -83,8 +87,12 @@ def _about(run: Path) -> dict[str, Any]:
         "student": _model(recipe.get("student")),
         "data": (recipe.get("data") or {}).get("name"),
         "last_epoch": {key: last.get(key) for key in ("phase", "stage", "epoch", "epochs", "val")} if last else None,
+        "task": recipe.get("task"),
+        "metric": metric.to_dict(),
+        "value": (test.get("student") or {}).get(metric.key),
         "top1": (test.get("student") or {}).get("top1"),
-        "baseline": (test.get("baseline") or {}).get("top1"),
+        "baseline": (test.get("baseline") or {}).get(metric.key),
+        "gain": result.get("gain", result.get("gain_points")),
         "gain_points": result.get("gain_points"),
         "seconds": seconds.get("total"),
         "changed": max(file.stat().st_mtime for file in (run / RECIPE, run / METRICS, run / RESULT) if file.is_file()),

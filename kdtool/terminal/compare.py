@@ -8,7 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from kdtool.terminal import words
+from kdtool.events import Metric
+from kdtool.terminal import numbers, words
 
 if TYPE_CHECKING:
     from kdtool.comparison.work import Job
@@ -58,7 +59,7 @@ class PlainWatcher(Watcher):
 
     def ended(self, run: Mapping[str, Any], values: Mapping[str, Any]) -> None:
         over = sum(each["state"] in ("done", "failed") for each in values["runs"])
-        self.note(f"{over}/{len(values['runs'])}  {_line(run)}")
+        self.note(f"{over}/{len(values['runs'])}  {_line(run, values)}")
 
     def done(self, values: Mapping[str, Any]) -> None:
         if self.table:
@@ -97,7 +98,7 @@ class LiveWatcher(Watcher):
 
     def ended(self, run: Mapping[str, Any], values: Mapping[str, Any]) -> None:
         if run["state"] == "failed":
-            self.note(_line(run))
+            self.note(_line(run, values))
 
     def tick(self, running: Sequence[Job]) -> None:
         from rich.console import Group
@@ -156,7 +157,7 @@ def show(values: Mapping[str, Any], stream: TextIO) -> None:
     console.print(says)
     for run in values["runs"]:
         if run["state"] == "failed":
-            console.print(Text(_line(run)))
+            console.print(Text(_line(run, values)))
 
 
 def last_line(log: Path) -> str:
@@ -170,8 +171,9 @@ def last_line(log: Path) -> str:
     return next((line for line in reversed(lines) if line.strip()), "starting")
 
 
-def _line(run: Mapping[str, Any]) -> str:
+def _line(run: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    metric = Metric.of(values)
     name = f"{run['student']} {run['method']} seed {run['seed']}"
     if run["state"] == "failed":
         return words.clean(f"{name} failed: {run['error']}")
-    return words.clean(f"{name}: top-1 {words.percent(run['top1'])}")
+    return words.clean(f"{name}: {metric.label} {numbers.value(metric, run[metric.key])}")

@@ -10,7 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdtool.terminal import words
+from kdtool.events import Metric
+from kdtool.terminal import numbers, words
 
 Column = tuple[str, list[str]]
 """A heading, of two lines perhaps, and a cell for each row of the document."""
@@ -39,19 +40,20 @@ def tables(values: Mapping[str, Any], width: int) -> Group:
     return Group(*parts)
 
 
-def difference(found: Mapping[str, Any] | None) -> str:
-    """Return a difference in points, as "+1.20 ± 0.85", and "" for none."""
+def difference(found: Mapping[str, Any] | None, metric: Metric) -> str:
+    """Return a difference, in points of a percentage, as "+1.20 ± 0.85", and "" for none."""
     if not found or found["mean"] is None:
         return ""
-    text = f"{100 * found['mean']:+.2f}"
-    return text if found["low"] is None else f"{text} ± {50 * (found['high'] - found['low']):.2f}"
+    text = numbers.difference(metric, found["mean"])
+    if found["low"] is None:
+        return text
+    half = (found["high"] - found["low"]) / 2
+    return f"{text} ± {100 * half:.2f}" if metric.percent else f"{text} ± {half:.2g}"
 
 
-def spread(found: Mapping[str, Any]) -> str:
-    """Return mean and deviation in percent, as "93.04 ± 0.71"."""
-    if found["mean"] is None:
-        return "-"
-    return f"{100 * found['mean']:.2f}" + (f" ± {100 * found['sd']:.2f}" if found["sd"] is not None else "")
+def spread(found: Mapping[str, Any], metric: Metric) -> str:
+    """Return mean and deviation, in percent where the metric is, as "93.04 ± 0.71"."""
+    return numbers.in_cells(metric, found["mean"], found["sd"])
 
 
 def _title(values: Mapping[str, Any]) -> str:
@@ -63,15 +65,22 @@ def _title(values: Mapping[str, Any]) -> str:
 
 
 def _results(values: Mapping[str, Any]) -> list[Column]:
-    rows, seeds = values["rows"], len(values["seeds"])
+    rows, seeds, metric = values["rows"], len(values["seeds"]), Metric.of(values)
     columns = [("\nmethod", [words.clean(row["method"]) for row in rows])]
     if any(row["seeds"] < seeds for row in rows):
         columns.append(("\nseeds", [f"{row['seeds']}/{seeds}" for row in rows]))
     for title, key in (("best epoch", "best"), ("last epoch", "last")):
         if key == "best" or values["selected"] == "best":
             top = title if values["selected"] == "best" else ""
-            columns.append((f"{top}\ntop-1, %", [spread(row[key]) for row in rows]))
-            columns.append(("\ngain", [difference(row[key]["difference"]) for row in rows]))
+            columns.append(
+                (f"{top}\n{metric.label}{', %' * metric.percent}", [spread(row[key], metric) for row in rows])
+            )
+            columns.append(
+                (
+                    "\ngain" if metric.larger_is_better else "\ndifference",
+                    [difference(row[key]["difference"], metric) for row in rows],
+                )
+            )
     return columns
 
 

@@ -13,8 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kdtool.events import Reporter
-from kdtool.terminal import words
+from kdtool.events import Metric, Reporter
+from kdtool.terminal import numbers, words
 
 _HISTORY = 6
 """Epochs that stay in view; all of them are in metrics.jsonl."""
@@ -32,6 +32,7 @@ class RichReporter(Reporter):
         self.stream, self.table = stream, table
         self.console = Console(file=stream, highlight=False)
         self.live: Live | None = None
+        self.unit, self.metric = "samples", Metric()
         self.phase_name = ""
         self.history: deque[Mapping[str, Any]] = deque(maxlen=_HISTORY)
         self._begin_stage("", 1, 1, 0)
@@ -50,6 +51,9 @@ class RichReporter(Reporter):
         if self.live is not None:
             self.live.stop()
             self.live = None
+
+    def about(self, unit: str, metric: Metric) -> None:
+        self.unit, self.metric = unit, metric
 
     def note(self, text: str) -> None:
         self.console.print(Text(words.clean(text), style="dim"))
@@ -102,7 +106,7 @@ class RichReporter(Reporter):
             Text(where, style="bold"),
             ProgressBar(total=total, completed=done, width=24),
             Text(self._eta(total - done)),
-            Text(f"{self.speed:.0f} images/s" if self.speed else ""),
+            Text(f"{self.speed:.0f} {self.unit}/s" if self.speed else ""),
         )
         return Group(*([self._past()] if self.history else []), head, Text(words.loss_terms(self.terms), style="cyan"))
 
@@ -116,13 +120,17 @@ class RichReporter(Reporter):
     def _past(self) -> Table:
         names = list(dict.fromkeys(name for record in self.history for name in record["train"] if name != "total"))
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for title in ("stage", "epoch", "loss", *(words.clean(name) for name in names), "val top-1", "seconds"):
+        reading = f"val {self.metric.label}"
+        for title in ("stage", "epoch", "loss", *(words.clean(name) for name in names), reading, "seconds"):
             table.add_column(Text(title), justify="left" if title == "stage" else "right")
         for record in self.history:
             train = record["train"]
             cells = [words.clean(record["stage"]), f"{record['epoch']}/{record['epochs']}", _number(train.get("total"))]
             cells += [_number(train.get(name)) for name in names]
-            cells += [words.percent((record.get("val") or {}).get("top1")), f"{record['seconds']:.1f}"]
+            cells += [
+                numbers.value(self.metric, (record.get("val") or {}).get(self.metric.key)),
+                f"{record['seconds']:.1f}",
+            ]
             table.add_row(*(Text(cell) for cell in cells))
         return table
 

@@ -1,6 +1,9 @@
-"""Values of whatever metric a run is judged by, as the page shows them."""
+"""Values of whatever metric a run is judged by, as people read them."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from kdtool.events import Metric
 from kdtool.terminal import words
@@ -52,3 +55,9 @@ def heading(metric: Metric) -> str:
 def one(unit: str) -> str:
     """Return "image" for "images"."""
     return f"{unit[:-3]}y" if unit.endswith("ies") else unit.removesuffix("s")
+
+
+def reading(metric: Metric, metrics: Mapping[str, Any] | None) -> str:
+    """Return a validation reading as "val top-1 97.12 %", "" where there is none."""
+    found = (metrics or {}).get(metric.key)
+    return "" if found is None else f"val {metric.label} {value(metric, found)}"

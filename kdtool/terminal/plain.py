@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-from kdtool.events import Reporter
-from kdtool.terminal import words
+from kdtool.events import Metric, Reporter
+from kdtool.terminal import numbers, words
 
 _PATIENCE = 30.0
 """Seconds after which a long epoch says how far it is."""
@@ -24,6 +24,7 @@ class PlainReporter(Reporter):
 
     def __init__(self, stream: TextIO, table: bool = True):
         self.stream, self.table = stream, table
+        self.unit, self.metric = "samples", Metric()
         self.where = ""
         self.position = ""
         self.epochs = 0
@@ -33,6 +34,9 @@ class PlainReporter(Reporter):
     def _say(self, text: str) -> None:
         print(text, file=self.stream, flush=True)
         self.spoke = time.monotonic()
+
+    def about(self, unit: str, metric: Metric) -> None:
+        self.unit, self.metric = unit, metric
 
     def note(self, text: str) -> None:
         self._say(words.clean(text))
@@ -51,15 +55,15 @@ class PlainReporter(Reporter):
     def step(self, terms: Mapping[str, float], step: int, steps: int, samples_per_s: float) -> None:
         if step < steps and time.monotonic() - self.spoke >= _PATIENCE:
             at = f"step {step}/{steps} of epoch {self.done_epochs + 1}/{self.epochs}"
-            self._say(f"{self.position}, {at}  {words.loss_terms(terms)}  {samples_per_s:.0f} images/s")
+            self._say(f"{self.position}, {at}  {words.loss_terms(terms)}  {samples_per_s:.0f} {self.unit}/s")
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         self.done_epochs = record["epoch"]
         pieces = [
             f"{words.clean(record['phase'])} {words.clean(record['stage'])} {record['epoch']}/{record['epochs']}",
             words.loss_terms(record["train"]),
-            words.accuracy(record.get("val")),
-            f"{record['samples_per_s']:.0f} images/s",
+            numbers.reading(self.metric, record.get("val")),
+            f"{record['samples_per_s']:.0f} {self.unit}/s",
             f"{record['seconds']:.1f} s",
         ]
         self._say("  ".join(piece for piece in pieces if piece))

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kdtool.terminal import words
+from kdtool.events import Metric
+from kdtool.terminal import numbers, words
 from kdtool.terminal.table import width_for
 
 _STYLES = {"running": "green", "failed": "red", "stopped": "yellow", "finished": ""}
@@ -22,16 +23,20 @@ def show(runs: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
     if not runs:
         console.print("no runs here yet")
         return
+    metrics = [Metric(**run["metric"]) for run in runs]
+    labels = sorted({metric.label for metric in metrics})
+    one = labels[0] if len(labels) == 1 else "metric"
+    titles = ("run", "state", one, "gain", "took", "changed")
     table = Table()
-    for title in ("run", "state", "top-1", "gain", "took", "changed"):
-        table.add_column(title, justify="right" if title in ("top-1", "gain", "took") else "left", overflow="fold")
-    for run in runs:
-        gain = run["gain_points"]
+    for title in titles:
+        table.add_column(title, justify="right" if title in (one, "gain", "took") else "left", overflow="fold")
+    for run, metric in zip(runs, metrics, strict=True):
+        value = numbers.value(metric, run["value"])
         cells = [
             words.clean(run["folder"]),
             _state(run),
-            words.percent(run["top1"]),
-            "-" if gain is None else f"{gain:+.2f}",
+            value if len(labels) == 1 or run["value"] is None else f"{metric.label} {value}",
+            "-" if run["gain"] is None else f"{run['gain']:+.2f}" if metric.percent else f"{run['gain']:+.4g}",
             "-" if run["seconds"] is None else words.duration(run["seconds"]),
             datetime.datetime.fromtimestamp(run["changed"]).strftime("%Y-%m-%d %H:%M"),
         ]

@@ -11,11 +11,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kdtool.events import Metric
 from kdtool.recipe.yaml_file import dump
-from kdtool.terminal import words
+from kdtool.terminal import numbers, words
 
 _PIPE_WIDTH = 120
 """Columns of a table that goes to a file or a pipe, where rich would assume 80 and wrap."""
+
+
+_SHARES = (("top-1", "top1"), ("top-5", "top5"), ("macro recall", "macro_recall"), ("macro F1", "macro_f1"))
+"""Further figures of a classification; shown where they are not the run's own metric."""
 
 
 @dataclass(frozen=True)
@@ -57,37 +62,32 @@ def rows(result: Mapping[str, Any]) -> list[Row]:
 
 def gain(result: Mapping[str, Any]) -> str:
     """Return the student's gain over the baseline as a sentence, or "" without a baseline."""
-    points = result.get("gain_points")
-    if points is None:
+    metric = Metric.of(result)
+    gained = result.get("gain", result.get("gain_points"))
+    if gained is None:
         return ""
-    if abs(points) < 0.005:
-        return (
-            "Distilling made no difference: the student reaches the same top-1 as alone, on the same budget and seed."
-        )
-    verb = "gains" if points > 0 else "loses"
-    return f"The student {verb} {abs(points):.2f} points of top-1 over training alone on the same budget and seed."
+    if abs(gained) < (0.005 if metric.percent else 1e-9):
+        same = f"the student reaches the same {metric.label} as alone, on the same budget and seed."
+        return f"Distilling made no difference: {same}"
+    verb = "gains" if gained > 0 else "loses"
+    by = f"{abs(gained):.2f} points" if metric.percent else f"{abs(gained):.4g}"
+    return f"The student {verb} {by} of {metric.label} over training alone on the same budget and seed."
 
 
 def _show_result(result: Mapping[str, Any], console: Console) -> None:
     lines = rows(result)
-    metrics = [
-        (title, key)
-        for title, key in (
-            ("top-1", "top1"),
-            ("top-5", "top5"),
-            ("macro recall", "macro_recall"),
-            ("macro F1", "macro_f1"),
-        )
-        if key == "top1" or any(row.test.get(key) is not None for row in lines)
-    ]
+    metric = Metric.of(result)
+    more = [(title, key) for title, key in _SHARES if key != metric.key and any(row.test.get(key) is not None
+            for row in lines)]  # fmt: skip
     table = Table(title="test split", title_justify="left")
     table.add_column("")
     table.add_column("network", overflow="fold")
-    for title in [*(title for title, _ in metrics), "parameters", "MACs", "file size"]:
+    for title in [metric.label, *(title for title, _ in more), "parameters", "MACs", "file size"]:
         table.add_column(title, justify="right")
     for row in lines:
         cells = [row.part, words.clean(row.network.get("name") or "-")]
-        cells += [words.percent(row.test.get(key)) for _, key in metrics]
+        cells += [numbers.value(metric, row.test.get(metric.key))]
+        cells += [words.percent(row.test.get(key)) for _, key in more]
         cells += [words.count(row.network.get("params")), words.count(row.network.get("macs"))]
         cells += [words.size(row.network.get("bytes"))]
         table.add_row(*(Text(cell) for cell in cells), style="bold" if row.part == "student" else "")

@@ -49,10 +49,3 @@ def loss_terms(terms: Mapping[str, float]) -> str:
     if "total" not in terms:
         return each
     return f"loss {terms['total']:.4g}" + (f" ({each})" if each else "")
-
-
-def accuracy(metrics: Mapping[str, Any] | None) -> str:
-    """Return a validation reading as "val top-1 97.12 %", or ""."""
-    if not metrics or metrics.get("top1") is None:
-        return ""
-    return f"val top-1 {percent(metrics['top1'])}"

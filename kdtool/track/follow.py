@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from kdtool.engine.log import METRICS, read_log
 from kdtool.errors import InputError
-from kdtool.events import Reporter
+from kdtool.events import Metric, Reporter
 from kdtool.system.disk import write_whole
 
 FILE = "track.json"
@@ -111,6 +111,9 @@ class Follower(Reporter):
     def close(self) -> None:
         self.reporter.close()
 
+    def about(self, unit: str, metric: Metric) -> None:
+        self.reporter.about(unit, metric)
+
     def note(self, text: str) -> None:
         self.reporter.note(text)
 
@@ -163,8 +166,8 @@ def figures(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def results(result: Mapping[str, Any]) -> dict[str, float]:
-    """Return a run's results: "test/student/top1", ... and "gain_points"."""
-    values: dict[str, Any] = {"gain_points": result.get("gain_points")}
+    """Return a run's results: "test/student/top1", ... and "gain" ("gain_points" of a percentage)."""
+    values: dict[str, Any] = {name: result.get(name) for name in ("gain", "gain_points")}
     for part, found in (result.get("test") or {}).items():
         for number, each in enumerate(found if isinstance(found, list) else [found]):
             name = f"{part}_{number + 1}" if isinstance(found, list) else part

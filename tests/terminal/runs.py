@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdtool.events import Reporter
+from kdtool.events import Metric, Reporter
 
 RESULT: dict[str, Any] = {
     "method": "m",
@@ -39,9 +39,13 @@ def record(epoch: int, stage: str = "distill", val: float | None = 0.9) -> dict[
     }  # fmt: skip
 
 
-def tell(reporter: Reporter, result: dict[str, Any] | None = None) -> None:
+TOP1 = Metric()
+
+
+def tell(reporter: Reporter, result: dict[str, Any] | None = None, unit: str = "images", metric: Metric = TOP1) -> None:
     """Play a run of two stages."""
     with reporter:
+        reporter.about(unit, metric)
         reporter.note("student: [i]small[/i]")
         reporter.warn("teacher is [u]weak[/u]")
         reporter.phase("student")

@@ -8,6 +8,7 @@ import re
 import pytest
 from rich.console import Console
 
+from kdtool.events import Metric
 from kdtool.terminal.live import RichReporter
 from tests.terminal.runs import record, tell
 
@@ -36,6 +37,7 @@ def test_the_block_shows_stage_epoch_eta_speed_terms_and_accuracy(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr("kdtool.terminal.live.time.monotonic", lambda: now[0])
+    reporter.about("images", Metric())
     reporter.phase("student")
     reporter._begin_stage("distill", 3, 10, 0)
     assert "ETA ..." in drawn(reporter)

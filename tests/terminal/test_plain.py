@@ -6,6 +6,7 @@ import io
 
 import pytest
 
+from kdtool.events import Metric
 from kdtool.terminal import Reporter, choose, plain
 from tests.terminal.runs import record, tell
 
@@ -24,6 +25,15 @@ def test_one_line_an_event() -> None:
             for epoch in (1, 2, 3)
         ),
     ]
+
+
+def test_a_run_of_another_task_is_told_in_its_own_words() -> None:
+    stream = io.StringIO()
+    tell(plain.PlainReporter(stream, table=False), unit="documents", metric=Metric("macro_f1", "macro F1"))
+    said = stream.getvalue()
+    assert "640 documents/s" in said
+    assert "top-1" not in said
+    assert "images" not in said
 
 
 def test_long_epochs_say_how_far_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,12 +35,10 @@ def test_duration(seconds: float, text: str) -> None:
     assert words.duration(seconds) == text
 
 
-def test_terms_and_accuracy() -> None:
+def test_terms() -> None:
     assert words.loss_terms({"kl": 0.25, "task": 1.5, "total": 1.75}) == "loss 1.75 (kl 0.25, task 1.5)"
     assert words.loss_terms({"kl": 0.25}) == "kl 0.25"
     assert words.loss_terms({"total": 2.0}) == "loss 2"
-    assert words.accuracy({"top1": 0.97125}) == "val top-1 97.12 %"
-    assert words.accuracy(None) == words.accuracy({}) == ""
 
 
 def test_names_cannot_steer_the_terminal() -> None:
