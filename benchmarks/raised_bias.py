@@ -19,9 +19,9 @@ def raised(folder: Path, number: int) -> dict[str, Any]:
     """Return errors by how much the bias of class ``number`` is raised: at 0, at the paper's 3.5, and at the best."""
     import torch
 
-    from kdtool.engine.evaluate import predict
-    from kdtool.engine.precision import Precision
+    from kdtool.engine.evaluate import evaluate_in_fp32
     from kdtool.recipe import load as recipes
+    from kdtool.tasks.common.classification import LogitsMeter
     from kdtool.tasks.images.data.loader import make_loader
     from kdtool.tasks.images.data.open import open_data
     from kdtool.tasks.images.models.build import build
@@ -31,7 +31,8 @@ def raised(folder: Path, number: int) -> dict[str, Any]:
     built = build(f"local-dir:{folder / 'student'}", num_classes=len(data.class_names))
     norm = (built.mean, built.std)
     test = make_loader(data, data.test, recipe.data, built.image_size, norm, 500, 0, cpu, train=False)
-    logits, labels = predict(built.tapped(), test, Precision("fp32", cpu))
+    logits = evaluate_in_fp32(built.tapped(), test, cpu, LogitsMeter())["logits"]
+    labels = torch.from_numpy(data.test.labels)
     found = {}
     for by in RAISES:
         wrong = (logits + by * torch.eye(logits.shape[1])[number]).argmax(1) != labels

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 
@@ -64,6 +66,67 @@ def test_the_check_itself_finds_a_circle(back: str) -> None:
 @pytest.mark.parametrize("back", ["", "import a", "if TYPE_CHECKING:\n    from a.x import name", "from a import name"])
 def test_the_check_itself_leaves_the_rest(back: str) -> None:
     assert circle({"a": "", "a.x": "from a import y", "a.y": back}) is None
+
+
+# --- names --------------------------------------------------------------------------------------------------------
+
+OURS = ("kdtool", "kdtool_methods", "kdtool_models", "tests")
+
+
+def dangling(source: str) -> Iterator[str]:
+    """Yield what a text imports of ours that is not there; programs that it holds as strings are read as well."""
+    tree = ast.parse(source)
+    strings = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    programs = [text for text in strings if re.search(r"^\s*(from|import) kdtool", text, re.MULTILINE)]
+    for each in [tree, *map(parsed, programs)]:
+        for node in ast.walk(each):
+            if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").partition(".")[0] in OURS:
+                module = str(node.module)
+                yield from (f"{module}.{alias.name}" for alias in node.names if not there(module, alias.name))
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names if alias.name.partition(".")[0] in OURS]
+                yield from (name for name in names if not there(name))
+
+
+def parsed(program: str) -> ast.AST:
+    """Return a program's tree; an empty one of what is no Python."""
+    try:
+        return ast.parse(textwrap.dedent(program))
+    except SyntaxError:
+        return ast.parse("")
+
+
+def there(module: str, name: str | None = None) -> bool:
+    """Tell whether a module, and a name in it, can be imported."""
+    try:
+        found = importlib.import_module(module)
+        if name is not None and not hasattr(found, name):
+            importlib.import_module(f"{module}.{name}")
+    except ImportError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("folder", ["tests", "benchmarks"])
+def test_what_is_not_shipped_imports_what_is_there(folder: str) -> None:
+    # The type checker reads kdtool and plugins alone, and nobody runs every benchmark.
+    paths = [path for path in (ROOT / folder).rglob("*.py") if path.name != "test_structure.py"]
+    found = {str(path.relative_to(ROOT)): list(dangling(path.read_text(encoding="utf-8"))) for path in paths}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from kdtool.models import build",
+        "import kdtool.models.build",
+        "def call():\n    from kdtool.errors import nothing",
+        "PROGRAM = '''\nfrom kdtool.models.build import build\n'''",
+    ],
+)
+def test_the_check_itself_finds_what_is_gone(source: str) -> None:
+    assert list(dangling(source))
+    assert not list(dangling("from kdtool.errors import InputError\nfrom kdtool.recipe import load\nimport kdtool.cli"))
 
 
 # --- sizes --------------------------------------------------------------------------------------------------------

@@ -78,8 +78,8 @@ def hub(weights: bytes) -> Iterator[tuple[str, list[str]]]:
 PROGRAM = """
 import json, sys, time
 from kdtool.errors import InputError
-from kdtool.models.build import build
-from kdtool.models.weights import digest
+from kdtool.tasks.images.models.build import build
+from kdtool.tasks.common.weights import digest
 out = []
 for call in json.loads(sys.argv[1]):
     start = time.monotonic()
