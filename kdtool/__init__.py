@@ -21,7 +21,6 @@ _HOME = {
     "kdtool.comparison.compare": ("Comparison", "compare"),
     "kdtool.measure.evaluate": ("evaluate", "export"),
     "kdtool.measure.profile": ("profile",),
-    "kdtool.tasks.images.export.export": ("export",),
     "kdtool.measure.inspect": ("inspect",),
     "kdtool.measure.health": ("doctor",),
     "kdtool.report.report": ("write_report",),

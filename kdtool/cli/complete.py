@@ -1,10 +1,11 @@
-"""What the shell offers after a Tab: methods, models, recipes. Nothing here imports torch or timm."""
+"""What the shell offers after a Tab: methods, models, recipes. Nothing here imports torch."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from contextlib import suppress
-from importlib.metadata import entry_points, version
+from importlib.metadata import distributions
 from pathlib import Path
 
 import click
@@ -30,7 +31,7 @@ def tasks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[C
 
 
 def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer timm's models, those of plugins and families' names, after a comma the next of a list; files, too."""
+    """Offer the tasks' models, after a comma the next of a list; files, too."""
     return _after(incomplete, incomplete.rpartition(",")[2], model_names()) or _files(incomplete)
 
 
@@ -42,35 +43,33 @@ def recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
 
 
 def model_names() -> list[str]:
-    """Return the kept list of models; before ``keep_model_names`` made it, families' names alone."""
-    from kdtool.tasks.images.models.names import USUAL_MEMBER
-
-    try:
-        return [*USUAL_MEMBER, *_kept().read_text(encoding="utf-8").splitlines()[1:]]
-    except (OSError, ValueError):
-        return list(USUAL_MEMBER)
+    """Return the kept list of models; before ``keep_model_names`` made it, what the tasks can tell at once."""
+    with suppress(OSError, ValueError):
+        return _kept().read_text(encoding="utf-8").splitlines()[1:]
+    return _models_of_tasks(quick=True)
 
 
 def keep_model_names() -> None:
-    """Keep the names of timm's and plugins' models where the shell finds them without the seconds that importing takes.
+    """Keep the names of all tasks' models where the shell finds them without the seconds that importing takes.
 
-    Nothing is done where the list was made with the versions that are installed now.
+    Nothing is done where the list was made with the packages that are installed now.
     """
-    from kdtool.tasks.images.models.names import GROUP
-
-    packages = {entry.dist.name for entry in entry_points(group=GROUP) if entry.dist is not None}
-    versions = " ".join(f"{name}=={version(name)}" for name in sorted({"timm", *packages}))
+    installed = sorted(f"{each.name}=={each.version}" for each in distributions())
+    made_with = hashlib.sha256(" ".join(installed).encode()).hexdigest()
     with suppress(OSError, ValueError):
-        if _kept().read_text(encoding="utf-8").startswith(versions + "\n"):
+        if _kept().read_text(encoding="utf-8").startswith(made_with + "\n"):
             return
-    import timm
-
     from kdtool.system.disk import write_whole
-    from kdtool.tasks.images.models.names import register_extra
 
-    register_extra()
     _kept().parent.mkdir(parents=True, exist_ok=True)
-    write_whole(_kept(), "\n".join([versions, *timm.list_models()]) + "\n")
+    write_whole(_kept(), "\n".join([made_with, *_models_of_tasks(quick=False)]) + "\n")
+
+
+def _models_of_tasks(quick: bool) -> list[str]:
+    from kdtool.registry import tasks
+
+    ready = [entry.load() for entry in tasks.entries() if entry.error is None]
+    return list(dict.fromkeys(name for task in ready for name in task.model_names(quick)))
 
 
 def _kept() -> Path:

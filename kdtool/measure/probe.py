@@ -73,10 +73,10 @@ def devices() -> dict[str, Any]:
 @_step
 def plugins() -> dict[str, Any]:
     from kdtool import registry
-    from kdtool.tasks.images.models.names import register_extra
+    from kdtool.registry import models
 
     methods = [{"name": e.name, "origin": e.origin, "error": e.error} for e in registry.entries()]
-    return {"methods": methods, "models": list(register_extra())}
+    return {"methods": methods, "models": list(models.register())}
 
 
 def main() -> None:

@@ -321,6 +321,14 @@ class Task:
         """Return the error for something that the task does not offer."""
         return InputError(f"the task {self.name!r} has no {what}.")
 
+    def model_names(self, quick: bool) -> Sequence[str]:
+        """Return names that ``model`` takes, for the shell to offer after a Tab.
+
+        Args:
+            quick: only those that are known without importing torch or a library of models.
+        """
+        return ()
+
     def stages(self, built: Built) -> list[dict[str, Any]]:
         """Return a network's stages for ``kdtool inspect``, shallow to deep, and one for the head; [] where unknown.
 

@@ -132,6 +132,12 @@ class Images(task.Task):
 
         return how_to_open(cast("Built", built), folder)
 
+    def model_names(self, quick: bool) -> list[str]:
+        """Return families' names, and all of timm's models."""
+        from kdtool.tasks.images.models.names import USUAL_MEMBER, every_name
+
+        return list(USUAL_MEMBER) if quick else every_name()
+
     def stages(self, built: task.Built) -> list[dict[str, Any]]:
         """Return stages with their maps' shapes and strides."""
         from kdtool.tasks.images.stages import stages

@@ -9,10 +9,11 @@ from torch import nn
 from kdtool.errors import InputError
 from kdtool.randomness import seeded_libraries
 from kdtool.recipe.names import is_own_file
+from kdtool.registry import models
 from kdtool.tasks.common.own_code import Factory, load_factory
 from kdtool.tasks.images.models.built import Built, Request, check_logits, dry_logits, first_line, load_file
 from kdtool.tasks.images.models.dry import runnable_size
-from kdtool.tasks.images.models.names import register_extra, resolve
+from kdtool.tasks.images.models.names import resolve
 from kdtool.tasks.images.models.timm_models import build_timm
 
 __all__ = ["Built", "build"]
@@ -51,7 +52,7 @@ def build(
     resolved, note = resolve(name)
     request = Request(resolved, weights, num_classes, image_size, dict(model_args or {}), prefer_scratch, seed, role)
     built = _build_own(request) if is_own_file(resolved) else build_timm(request)
-    built.notes[:0] = [*([note] if note else []), *register_extra()]
+    built.notes[:0] = [*([note] if note else []), *models.register()]
     return built
 
 

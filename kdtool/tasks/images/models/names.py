@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 from pathlib import Path
-from types import ModuleType
 
 from kdtool.errors import InputError, did_you_mean
 from kdtool.recipe.names import is_own_file
-from kdtool.registry import MODELS, model_points
-
-GROUP = MODELS
+from kdtool.registry import models
 
 SOURCES = ("hf-hub:", "local-dir:")
 
@@ -80,21 +76,12 @@ USUAL_MEMBER = {
 """The member that people mean by a family's name; other families resolve to their shortest name."""
 
 
-@cache
-def register_extra() -> tuple[str, ...]:
-    """Load every package that registers networks, once; return a warning for each one that is broken."""
-    warnings = []
-    for entry in model_points():
-        try:
-            loaded = entry.load()
-            if callable(loaded) and not isinstance(loaded, ModuleType):
-                loaded()
-        except Exception as error:  # a stranger's package may fail in any way; the others must still work
-            origin = entry.dist.name if entry.dist is not None else "an unknown package"
-            warnings.append(
-                f"the networks of {entry.name!r} ({origin}) are not available: {type(error).__name__}: {error}"
-            )
-    return tuple(warnings)
+def every_name() -> list[str]:
+    """Return the families' names and all of timm's models, those of plugins included. Imports timm."""
+    import timm
+
+    models.register()
+    return [*USUAL_MEMBER, *timm.list_models()]
 
 
 def resolve(name: str) -> tuple[str, str | None]:
@@ -109,7 +96,7 @@ def resolve(name: str) -> tuple[str, str | None]:
         name = "hf-hub:" + name[len("hf_hub:") :]
     if is_own_file(name):
         return name, None
-    register_extra()  # what a folder or the hub holds may be one of those networks
+    models.register()  # what a folder or the hub holds may be one of those networks
     if name.startswith(SOURCES):
         return name, None
     import timm

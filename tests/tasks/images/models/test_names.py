@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from kdtool.errors import InputError
+from kdtool.registry import models
 from kdtool.tasks.images.models import names
 
 
 @pytest.fixture(autouse=True)
 def _fresh_registrations() -> None:
-    names.register_extra.cache_clear()
+    models.register.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_packages_register_networks_and_a_broken_one_breaks_nothing(
     try:
         assert names.resolve("somenet_tiny")[0] == "somenet_tiny"
         assert names.resolve("somecall")[0] == "somecall_tiny"
-        (warning,) = names.register_extra()
+        (warning,) = models.register()
         assert "a_broken" in warning
         assert "somenets" in warning
         assert "no such library" in warning
@@ -105,7 +106,7 @@ def test_packages_register_networks_and_a_broken_one_breaks_nothing(
         _forget("somenet_tiny", "somecall_tiny")
         for module in ("somenets_module", "somenets_call"):
             sys.modules.pop(module, None)
-        names.register_extra.cache_clear()
+        models.register.cache_clear()
 
 
 def _forget(*models: str) -> None:
