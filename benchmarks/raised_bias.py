@@ -25,12 +25,13 @@ def raised(folder: Path, number: int) -> dict[str, Any]:
     from kdtool.tasks.images.data.loader import make_loader
     from kdtool.tasks.images.data.open import open_data
     from kdtool.tasks.images.models.build import build
+    from kdtool.tasks.task import Reading
 
     cpu, recipe = torch.device("cpu"), recipes.load(folder / "recipe.yaml")
     data = open_data(recipe.data)
     built = build(f"local-dir:{folder / 'student'}", num_classes=len(data.class_names))
     norm = (built.mean, built.std)
-    test = make_loader(data, data.test, recipe.data, built.image_size, norm, 500, 0, cpu, train=False)
+    test = make_loader(data, data.test, recipe.data, built.image_size, norm, Reading(500, 0, cpu, train=False))
     logits = evaluate_in_fp32(built.tapped(), test, cpu, LogitsMeter())["logits"]
     labels = torch.from_numpy(data.test.labels)
     found = {}

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdtool.errors import InputError
 from kdtool.randomness import epoch_order, key_of
+
+if TYPE_CHECKING:
+    from kdtool.tasks.task import Reading
 
 
 def class_uniform_order(labels: np.ndarray, seed: int, epoch: int, batch_size: int, per_class: int) -> np.ndarray:
@@ -40,3 +48,53 @@ def class_uniform_order(labels: np.ndarray, seed: int, epoch: int, batch_size: i
 def random_order(count: int, seed: int, epoch: int) -> np.ndarray:
     """Return a permutation of all samples."""
     return epoch_order(seed, epoch, count)
+
+
+class Order:
+    """Which samples of a split form a batch: a function of the epoch.
+
+    Args:
+        labels: (N,) int64 classes of the samples, -1 for none.
+        reading: how the split is read.
+        per_class: samples of a class in a row (class-uniform sampling); None: a random order.
+
+    Attributes:
+        batch_size: samples in a whole batch; never more than there are.
+        steps: batches in an epoch, over all processes.
+
+    Raises:
+        InputError: a batch cannot be divided among the processes.
+    """
+
+    def __init__(self, labels: np.ndarray, reading: Reading, per_class: int | None = None):
+        self.labels, self.reading, self.per_class = labels, reading, per_class
+        self.batch_size = min(reading.batch_size, len(labels))
+        parts = reading.part[1]
+        if reading.train and self.batch_size % parts:
+            raise InputError(
+                f"a batch of {self.batch_size} samples cannot be shared by {parts} processes: choose a --batch-size "
+                f"that {parts} divides and that is not larger than the training set."
+            )
+        count = len(labels)
+        self.steps = count // self.batch_size if reading.train else -(-count // self.batch_size)
+
+    def batches(self, epoch: int) -> list[Tensor]:
+        """Return this process's batches of an epoch, each as positions in the split.
+
+        To train on, samples are shuffled, a short last batch is left out, and each process takes its share of every
+        batch. Else they come in order, and each process takes its share of the batches.
+        """
+        number, parts = self.reading.part
+        whole = torch.from_numpy(self._order(epoch))
+        batches = [whole[step * self.batch_size : (step + 1) * self.batch_size] for step in range(self.steps)]
+        if not self.reading.train:
+            return batches[number::parts]
+        size = self.batch_size // parts
+        return [batch[number * size : (number + 1) * size] for batch in batches]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if not self.reading.train:
+            return np.arange(len(self.labels))
+        if self.per_class is None:
+            return random_order(len(self.labels), self.reading.seed, epoch)
+        return class_uniform_order(self.labels, self.reading.seed, epoch, self.batch_size, self.per_class)

@@ -98,10 +98,7 @@ class Images(task.Task):
                 data, cfg, own.image_size, norm, reading.batch_size, reading.seed, reading.device,
                 steps=reading.steps, channels_last=reading.channels_last, part=reading.part,
             )  # fmt: skip
-        return make_loader(
-            data, split, cfg, own.image_size, norm, reading.batch_size, reading.seed, reading.device, reading.train,
-            channels_last=reading.channels_last, part=reading.part,
-        )  # fmt: skip
+        return make_loader(data, split, cfg, own.image_size, norm, reading)
 
     def objective(self, data: DataSet, label_smoothing: float) -> Classification:
         """Return cross-entropy, with top-1 as what epochs are selected by."""

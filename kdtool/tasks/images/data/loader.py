@@ -13,13 +13,14 @@ from torch.utils.data import Dataset
 
 from kdtool.engine.job import Loaded
 from kdtool.errors import InputError
-from kdtool.tasks.common.order import class_uniform_order, random_order
+from kdtool.tasks.common.order import Order
 from kdtool.tasks.images.data.dataset import DataSet, Images, Split
 from kdtool.tasks.images.data.mixing import mix_labels
 from kdtool.tasks.images.data.unreadable import Pool, Replaced
 from kdtool.tasks.images.data.views import Views
 from kdtool.tasks.images.data.workers import At, Workers
 from kdtool.tasks.images.options import Data
+from kdtool.tasks.task import Reading
 
 DECODERS = 4
 """Threads that decode a data set into memory; PIL releases the interpreter while it decodes."""
@@ -34,54 +35,35 @@ class Loader:
     Args:
         split: what to read.
         views: how images become inputs.
-        batch_size: samples in a batch.
+        reading: how the split is read.
         num_classes: K, for mixed labels.
-        seed: of the order.
         workers: processes that decode, where images are streamed.
-        device: where batches go.
         memory_budget_gb: images are kept decoded where they need no more.
-        shuffle: False reads in order.
-        drop_last: leave out a short last batch, unless it is the only one.
-        channels_last: memory layout of the inputs.
         per_class: samples of a class in a row (class-uniform sampling); None: a random order.
-        part: (r, n): read the r-th of n parts of each batch, or of the batches where samples are read in order.
 
     Raises:
-        InputError: a batch cannot be divided among n.
+        InputError: a batch cannot be divided among the processes.
     """
 
     def __init__(
         self,
         split: Split,
         views: Views,
-        batch_size: int,
+        reading: Reading,
         *,
         num_classes: int,
-        seed: int,
         workers: int,
-        device: torch.device,
         memory_budget_gb: float,
-        shuffle: bool,
-        drop_last: bool,
-        channels_last: bool,
         per_class: int | None = None,
-        part: tuple[int, int] = (0, 1),
     ):
-        self.split, self.views, self.seed, self.device = split, views, seed, device
-        self.num_classes, self.shuffle, self.per_class = num_classes, shuffle, per_class
-        self.batch_size, self.part = min(batch_size, len(split)), part
-        if shuffle and self.batch_size % part[1]:
-            raise InputError(
-                f"a batch of {self.batch_size} samples cannot be shared by {part[1]} processes: choose a --batch-size "
-                f"that {part[1]} divides and that is not larger than the training set."
-            )
-        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.split, self.views, self.device = split, views, reading.device
+        self.num_classes, self.workers = num_classes, workers
+        self.order = Order(split.labels, reading, per_class)
+        self.steps = self.order.steps
+        self.layout = torch.channels_last if reading.channels_last else torch.contiguous_format
         self.labels = torch.from_numpy(split.labels)
         self.rows = torch.from_numpy(split.rows)
-        count = len(split)
-        self.steps = count // self.batch_size if drop_last else -(-count // self.batch_size)
-        self.workers = workers
-        self.size = count * 3 * views.size**2
+        self.size = len(split) * 3 * views.size**2
         self.in_memory = views.fixed and self.size <= memory_budget_gb * 1e9
         self._pixels: Tensor | None = None
         self._stream: Workers[_Step] | None = None
@@ -104,7 +86,7 @@ class Loader:
         """Yield the batches of an epoch from batch ``start`` on; those before are not decoded."""
         cfg = self.views.cfg
         view = (epoch % cfg.views if cfg.views else epoch) if self.views.train else 0
-        return self.view(view, self._batches(epoch)[start:])
+        return self.view(view, self.order.batches(epoch)[start:])
 
     def view(self, view: int, batches: list[Tensor]) -> Iterator[Loaded]:
         """Yield one view of samples, each batch given by its positions in the split."""
@@ -114,21 +96,6 @@ class Loader:
         pixels = self._from_memory(needed) if self.in_memory else self._streamed(needed, view)
         for index, partner, decoded in zip(batches, partners, pixels, strict=True):
             yield self._finish(index, partner, decoded, view)
-
-    def _batches(self, epoch: int) -> list[Tensor]:
-        count = len(self.split)
-        if not self.shuffle:
-            order = np.arange(count)
-        elif self.per_class is not None:
-            order = class_uniform_order(self.split.labels, self.seed, epoch, self.batch_size, self.per_class)
-        else:
-            order = random_order(count, self.seed, epoch)
-        whole, (number, parts) = torch.from_numpy(order), self.part
-        batches = [whole[step * self.batch_size : (step + 1) * self.batch_size] for step in range(self.steps)]
-        if not self.shuffle:
-            return batches[number::parts]
-        size = self.batch_size // parts
-        return [batch[number * size : (number + 1) * size] for batch in batches]
 
     def _finish(self, index: Tensor, partner: Tensor | None, decoded: Tensor, view: int) -> Loaded:
         views, own = self.views, len(index)
@@ -183,14 +150,9 @@ def make_loader(
     cfg: Data,
     image_size: int,
     norm: tuple[Sequence[float], Sequence[float]],
-    batch_size: int,
-    seed: int,
-    device: torch.device,
-    train: bool,
-    channels_last: bool = True,
-    part: tuple[int, int] = (0, 1),
+    reading: Reading,
 ) -> Loader:
-    """Return a split's batches as a recipe wants them: shuffled, random views and whole batches only, to train on.
+    """Return a split's batches as a recipe wants them.
 
     Args:
         data: what the split is of.
@@ -198,28 +160,16 @@ def make_loader(
         cfg: the recipe's section ``data``.
         image_size: pixels a side.
         norm: mean and std, per channel.
-        batch_size: samples in a batch.
-        seed: of the order.
-        device: where batches go.
-        train: False reads in order, evaluation's view, all samples.
-        channels_last: memory layout of the inputs.
-        part: (r, n) reads what process r of n is to.
+        reading: how the split is read.
     """
-    views = Views(cfg, image_size, *norm, grey=data.grey, native_size=data.native_size, train=train)
     return Loader(
         split,
-        views,
-        batch_size,
+        Views(cfg, image_size, *norm, grey=data.grey, native_size=data.native_size, train=reading.train),
+        reading,
         num_classes=len(data.class_names),
-        seed=seed,
         workers=cfg.workers,
-        device=device,
         memory_budget_gb=cfg.memory_budget_gb,
-        shuffle=train,
-        drop_last=train,
-        channels_last=channels_last,
         per_class=cfg.samples_per_class if cfg.sampler == "class-uniform" else None,
-        part=part,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data._utils import signal_handling
 
 from kdtool.errors import InputError, RunError
 
@@ -76,6 +77,7 @@ class Workers(Generic[Request]):
             # end while their queues still work. Left to torch, each takes seconds.
             self._ending = weakref.finalize(self, iterator._shutdown_workers)
             atexit.register(self._ending)
+            _do_not_interrupt(iterator)
         for answer in self._watched(iterator):
             if isinstance(answer, str):
                 raise InputError(answer)
@@ -144,6 +146,17 @@ class _Plan(Sampler[Request]):
 
     def __len__(self) -> int:
         return len(self.requests)
+
+
+def _do_not_interrupt(iterator: Any) -> None:
+    """Let the death of a worker be found when its answer is waited for, not by a signal at any line of a step.
+
+    torch raises in the main thread as soon as SIGCHLD comes, and once more for every further worker that dies; what
+    waits for an answer looks for dead workers by itself, every few seconds.
+    """
+    if getattr(iterator, "_worker_pids_set", False):
+        signal_handling._remove_worker_pids(id(iterator))  # type: ignore[attr-defined]
+        iterator._worker_pids_set = False
 
 
 def _outlive_signals(worker: int) -> None:

@@ -24,6 +24,7 @@ from kdtool.tasks.images.data.views import Views
 from kdtool.tasks.images.evaluation.corruptions import Corruption
 from kdtool.tasks.images.evaluation.preprocessing import Preprocessing
 from kdtool.tasks.images.options import Data
+from kdtool.tasks.task import Reading
 
 SPLITS = ("test", "val", "train", "all")
 
@@ -104,19 +105,15 @@ class Examined:
     def batches(self, how: Preprocessing, corruption: Corruption | None = None) -> Iterator[Loader]:
         """Yield each split in batches, as a network of that preprocessing wants it."""
         views = EvaluationViews(self.cfg, how, self.data, corruption)
+        reading = Reading(self.batch_size, 0, self.device, train=False, channels_last=self.channels_last)
         for split in self.splits.values():
             yield Loader(
                 split,
                 views,
-                self.batch_size,
+                reading,
                 num_classes=len(self.data.class_names),
-                seed=0,
                 workers=self.cfg.workers,
-                device=self.device,
                 memory_budget_gb=self.cfg.memory_budget_gb if corruption is None else 0.0,
-                shuffle=False,
-                drop_last=False,
-                channels_last=self.channels_last,
             )
 
 

@@ -31,6 +31,7 @@ from kdtool.tasks.images.export.hub import check_repo, push
 from kdtool.tasks.images.models.dry import dry_images
 from kdtool.tasks.images.models.measure import macs, parameters
 from kdtool.tasks.images.profiled import EXPORTS
+from kdtool.tasks.task import Reading
 
 FORMATS = {
     "program": "student.pt2",
@@ -204,9 +205,8 @@ class _Making:
         positions = np.unique(np.linspace(0, len(data.train) - 1, CALIBRATION).astype(np.int64))
         views = EvaluationViews(cfg, self.student.preprocessing, data)
         batches = Loader(
-            data.train.take(positions), views, 32, num_classes=len(data.class_names), seed=0, workers=cfg.workers,
-            device=self.test.device, memory_budget_gb=cfg.memory_budget_gb, shuffle=False, drop_last=False,
-            channels_last=False,
+            data.train.take(positions), views, Reading(32, 0, self.test.device, train=False, channels_last=False),
+            num_classes=len(data.class_names), workers=cfg.workers, memory_budget_gb=cfg.memory_budget_gb,
         )  # fmt: skip
         return [batch.inputs.numpy() for batch in batches.epoch(0)]
 

@@ -18,6 +18,7 @@ from kdtool.tasks.images.data.loader import Loaded, Loader
 from kdtool.tasks.images.data.mixing import mix_labels
 from kdtool.tasks.images.data.views import Views
 from kdtool.tasks.images.options import Data
+from kdtool.tasks.task import Reading
 from tests.tasks.images.data.pictures import picture
 
 COUNT, CLASSES = 23, 4
@@ -50,11 +51,10 @@ def _split(images: Pictures | None = None) -> Split:
 def _loader(split: Split | None = None, train: bool = True, size: int = 16, **options: Any) -> Loader:
     cfg = Data(**options.pop("cfg", {}))
     views = Views(cfg, size, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), grey=False, native_size=(20, 24), train=train)
-    given = {
-        "num_classes": CLASSES, "seed": 3, "workers": 0, "device": CPU, "memory_budget_gb": 1.0, "shuffle": train,
-        "drop_last": train, "channels_last": False, **options,
-    }  # fmt: skip
-    return Loader(split or _split(), views, given.pop("batch_size", 5), **given)
+    reading = {"batch_size": 5, "seed": 3, "device": CPU, "train": train, "channels_last": False}
+    reading |= {name: options.pop(name) for name in ("batch_size", "seed", "part", "channels_last") if name in options}
+    given = {"num_classes": CLASSES, "workers": 0, "memory_budget_gb": 1.0, **options}
+    return Loader(split or _split(), views, Reading(**reading), **given)
 
 
 def _all(loader: Loader, epoch: int = 0, start: int = 0) -> list[Loaded]:
@@ -369,3 +369,16 @@ def test_processes_share_the_very_batches_of_one(train: bool, sampler: str) -> N
 def test_a_batch_that_does_not_divide_is_refused() -> None:
     with pytest.raises(InputError, match="cannot be shared by 4 processes"):
         _loader(batch_size=6, part=(0, 4))
+
+
+def test_a_worker_that_dies_meanwhile_interrupts_no_step() -> None:
+    loader = _loader(train=False, memory_budget_gb=0.0, workers=2, batch_size=2)
+    batches = loader.epoch(0)
+    next(batches)
+    workers = torch.multiprocessing.active_children()
+    for worker in workers:
+        worker.kill()
+    for worker in workers:  # here, in what stands for a step, torch would raise
+        worker.join()
+    with pytest.raises(RunError, match="was ended by SIGKILL"):
+        list(batches)

@@ -17,6 +17,7 @@ from kdtool.tasks.images.data.folder import FileImages
 from kdtool.tasks.images.data.loader import Loader, make_loader
 from kdtool.tasks.images.data.open import open_data, thin
 from kdtool.tasks.images.options import Data
+from kdtool.tasks.task import Reading
 from tests.tasks.images.data import damage
 from tests.tasks.images.data.pictures import write_class_folders
 
@@ -67,7 +68,7 @@ def _open(folder: Path, **options: Any) -> DataSet:
 def _loader(data: DataSet, train: bool = True, **options: Any) -> Loader:
     cfg = Data(max_bad=0.3, **options)
     split = thin(data.train, cfg, data.class_names) if train else data.test
-    return make_loader(data, split, cfg, 32, ((0.5,) * 3, (0.2,) * 3), 16, 0, CPU, train)
+    return make_loader(data, split, cfg, 32, ((0.5,) * 3, (0.2,) * 3), Reading(16, 0, CPU, train))
 
 
 def _inputs(loader: Loader) -> dict[int, torch.Tensor]:
