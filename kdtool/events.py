@@ -70,7 +70,7 @@ class Reporter:
         """Say something that may spoil the result."""
 
     def phase(self, name: str) -> None:
-        """A training of its own begins: "teacher", "baseline" or "distill", perhaps with a number."""
+        """A training of its own begins: "baseline", "student", or "teacher" with its name."""
 
     def stage(self, name: str, epochs: int, steps_per_epoch: int, epochs_done: int = 0) -> None:
         """A stage of the phase begins, or goes on after ``epochs_done`` epochs of an earlier run."""

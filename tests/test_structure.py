@@ -20,9 +20,6 @@ MOST_IN_THE_ROOT = 8
 
 ROOMS = sorted(path.parent.name for path in ROOT.glob("kdtool/tasks/*/__init__.py") if path.parent.name != "common")
 
-NOT_YET = ("kdtool.testing.bench",)
-"""Modules that name a task's room though they are not in it, until what they use is asked of the task."""
-
 
 def test_there_is_something_to_look_at() -> None:
     assert {"kdtool", "kdtool.engine.step", "kdtool_methods.kd"} <= set(TREE)
@@ -159,12 +156,8 @@ def intrusions(name: str, tree: Mapping[str, str], rooms: list[str]) -> Iterator
 
 
 def test_tasks_are_loaded_by_the_registry_only() -> None:
-    found = {name: list(intrusions(name, TREE, ROOMS)) for name in TREE if name not in NOT_YET}
+    found = {name: list(intrusions(name, TREE, ROOMS)) for name in TREE}
     assert {name: lines for name, lines in found.items() if lines} == {}
-
-
-def test_no_module_is_excused_that_need_not_be() -> None:
-    assert [name for name in NOT_YET if not list(intrusions(name, TREE, ROOMS))] == []
 
 
 @pytest.mark.parametrize(

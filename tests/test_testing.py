@@ -259,7 +259,7 @@ class Raises(Sound):
 def run(check: str, cls: type[Method]) -> None:
     (found,) = [each for each in CHECKS if each.name == check]
     assert found.unless(cls) is None
-    found.run(Bench(cls, cls.__name__.lower()))
+    found.run(Bench(cls, cls.__name__.lower(), "images"))
 
 
 FAULTS = [

@@ -13,14 +13,15 @@ from kdtool.cli import complete, options
 
 @click.command("check", short_help="Check that an installed method keeps the contract.")
 @click.argument("method", shell_complete=complete.methods)
+@click.option("--task", metavar="NAME", shell_complete=complete.tasks, help="On whose networks and samples.")
 @click.option("--slow", is_flag=True, help="Also run the checks that take minutes.")
 @options.json
 @options.debug
 @click.pass_context
-def command(ctx: click.Context, method: str, slow: bool, as_json: bool) -> None:
+def command(ctx: click.Context, method: str, task: str | None, slow: bool, as_json: bool) -> None:
     """Check that an installed method keeps what the contract promises the engine.
 
-    The checks run on the CPU with tiny networks: taps on CNN and ViT, finite terms, what trains, saved state, replayed
+    The checks run on the CPU with the task's tiny networks: taps, finite terms, what trains, saved state, replayed
     teachers, compilation, two processes. They are those of kdtool.testing, which a method's own tests use. The exit
     code is 1 where one fails.
 
@@ -39,7 +40,7 @@ def command(ctx: click.Context, method: str, slow: bool, as_json: bool) -> None:
     from kdtool.testing import run_checks
 
     with contextlib.redirect_stdout(sys.stderr), checks.progress(sys.stderr) as show:
-        outcomes = [show(outcome) for outcome in run_checks(cls, method, slow=slow)]
+        outcomes = [show(outcome) for outcome in run_checks(cls, method, task=task, slow=slow)]
     if as_json:
         click.echo(json.dumps(checks.document(method, outcomes), indent=2, ensure_ascii=False))
     else:

@@ -136,7 +136,7 @@ class _Trainer:
             result = self._take_step(batch, planned, epoch, at, measure_norms=number == 0)
             meters.norms = result.norms or meters.norms
             meters.add(at, result.terms, result.bad, batch.index)
-            seen += len(batch.index) * world_size()
+            seen += batch.samples * world_size()
             logged = done % job.train.log_every == 0 or done == steps
             if logged:
                 self._read(meters)

@@ -185,6 +185,21 @@ class Profiled:
     fresh: Callable[[int, torch.device], Callable[[], object]] | None = None
 
 
+@dataclass(frozen=True)
+class Specimens:
+    """Of what the conformance kits build networks and batches.
+
+    Attributes:
+        models: by kind (such as "CNN", "ViT") a tiny network, as ``model`` in a recipe; the usual kind first, and last
+            one that computes the same in training as in evaluation (no batch norm, no dropout).
+        write: given a folder and a seed, writes forty labelled samples or so of a few classes, others for another
+            seed, and returns the recipe's values, by dotted key, that open them and keep all small.
+    """
+
+    models: Mapping[str, str]
+    write: Callable[[Path, int], Mapping[str, Any]]
+
+
 class Task:
     """Base of every task.
 
@@ -320,6 +335,10 @@ class Task:
     def lacks(self, what: str) -> InputError:
         """Return the error for something that the task does not offer."""
         return InputError(f"the task {self.name!r} has no {what}.")
+
+    def specimens(self) -> Specimens:
+        """Return tiny data and networks, with which ``kdtool.testing`` checks the task, and methods on it."""
+        raise self.lacks("specimens for the conformance kit")
 
     def model_names(self, quick: bool) -> Sequence[str]:
         """Return names that ``model`` takes, for the shell to offer after a Tab.

@@ -1,4 +1,4 @@
-"""What the checks work on: tiny tapped networks, a method on top, and batches, all functions of small seeds."""
+"""What the checks of methods work on: tapped networks, a method on top, and batches, all functions of small seeds."""
 
 from __future__ import annotations
 
@@ -9,47 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdtool.engine import tree
 from kdtool.engine.freeze import Frozen
+from kdtool.engine.job import Loaded
 from kdtool.engine.precision import Precision
 from kdtool.engine.step import Step, teach
 from kdtool.method import Batch, Method, Out, Setup, Stage
 from kdtool.randomness import seed_torch
-from kdtool.tasks.common.classification import Classification
-from kdtool.tasks.images.models.build import build
-
-CNN, VIT = "CNN", "ViT"
-NETWORKS = {CNN: "test_resnet", VIT: "test_vit"}
-"""timm's own test networks: 0.4 million parameters, milliseconds a step."""
-
-PAIRS = [(student, teacher) for student in NETWORKS for teacher in NETWORKS]
-SIZE, CLASSES, SAMPLES, BATCH = 32, 5, 32, 8
-
-
-@dataclass
-class Data:
-    """A batch. ``labels``: (B,) int64, -1 for none, or (B, K); ``index``: (B,) positions among SAMPLES."""
-
-    inputs: Tensor
-    labels: Tensor
-    index: Tensor
-
-    def part(self, number: int, parts: int) -> Data:
-        """Return one of equal parts of the batch."""
-        return Data(*(tensor.chunk(parts)[number] for tensor in (self.inputs, self.labels, self.index)))
-
-
-def all_labels() -> Tensor:
-    """Return (SAMPLES,) the class of every sample."""
-    return torch.arange(SAMPLES) % CLASSES
-
-
-def data(number: int = 0, size: int = BATCH) -> Data:
-    """Return batch ``number``: noise around a mean that tells the class, in no particular order."""
-    generator = torch.Generator().manual_seed(number)
-    index = torch.randperm(SAMPLES, generator=generator)[:size]
-    labels = all_labels()[index]
-    inputs = torch.randn(size, 3, SIZE, SIZE, generator=generator) + 0.5 * labels.view(-1, 1, 1, 1)
-    return Data(inputs, labels, index)
+from kdtool.testing.material import BATCH, CPU, Material, material
 
 
 @dataclass
@@ -59,11 +26,13 @@ class Rig:
     Attributes:
         step: all that trains.
         teachers: frozen networks; none for online and self methods.
+        batches: what they are trained on.
     """
 
     step: Step
     teachers: list[nn.Module]
     precision: Precision
+    batches: list[Loaded]
 
     @property
     def method(self) -> Method:
@@ -78,15 +47,17 @@ class Rig:
     def enter(self, stage: Stage) -> Frozen:
         """Start a stage as the engine does: freeze what it does not train."""
         self.step.stage = stage
-        frozen = Frozen(self.step, stage, lambda: total(self.terms(data())))
+        frozen = Frozen(self.step, stage, lambda: total(self.terms(self.batches[0])))
         frozen.train_mode()
         return frozen
 
-    def teach(self, batch: Data) -> list[Out]:
+    def teach(self, batch: Loaded) -> list[Out]:
         """Return the frozen teachers' outputs."""
-        return teach(self.teachers, batch.inputs.to(self.precision.dtype), self.precision)
+        return teach(self.teachers, tree.cast(batch.inputs, self.precision.dtype), self.precision)
 
-    def run(self, batch: Data, teachers: list[Out] | None = None, step: Any = None) -> tuple[dict[str, Tensor], Batch]:
+    def run(
+        self, batch: Loaded, teachers: list[Out] | None = None, step: Any = None
+    ) -> tuple[dict[str, Tensor], Batch]:
         """Return the weighted terms and the batch as the method saw it.
 
         Args:
@@ -95,18 +66,18 @@ class Rig:
             step: in the place of ``self.step``, such as a compiled one.
         """
         outs = self.teach(batch) if teachers is None else teachers
-        inputs = batch.inputs.to(self.precision.dtype)
+        inputs = tree.cast(batch.inputs, self.precision.dtype)
         # The engine seeds the generators at every step, too.
         seed_torch("check", "step")
         call = self.step if step is None else step
         found: tuple[dict[str, Tensor], Batch] = call(inputs, batch.labels, batch.index, outs, 0, 0.25)
         return found
 
-    def terms(self, batch: Data) -> dict[str, Tensor]:
+    def terms(self, batch: Loaded) -> dict[str, Tensor]:
         """Return the weighted terms of a batch, the hard-label one included."""
         return self.run(batch)[0]
 
-    def train(self, batch: Data, lr: float) -> None:
+    def train(self, batch: Loaded, lr: float) -> None:
         """Take one plain gradient step, then let the method update its state."""
         terms, seen = self.run(batch)
         loss = total(terms)
@@ -141,20 +112,27 @@ def total(terms: dict[str, Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class Bench:
-    """Builds rigs of one method.
+    """Builds rigs of one method on one task.
 
     Attributes:
         cls: the method.
         name: what messages call it.
+        task: the task's name.
     """
 
     cls: type[Method]
     name: str
+    task: str
+
+    @property
+    def material(self) -> Material:
+        """The task's data and networks."""
+        return material(self.task)
 
     def rig(
         self,
-        student: str = CNN,
-        teachers: str | Sequence[str] = CNN,
+        student: str | None = None,
+        teachers: str | Sequence[str] | None = None,
         *,
         seed: int = 0,
         precision: str = "fp32",
@@ -164,49 +142,49 @@ class Bench:
         """Return a fresh rig, its first weights functions of ``seed``.
 
         Args:
-            student: kind of the student, a key of NETWORKS.
+            student: kind of the student; None: the usual one.
             teachers: kind of the teacher, repeated to as many as the method needs; or one kind for each teacher.
-            seed: of the student's and the method's first weights; the teachers' are always the same.
+            seed: of the student's, its peers' and the method's first weights; frozen teachers' are always the same.
             precision: as ``train.precision``.
-            labels: (SAMPLES,) classes of all samples; default: all known.
+            labels: (rows,) classes of all training samples; default: all known.
             change: gets the plain student and teachers before they are tapped.
         """
-        cfg = self.cls.Config()
+        found, task, cfg = self.material, self.material.task, self.cls.Config()
+        teachers = teachers or found.kinds[0]
         kinds = [teachers] * self.teacher_count if isinstance(teachers, str) else list(teachers)
         taps = self.cls.taps(cfg)
-        own = _network(student, "student", seed)
-        others = [_network(kind, f"teacher{number}", 0) for number, kind in enumerate(kinds)]
+        own, others = found.networks(student or found.kinds[0], kinds, seed, self.cls.online)
         if change is not None:
             change(own.module, [built.module for built in others])
-        student_net, nets = own.tapped(taps.student), [built.tapped(taps.teacher) for built in others]
+        student_net = own.tapped(taps.student)
+        nets = [task.adapt(built.tapped(taps.teacher), built, own) for built in others]
         setup = Setup(
-            student=student_net.shapes(SIZE),
-            teachers=[net.shapes(SIZE) for net in nets],
-            num_classes=CLASSES,
-            num_samples=SAMPLES,
+            student=student_net.shapes(),
+            teachers=[net.network.shapes() for net in nets],
+            num_classes=found.objective.num_classes,
+            num_samples=len(found.labels),
             batch_size=BATCH,
-            labels=all_labels() if labels is None else labels,
+            labels=found.labels if labels is None else labels,
         )
         seed_torch("init", "method", seed)
         method = self.cls(cfg, setup)
-        arithmetic = Precision(precision, torch.device("cpu"))
+        arithmetic = Precision(precision, CPU)
         peers: list[nn.Module] = list(nets) if self.cls.online else []
         frozen: list[nn.Module] = [] if self.cls.online else [net.eval().requires_grad_(False) for net in nets]
-        step = Step(student_net, method, peers, Classification(CLASSES).hard_loss, arithmetic)
+        step = Step(student_net, method, peers, found.objective.hard_loss, arithmetic)
         dtype = arithmetic.dtype
-        return Rig(step.to(dtype), [net.to(dtype) for net in frozen], arithmetic)
+        return Rig(step.to(dtype), [net.to(dtype) for net in frozen], arithmetic, found.batches([own, *others]))
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """The (student, teacher) kinds to check: all four, or each student once where there is no teacher."""
-        return PAIRS if self.teacher_count else [(kind, kind) for kind in NETWORKS]
+        """The (student, teacher) kinds to check: all, or each student once where there is no teacher."""
+        kinds = self.material.kinds
+        if not self.teacher_count:
+            return [(kind, kind) for kind in kinds]
+        return [(student, teacher) for student in kinds for teacher in kinds]
 
     @property
     def teacher_count(self) -> int:
         """The fewest teachers that the method takes, but one where it takes any."""
         low, high = self.cls.teachers
         return 0 if high == 0 else max(1, low)
-
-
-def _network(kind: str, role: str, seed: int) -> Any:
-    return build(NETWORKS[kind], "scratch", CLASSES, SIZE, seed=seed, role=role)

@@ -1,16 +1,16 @@
-"""The list of checks: what a method promises the engine, and which promises concern it."""
+"""The lists of checks: what a method and a task promise the engine, and which promises concern whom."""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch.distributed as dist
 
 from kdtool.method import Method
-from kdtool.testing import equality, promises, training
-from kdtool.testing.bench import CNN, Bench
+from kdtool.testing import equality, promises, task_runs, task_samples, training
 
 
 @dataclass(frozen=True)
@@ -20,16 +20,16 @@ class Check:
     Attributes:
         name: what ``expected_failures`` calls it.
         promise: what it makes sure of.
-        run: raises where the promise is broken.
+        run: given a bench, raises where the promise is broken.
         slow: it takes minutes, and is left out unless asked for.
-        unless: returns why a method need not be checked, or None.
+        unless: given the class, returns why it need not be checked, or None.
     """
 
     name: str
     promise: str
-    run: Callable[[Bench], None]
+    run: Callable[[Any], None]
     slow: bool = False
-    unless: Callable[[type[Method]], str | None] = lambda cls: None
+    unless: Callable[[Any], str | None] = lambda cls: None
 
 
 # --- which checks concern whom ----------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ CHECKS: tuple[Check, ...] = (
     Check("contract", "the class fits the contract", promises.fits_the_contract),
     Check("options", "every option has help", promises.options_are_documented),
     Check("defaults", "the defaults are valid and construct", promises.defaults_construct),
-    Check("taps", "taps resolve on CNN and ViT", promises.taps_resolve),
+    Check("taps", "taps resolve on every kind of network", promises.taps_resolve),
     Check("fp32", "terms and gradients are finite in fp32", lambda bench: promises.terms_are_finite(bench, "fp32")),
     Check(
         "bf16",
@@ -90,18 +90,18 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "compiled",
         "compiled (aot_eager) equals eager",
-        lambda bench: equality.compiled_equals_eager(bench, "aot_eager", [(CNN, CNN)]),
+        lambda bench: equality.compiled_equals_eager(bench, "aot_eager", bench.pairs[:1]),
     ),
     Check(
         "processes",
         "two processes equal one",
-        lambda bench: equality.two_processes_equal_one(bench, [(CNN, CNN)]),
+        lambda bench: equality.two_processes_equal_one(bench, bench.pairs[:1]),
         unless=_one_process,
     ),
     Check(
         "inductor",
         "compiled (inductor) equals eager",
-        # Every network on both sides, and pairs that need aligning; all four would take twice as long.
+        # Every network on both sides, and pairs that need aligning; all would take twice as long.
         lambda bench: equality.compiled_equals_eager(
             bench, "inductor", [p for p in bench.pairs if p[0] != p[1]] or bench.pairs
         ),
@@ -115,4 +115,23 @@ CHECKS: tuple[Check, ...] = (
         unless=_one_process,
     ),
 )
-"""Every check, quick ones first."""
+"""Every check of a method, quick ones first."""
+
+TASK_CHECKS: tuple[Check, ...] = (
+    Check("contract", "the class fits the contract and every option has help", task_samples.fits_the_contract),
+    Check("fingerprint", "the fingerprint follows the data", task_samples.fingerprint_follows_the_data),
+    Check("batches", "batches are whole, and evaluation reads all", task_samples.batches_are_whole),
+    Check("workers", "workers and memory change no batch", task_samples.workers_change_nothing),
+    Check("processes", "two processes share the batches of one", task_samples.processes_share_batches),
+    Check("epochs", "an epoch is a function of its number, entered anywhere", task_samples.epochs_can_be_entered),
+    Check("company", "a sample does not see its batch", task_samples.rows_do_not_see_their_batch),
+    Check("split", "a batch splits into its samples", task_samples.batches_split_into_samples),
+    Check("adapt", "every teacher takes every student's batches", task_samples.teachers_take_the_students_batches),
+    Check("meter", "meters of several processes make one", task_samples.meter_merges),
+    Check("missing-labels", "rows without a label teach nothing", task_samples.labels_may_be_missing),
+    Check("state", "saved weights come back, in equal bytes", task_runs.state_round_trips),
+    Check("open", "what is saved opens without kdtool", task_runs.opens_without_kdtool),
+    Check("resume", "a stopped run resumes to equal bytes", task_runs.runs_resume),
+    Check("replay", "a replayed teacher gives equal bytes", task_runs.runs_replay_their_teacher),
+)
+"""Every check of a task."""

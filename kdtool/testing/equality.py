@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from kdtool.testing.bench import BATCH, Bench, data, total
+from kdtool.testing.bench import Bench, total
 from kdtool.testing.faults import require, some
+from kdtool.testing.material import BATCH
 from kdtool.testing.processes import compare
 
 TOLERANCE, ROUNDING = 1e-6, 1e-4
@@ -23,7 +24,7 @@ def compiled_equals_eager(bench: Bench, backend: str, pairs: list[tuple[str, str
                 compiled = torch.compile(rig.step, backend=backend)
                 outcomes = []
                 for step in (None, compiled):
-                    terms, _ = rig.run(data(), step=step)
+                    terms, _ = rig.run(rig.batches[0], step=step)
                     total(terms).backward()
                     outcomes.append({**{n: t.detach() for n, t in terms.items()}, **rig.gradients()})
             finally:

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from kdtool.testing.bench import Bench, Rig, data, total
+from kdtool.testing.bench import Bench, Rig, total
 
 WORLD = 2
 TIMEOUT_S = 300
@@ -159,7 +159,7 @@ def _wrapped(step: nn.Module) -> nn.Module:
 
 
 def _backward(rig: Rig, step: Any, rank: int, world: int) -> dict[str, dict[str, Tensor]]:
-    terms, batch = rig.run(data().part(rank, world), step=step)
+    terms, batch = rig.run(rig.batches[0].split(world)[rank], step=step)
     total(terms).backward()
     found = {name: term.detach().clone() for name, term in terms.items()}
     if world > 1:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from kdtool import registry
+from kdtool.engine.job import Loaded
 from kdtool.engine.plan import plan_stages
 from kdtool.engine.step import TASK
 from kdtool.recipe import sections
-from kdtool.testing.bench import CLASSES, CNN, VIT, Bench, Data, Rig, all_labels, data, total
+from kdtool.testing.bench import Bench, Rig, total
 from kdtool.testing.faults import at, require, some
 
 # --- the declaration --------------------------------------------------------------------------------------------
@@ -25,8 +26,13 @@ def fits_the_contract(bench: Bench) -> None:
 
 
 def options_are_documented(bench: Bench) -> None:
-    bare = [path for path, field in _fields(bench.cls.Config, bench.name) if not str(field.metadata.get("help") or "")]
+    bare = undocumented(bench.cls.Config, bench.name)
     require(not bare, f"{', '.join(bare)}: no help. Declare each with kdtool.option(default, help)")
+
+
+def undocumented(config: type, path: str) -> list[str]:
+    """Return the dotted names of a section's options that have no help."""
+    return [name for name, field in _fields(config, path) if not str(field.metadata.get("help") or "")]
 
 
 def _fields(config: type, path: str) -> Iterator[tuple[str, Any]]:
@@ -62,20 +68,23 @@ def taps_resolve(bench: Bench) -> None:
 
 def terms_are_finite(bench: Bench, precision: str) -> None:
     for student, teacher in bench.pairs:
-        _check_terms(bench.rig(student, teacher, precision=precision), data(), f"{student} student, {teacher} teacher")
+        rig = bench.rig(student, teacher, precision=precision)
+        _check_terms(rig, rig.batches[0], f"{student} student, {teacher} teacher")
 
 
 def double_precision_stays(bench: Bench) -> None:
     rig = bench.rig(precision="fp64")
     for stage in rig.stages:
         rig.enter(stage)
-        lost = [name for name, term in rig.terms(data()).items() if term.dtype != torch.float64]
+        lost = [name for name, term in rig.terms(rig.batches[0]).items() if term.dtype != torch.float64]
         require(not lost, f"stage {stage.name}: under fp64, {some(lost)} is of lower precision; do not call .float()")
 
 
 def several_teachers_are_taken(bench: Bench) -> None:
-    rig = bench.rig(CNN, [CNN, VIT, *[CNN] * (bench.teacher_count - 2)])
-    _check_terms(rig, data(), "a CNN and a ViT as teachers")
+    kinds = bench.material.kinds
+    first, last = kinds[0], kinds[-1]
+    rig = bench.rig(first, [first, last, *[first] * (bench.teacher_count - 2)])
+    _check_terms(rig, rig.batches[0], f"{first} and {last} as teachers")
 
 
 def equal_networks_are_taken(bench: Bench) -> None:
@@ -84,27 +93,30 @@ def equal_networks_are_taken(bench: Bench) -> None:
             teacher.load_state_dict(student.state_dict())
 
     # Without batch norm, so that a student in training gives what a teacher in evaluation gives.
-    rig = bench.rig(VIT, VIT, change=copy_weights)
-    _check_terms(rig, data(), "student and teacher with equal weights", after_training=False)
+    last = bench.material.kinds[-1]
+    rig = bench.rig(last, last, change=copy_weights)
+    _check_terms(rig, rig.batches[0], "student and teacher with equal weights", after_training=False)
 
 
 def missing_labels_are_taken(bench: Bench) -> None:
     for what, unlabelled in (("half of the labels missing", slice(None, None, 2)), ("no label at all", slice(None))):
-        labels = all_labels()
+        labels = bench.material.labels.clone()
         labels[unlabelled] = -1
-        batch = data()
-        _check_terms(bench.rig(labels=labels), Data(batch.inputs, labels[batch.index], batch.index), what)
+        rig = bench.rig(labels=labels)
+        batch = rig.batches[0]
+        _check_terms(rig, dataclasses.replace(batch, labels=labels[batch.index]), what)
 
 
 def mixed_labels_are_taken(bench: Bench) -> None:
-    batch = data()
-    rows = torch.eye(CLASSES)[batch.labels]
+    rig = bench.rig()
+    batch = rig.batches[0]
+    rows = torch.eye(bench.material.objective.num_classes)[batch.labels]
     rows = 0.7 * rows + 0.3 * rows.flip(0)
     rows[0] = 0  # a sample without a label
-    _check_terms(bench.rig(), Data(batch.inputs, rows, batch.index), "mixed labels, (B, K)")
+    _check_terms(rig, dataclasses.replace(batch, labels=rows), "mixed labels, (B, K)")
 
 
-def _check_terms(rig: Rig, batch: Data, what: str, after_training: bool = True) -> None:
+def _check_terms(rig: Rig, batch: Loaded, what: str, after_training: bool = True) -> None:
     """Check the terms and gradients of every stage, at its start and after a step."""
     for stage in rig.stages:
         with at(f"{what}, stage {stage.name}"):
@@ -118,7 +130,7 @@ def _check_terms(rig: Rig, batch: Data, what: str, after_training: bool = True) 
             require(not taken, f"a term is called {some(taken)}, a name of the engine's own")
 
 
-def _check_loss(rig: Rig, batch: Data) -> None:
+def _check_loss(rig: Rig, batch: Loaded) -> None:
     terms = rig.terms(batch)
     loss = total(terms)
     for name, term in terms.items():

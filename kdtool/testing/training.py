@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdtool.method import Out
-from kdtool.testing.bench import CNN, VIT, Bench, data, total
+from kdtool.testing.bench import Bench, total
 from kdtool.testing.faults import require, some
 
 LR = 0.1
@@ -18,17 +18,17 @@ LR = 0.1
 
 
 def teachers_stay_untouched(bench: Bench) -> None:
-    for kind in (CNN, VIT):
+    for kind in bench.material.kinds:
         rig = bench.rig(kind, kind)
         for teacher in rig.teachers:
             teacher.requires_grad_(True)  # so that a gradient would show
         before = [_copies(teacher.state_dict()) for teacher in rig.teachers]
         for stage in rig.stages:
             rig.enter(stage)
-            outs = rig.teach(data())
+            outs = rig.teach(rig.batches[0])
             given = [_flat(out) for out in outs]
             kept = [[tensor.clone() for tensor in tensors] for tensors in given]
-            terms, seen = rig.run(data(), outs)
+            terms, seen = rig.run(rig.batches[0], outs)
             total(terms).backward()
             with torch.no_grad():
                 rig.method.after_step(seen)
@@ -49,11 +49,11 @@ def stages_train_what_they_say(bench: Bench) -> None:
     for stage in rig.stages:
         rig.enter(stage)
         before = _copies(rig.step.state_dict())
-        terms, _ = rig.run(data())
+        terms, _ = rig.run(rig.batches[0])
         total(terms).backward()
         # Those that a step moves at all: a gradient may be too small for fp32 to notice.
         should = {n for n, gradient in rig.gradients().items() if not torch.equal(before[n] - LR * gradient, before[n])}
-        rig.train(data(), LR)
+        rig.train(rig.batches[0], LR)
         moved = set(_changed(before, rig.step.state_dict()))
         parameters = {name for name, _ in rig.step.named_parameters()}
         where = f"stage {stage.name}"
@@ -84,29 +84,29 @@ def state_round_trips(bench: Bench) -> None:
     for number, stage in enumerate(ours.stages):
         ours.enter(stage)
         for step in (1, 2):
-            ours.train(data(step), lr=0.01)
+            ours.train(ours.batches[step], lr=0.01)
         theirs = bench.rig(seed=1)
         theirs.step.load_state_dict(_stored(ours.step.state_dict()))
         theirs.enter(theirs.stages[number])
         for step in (3, 4):  # two, since what only Python attributes hold may show late
             _require_equal(
-                ours.terms(data(step)),
-                theirs.terms(data(step)),
+                ours.terms(ours.batches[step]),
+                theirs.terms(ours.batches[step]),
                 f"stage {stage.name}: a fresh instance with the saved state gives another loss; "
                 "keep all state in parameters and buffers",
             )
             for rig in (ours, theirs):
-                rig.train(data(step), lr=0.01)
+                rig.train(ours.batches[step], lr=0.01)
 
 
 def replayed_equals_live(bench: Bench) -> None:
-    for kind in (CNN, VIT):
-        rig = bench.rig(CNN, kind)
+    for kind in bench.material.kinds:
+        rig = bench.rig(None, kind)
         for stage in rig.stages:
             rig.enter(stage)
-            stored = [Out(_replayed(out.logits), _replayed(out.taps)) for out in rig.teach(data())]
-            live = rig.terms(data())
-            replayed, _ = rig.run(data(), stored)
+            stored = [Out(_replayed(out.logits), _replayed(out.taps), out.mask) for out in rig.teach(rig.batches[0])]
+            live = rig.terms(rig.batches[0])
+            replayed, _ = rig.run(rig.batches[0], stored)
             _require_equal(
                 live,
                 replayed,

@@ -120,7 +120,7 @@ def test_every_method_fits_the_cifar_pairs(method: str, cifar: Path) -> None:
 
 def test_the_papers_layers_are_compared() -> None:
     """Stages 1 to 3 of a residual network, 1 to 4 of a VGG; stage 0 is the stem."""
-    from kdtool.tasks.images.models.taps import stage_index
+    from kdtool.tasks.common.hooked import stage_index
 
     for name, count, wanted in (("resnet20_from_resnet56", 4, [1, 2, 3]), ("vgg8_from_vgg13_cifar", 5, [1, 2, 3, 4])):
         for method in ("at", "vid", "nst", "ab"):

@@ -129,6 +129,12 @@ class Images(task.Task):
 
         return how_to_open(cast("Built", built), folder)
 
+    def specimens(self) -> task.Specimens:
+        """Return timm's own test networks, 0.4 million parameters each, and 50 pictures of noise."""
+        from kdtool.tasks.images import specimens
+
+        return task.Specimens(specimens.MODELS, specimens.write)
+
     def model_names(self, quick: bool) -> list[str]:
         """Return families' names, and all of timm's models."""
         from kdtool.tasks.images.models.names import USUAL_MEMBER, every_name

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.engine.dry import undisturbed
+from kdtool.tasks.common.hooked import first_tensor
 from kdtool.tasks.images.models.backbone import Backbone
 from kdtool.tasks.images.models.dry import dry_images
-from kdtool.tasks.images.models.layout import first_tensor, layout_of
+from kdtool.tasks.images.models.layout import layout_of
 from kdtool.tasks.images.models.taps import find_stages
 
 _PASS_ON = ("pool", "identity", "drop")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,30 +10,11 @@ from torch import Tensor, nn
 
 from kdtool.engine.dry import undisturbed
 from kdtool.errors import InputError
-from kdtool.method import Layer, Shape, TapSpec
+from kdtool.method import Layer, TapSpec
+from kdtool.tasks.common.hooked import EMBEDDING, Point, Recording, does_not_run, hook, shape_of, stage_index
 from kdtool.tasks.images.models.dry import dry_images, runnable_size
-from kdtool.tasks.images.models.layout import Layout, first_tensor, layout_of, vector_of
-from kdtool.tasks.images.models.taps import Stages, embedding_points, find_stages, module_point, stage_index
-
-EMBEDDING = "embedding"
-"""The tap that stands for the classifier's input, as (B, D)."""
-
-
-class Recording:
-    """What hooks noted during one forward. It holds nothing between forwards, and notes nothing outside of them."""
-
-    def __init__(self) -> None:
-        self.on = False
-        self.found: dict[str, Tensor] = {}
-
-
-def _note(recording: Recording, key: str, before: bool, _: nn.Module, inputs: Any, output: Any = None) -> None:
-    """Keep a copy, because an in-place activation may overwrite the tensor later."""
-    if not recording.on:
-        return
-    tensor = first_tensor(inputs if before else output)
-    if tensor is not None:
-        recording.found[key] = tensor.clone()
+from kdtool.tasks.images.models.layout import Layout, layout_of, vector_of
+from kdtool.tasks.images.models.taps import Stages, embedding_points, find_stages, module_points
 
 
 class Backbone(nn.Module):
@@ -61,7 +41,7 @@ class Backbone(nn.Module):
         self.single: dict[str, bool] = {}
         self.stages: Stages | None = None
         self.indices: list[int] = []
-        self.points: dict[str, list[tuple[str, bool]]] = {}
+        self.points: dict[str, list[Point]] = {}
         self.layouts: dict[str, Layout] = {}
         if taps:
             with undisturbed(module):
@@ -81,17 +61,15 @@ class Backbone(nn.Module):
             entries: list[Layer] = list(layers) if listed else [layers]  # type: ignore[arg-type, list-item]
             self.roles[role] = [self._key(layer, images) for layer in entries]
         for key, points in self.points.items():
-            for number, (name, before) in enumerate(points):
-                note = partial(_note, self.recording, f"{key}#{number}", before)
-                target = self.module.get_submodule(name)
-                target.register_forward_pre_hook(note) if before else target.register_forward_hook(note)
+            for number, point in enumerate(points):
+                hook(self.recording, f"{key}#{number}", self.module.get_submodule(point.module), point.before)
         self._check_runs(images)
 
     def _key(self, layer: Layer, images: Tensor) -> str:
         """Return the name under which a layer's feature is kept, and note where it comes from."""
         if isinstance(layer, str):
             if layer not in self.points:
-                named = embedding_points if layer == EMBEDDING else module_point
+                named = embedding_points if layer == EMBEDDING else module_points
                 self.points[layer] = named(self.module, layer, images)
             return layer
         if self.stages is None:
@@ -99,7 +77,7 @@ class Backbone(nn.Module):
         index = stage_index(layer, self.stages.count)
         key = f"stage {index}"
         if self.stages.names:
-            self.points[key] = [(self.stages.names[index], False)]
+            self.points[key] = [Point(self.stages.names[index])]
         elif index not in self.indices:
             self.indices = sorted([*self.indices, index])
         return key
@@ -108,14 +86,11 @@ class Backbone(nn.Module):
         """Find each hooked tensor's layout; complain about modules that do not run."""
         _, found, _ = self._run(images)
         for key, points in self.points.items():
-            for number, (name, _) in enumerate(points):
+            for number, point in enumerate(points):
                 note = f"{key}#{number}"
                 if note not in found:
-                    raise InputError(
-                        f"cannot tap {key!r}: module {name!r} does not run, or gives no tensor, in this network's "
-                        "forward. Tap a stage (0, 0.5, -1), 'embedding' or another module."
-                    )
-                target = self.module.get_submodule(name)
+                    raise does_not_run(key, point)
+                target = self.module.get_submodule(point.module)
                 self.layouts[note] = layout_of(found[note], target, self.module, len(images))
 
     def _run(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
@@ -173,11 +148,7 @@ class Backbone(nn.Module):
         size = image_size or self.image_size or runnable_size(self.module)
         with undisturbed(self):
             _, taps = self(dry_images(self.module, size, device=torch.device(device) if device else None))
-        return {role: _shape(value) for role, value in taps.items()}
-
-
-def _shape(value: Tensor | list[Tensor]) -> Shape | list[Shape]:
-    return [tuple(v.shape[1:]) for v in value] if isinstance(value, list) else tuple(value.shape[1:])
+        return {role: shape_of(value) for role, value in taps.items()}
 
 
 def _joined(vectors: list[Tensor]) -> Tensor:

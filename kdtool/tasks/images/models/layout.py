@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isqrt
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -63,17 +61,6 @@ def _prefix_tokens(network: nn.Module) -> int:
         return said
     learnt = (parameter for name, parameter in network.named_parameters() if name.rpartition(".")[2] in LEARNT_TOKENS)
     return sum(parameter.shape[-2] if parameter.ndim > 1 else 1 for parameter in learnt)
-
-
-def first_tensor(value: Any) -> Tensor | None:
-    """Return the first tensor in what a module took or gave, or None."""
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, (tuple, list)):
-        return next((found for item in value if (found := first_tensor(item)) is not None), None)
-    return None
 
 
 def vector_of(tensor: Tensor, layout: Layout) -> Tensor:

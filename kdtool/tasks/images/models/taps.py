@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import floor
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdtool.errors import InputError, did_you_mean
+from kdtool.errors import InputError
+from kdtool.tasks.common.hooked import Point, point_of, top_level
 from kdtool.tasks.images.models.trace import Seen, classifier_of, classifiers, stages_of, watch
 
 
@@ -26,26 +26,6 @@ class Stages:
     names: tuple[str, ...] = ()
 
 
-def stage_index(layer: int | float, count: int) -> int:
-    """Return the stage that an index or a relative depth d stands for; d is stage floor(d·(count - 1) + 0.5).
-
-    Raises:
-        InputError: out of range.
-    """
-    if isinstance(layer, bool) or not isinstance(layer, (int, float)):
-        raise InputError(f"a tap is a stage number, a depth in [0, 1] or a module's name, not {layer!r}.")
-    if isinstance(layer, float):
-        if not 0.0 <= layer <= 1.0:
-            raise InputError(f"relative depth {layer} is out of range; valid: 0.0 (first stage) to 1.0 (last stage).")
-        return floor(layer * (count - 1) + 0.5)
-    if not -count <= layer < count:
-        raise InputError(
-            f"stage {layer} is out of range: this network has {count} stages; valid: 0 to {count - 1}, or {-count} to "
-            "-1 from the deepest."
-        )
-    return layer % count
-
-
 def find_stages(module: nn.Module, images: Tensor) -> Stages:
     """Return a network's stages: timm's where they can be trusted, else those that a watched forward shows.
 
@@ -60,7 +40,7 @@ def find_stages(module: nn.Module, images: Tensor) -> Stages:
     if not names:
         raise InputError(
             "this network gives no feature maps or token sequences to number as stages; tap 'embedding' or a module "
-            f"by name: {_top_level(module)}."
+            f"by name: {top_level(module)}."
         )
     return Stages(len(names), tuple(names))
 
@@ -110,28 +90,22 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=slack, atol=slack, equal_nan=True)
 
 
-def module_point(module: nn.Module, layer: str, _: Tensor) -> list[tuple[str, bool]]:
-    """Return (module name, whether its input is meant) for a dotted name, with ":in" for the input.
+def module_points(module: nn.Module, layer: str, _: Tensor) -> list[Point]:
+    """Return where a dotted name leads, with ":in" for the module's input.
 
     Raises:
         InputError: no such module; the message names the nearest ones.
     """
-    name, colon, side = layer.partition(":")
-    names = [known for known, _ in module.named_modules() if known]
-    if (colon and side != "in") or name not in names:
-        raise InputError(
-            f"this network has no module {layer!r}. {did_you_mean(name, names)} Top level: {_top_level(module)}. "
-            "Append ':in' for a module's input."
-        )
-    child = module.get_submodule(name)
+    point = point_of(module, layer)
+    name, child = point.module, module.get_submodule(point.module)
     # timm runs the parts of a sequence one by one when stages are tapped, so the sequence's own hook would not fire.
     while type(child).forward is nn.Sequential.forward and len(list(child.children())):
-        part = list(child.named_children())[0 if colon else -1][0]
+        part = list(child.named_children())[0 if point.before else -1][0]
         name, child = f"{name}.{part}", child.get_submodule(part)
-    return [(name, bool(colon))]
+    return [Point(name, point.before)]
 
 
-def embedding_points(module: nn.Module, _: str, images: Tensor) -> list[tuple[str, bool]]:
+def embedding_points(module: nn.Module, _: str, images: Tensor) -> list[Point]:
     """Return the classifiers, whose inputs are the embedding.
 
     Raises:
@@ -141,15 +115,11 @@ def embedding_points(module: nn.Module, _: str, images: Tensor) -> list[tuple[st
     ran = {call.name for call in calls}
     heads = classifiers(module)
     if heads and all(name in ran for name in heads):
-        return [(name, True) for name in heads]
+        return [Point(name, True) for name in heads]
     name = classifier_of(module, calls, logits.shape[1])
     if name is None:
         raise InputError(
             "cannot tap 'embedding': the network has no linear layer (or 1x1 convolution) whose output has as many "
-            f"values as there are classes ({logits.shape[1]}). Tap a module by name: {_top_level(module)}."
+            f"values as there are classes ({logits.shape[1]}). Tap a module by name: {top_level(module)}."
         )
-    return [(name, True)]
-
-
-def _top_level(module: nn.Module) -> str:
-    return ", ".join(name for name, _ in module.named_children())
+    return [Point(name, True)]

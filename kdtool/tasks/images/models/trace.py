@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kdtool.tasks.images.models.layout import Layout, first_tensor, layout_of
+from kdtool.tasks.common.hooked import first_tensor
+from kdtool.tasks.images.models.layout import Layout, layout_of
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from kdtool.errors import InputError
 from kdtool.recipe import load as recipes
+from kdtool.tasks.common.hooked import EMBEDDING
 from kdtool.tasks.images.data.dataset import Split
 from kdtool.tasks.images.evaluation.predictions import Examined, choose, class_map
 from kdtool.tasks.images.evaluation.target import Target, find, open_target
 from kdtool.tasks.images.evaluation.teachers import own_teachers
-from kdtool.tasks.images.models.backbone import EMBEDDING
 from kdtool.tasks.images.networks import Adapted
 from kdtool.tasks.images.options import Recipe
 
