@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from tests.packages import install, kdtool
 from tests.running import STUDENT, TEACHER
 
 PACKAGE = Path(__file__).with_name("example_plugin")
@@ -19,19 +16,8 @@ PACKAGE = Path(__file__).with_name("example_plugin")
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """pip-install the example package into a folder of its own and return the environment that sees it."""
-    source, site = tmp_path_factory.mktemp("source") / "package", tmp_path_factory.mktemp("site")
-    shutil.copytree(PACKAGE, source)
-    flags = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-index", "--no-build-isolation"]
-    subprocess.run([sys.executable, "-m", "pip", "install", *flags, "--target", str(site), str(source)], check=True)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
-
-
-def kdtool(environment: dict[str, str], *arguments: str, cwd: Path | None = None) -> str:
-    command = [sys.executable, "-m", "kdtool", *arguments]
-    done = subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """Return an environment that sees the example package."""
+    return install(PACKAGE, tmp_path_factory)
 
 
 def test_it_is_listed_with_its_distribution(environment: dict[str, str]) -> None:

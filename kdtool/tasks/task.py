@@ -59,6 +59,10 @@ class Split(Protocol):
         """Return the samples at these positions."""
         ...
 
+    def digest(self) -> str:
+        """Return a digest of which of the data set's samples these are, in order."""
+        ...
+
 
 class Dataset(Protocol):
     """What ``data`` of a recipe names, opened.
@@ -261,6 +265,10 @@ class Task:
     def batches(self, data: Any, split: Any, recipe: Recipe, networks: Sequence[Built], reading: Reading) -> Batches:
         """Return a split in batches; the same samples whatever the workers.
 
+        Besides the engine's ``Batches``, those of a training set that is held have ``view(view, batches)``, which
+        yields samples by their positions, and ``decides``, what inputs follow from besides samples and view by the
+        recipe's names: the cache reads both. ``kdtool.tasks.common.held.HeldBatches`` is one that has all.
+
         The inputs are made for the first of ``networks``, and hold what the others (adapted teachers) need besides.
         """
         raise NotImplementedError
@@ -328,9 +336,11 @@ class Task:
         """Return what the page shows of a run beyond its log and networks: a ``kdtool.report.sections.RunSections``.
 
         Raises:
-            InputError: the run has no student yet, or the task cannot do this.
+            InputError: the run has no student yet.
         """
-        raise self.lacks("a page")
+        from kdtool.report.sections import RunSections
+
+        return RunSections()
 
     def lacks(self, what: str) -> InputError:
         """Return the error for something that the task does not offer."""

@@ -16,7 +16,7 @@ from kdtool.terminal.table import width_for
 
 
 def listing() -> list[dict[str, Any]]:
-    """Return "name", "about", "unit", "metric", "distribution" and "error" of every task; None where unknown."""
+    """Return "name", "about", "unit", "metric", "distribution", "version", "error" of every task; None: unknown."""
     found = []
     for entry in tasks.entries():
         about: dict[str, Any] = dict.fromkeys(("about", "unit", "metric", "error"))
@@ -29,7 +29,7 @@ def listing() -> list[dict[str, Any]]:
             }
         except KdtoolError as error:
             about["error"] = str(error)
-        found.append({"name": entry.name, **about, "distribution": entry.distribution})
+        found.append({"name": entry.name, **about, "distribution": entry.distribution, "version": entry.version})
     return found
 
 
@@ -42,7 +42,13 @@ def show_list(stream: TextIO) -> None:
     every = listing()
     for each in every:
         metric = (each["metric"] or {}).get("label", "-")
-        cells = (each["name"], each["about"] or "-", each["unit"] or "-", metric, each["distribution"] or "-")
+        cells = (
+            each["name"],
+            each["about"] or "-",
+            each["unit"] or "-",
+            metric,
+            f"{each['distribution']} {each['version']}",
+        )
         table.add_row(*(Text(words.clean(cell)) for cell in cells))
     console.print(table)
     for each in every:

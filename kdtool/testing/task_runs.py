@@ -68,19 +68,19 @@ def opens_without_kdtool(bench: TaskBench) -> None:
 
 
 def _program(line: str, weights: Path) -> str:
-    """Return a program that runs a line, its modules imported, and compares a network that it gives with the file."""
+    """Return a program that runs a line, its modules imported, and compares the network that it makes with the file."""
     program = ast.parse(line)
     *_, last = program.body
     if isinstance(last, ast.Expr):
         program.body[-1] = ast.parse(f"found = ({ast.unparse(last.value)})").body[0]
     names = {node.id for node in ast.walk(program) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-    made = {node.id for node in ast.walk(program) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    made = {node.id for node in ast.walk(program) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
     modules = sorted(names - made - set(dir(builtins)))
     lines = [WITHOUT_KDTOOL, *(f"import {module}" for module in modules), "import safetensors.torch, torch"]
     compare = f"""
 want = safetensors.torch.load_file({str(weights)!r})
-if isinstance(globals().get("found"), torch.nn.Module):
-    state = found.state_dict()
+for network in [each for each in list(globals().values()) if isinstance(each, torch.nn.Module)]:
+    state = network.state_dict()
     unequal = [name for name in want if name not in state or not torch.equal(want[name], state[name])]
     assert not unequal, f"other weights than those of the file: {{unequal[:3]}}"
 """

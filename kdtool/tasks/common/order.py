@@ -84,13 +84,16 @@ class Order:
         To train on, samples are shuffled, a short last batch is left out, and each process takes its share of every
         batch. Else they come in order, and each process takes its share of the batches.
         """
-        number, parts = self.reading.part
-        whole = torch.from_numpy(self._order(epoch))
-        batches = [whole[step * self.batch_size : (step + 1) * self.batch_size] for step in range(self.steps)]
+        (number, parts), whole = self.reading.part, self.whole(epoch)
         if not self.reading.train:
-            return batches[number::parts]
+            return whole[number::parts]
         size = self.batch_size // parts
-        return [batch[number * size : (number + 1) * size] for batch in batches]
+        return [batch[number * size : (number + 1) * size] for batch in whole]
+
+    def whole(self, epoch: int) -> list[Tensor]:
+        """Return the batches of an epoch before they are shared among processes."""
+        order = torch.from_numpy(self._order(epoch))
+        return [order[step * self.batch_size : (step + 1) * self.batch_size] for step in range(self.steps)]
 
     def _order(self, epoch: int) -> np.ndarray:
         if not self.reading.train:

@@ -16,13 +16,14 @@ from kdtool.recipe import load as recipes
 from kdtool.recipe.names import is_own_file
 from kdtool.runs.folder import RECIPE, RESULT
 from kdtool.runs.student import last_recipe, recipe_of
+from kdtool.tasks.common.weights import WEIGHTS
 from kdtool.tasks.images.data.dataset import DataSet
 from kdtool.tasks.images.data.open import default_image_size
 from kdtool.tasks.images.evaluation.exported import SUFFIXES, open_exported
 from kdtool.tasks.images.evaluation.preprocessing import Metadata, Preprocessing
 from kdtool.tasks.images.models.build import Built, build
 from kdtool.tasks.images.models.names import SOURCES, resolve
-from kdtool.tasks.images.models.save import CONFIG, WEIGHTS
+from kdtool.tasks.images.models.save import CONFIG
 from kdtool.tasks.images.options import Recipe
 
 

@@ -9,11 +9,11 @@ from kdtool.recipe import load as recipes
 from kdtool.registry import tasks
 from kdtool.runs.networks import with_rates
 from kdtool.runs.teachers import kept_in
+from kdtool.tasks.common.weights import WEIGHTS
 from kdtool.tasks.images.data.dataset import DataSet
 from kdtool.tasks.images.evaluation.preprocessing import Preprocessing
 from kdtool.tasks.images.evaluation.target import Target
 from kdtool.tasks.images.models.built import Built
-from kdtool.tasks.images.models.save import WEIGHTS
 from kdtool.tasks.images.networks import Adapted, build_student, build_teachers
 from kdtool.tasks.images.options import Recipe
 

@@ -9,10 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from kdtool.system.disk import write_whole
+from kdtool.tasks.common.weights import WEIGHTS, write_weights
 from kdtool.tasks.images.models.built import Built
 
-WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
 KEPT = ("first_conv", "classifier", "fixed_input_size", "pool_size", "license")
@@ -43,16 +42,8 @@ def save_student(
     Raises:
         RunError: they cannot be written.
     """
-    from safetensors.torch import save
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    # Copies, because safetensors refuses tensors that share memory, and contiguous, whatever layout training used.
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(state.items())}
     config = describe(built, class_names, crop_pct, interpolation)
-    write_whole(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
-    write_whole(folder / WEIGHTS, save(tensors, {"format": "pt"}))
-    return folder / WEIGHTS
+    return write_weights(Path(folder), state, {CONFIG: json.dumps(config, indent=2, sort_keys=True) + "\n"})
 
 
 def describe(built: Built, class_names: Sequence[str], crop_pct: float, interpolation: str) -> dict[str, Any]:

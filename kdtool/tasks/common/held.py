@@ -1,0 +1,116 @@
+"""Data that are held in memory: splits, the data set, and batches whose inputs a function makes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdtool.engine import tree
+from kdtool.engine.job import Loaded
+from kdtool.recipe.schema import Data
+from kdtool.tasks.common.order import Order
+from kdtool.tasks.task import Reading
+
+
+@dataclass(frozen=True)
+class HeldSplit:
+    """Some of a data set's samples.
+
+    Attributes:
+        samples: of the whole data set, by row; whatever the task reads.
+        labels: (N,) int64 class by position, -1 for none.
+        rows: (N,) int64 row in ``samples`` by position; the number that randomness and caches know a sample by.
+    """
+
+    samples: Any = field(repr=False)
+    labels: np.ndarray
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, positions: np.ndarray) -> HeldSplit:
+        """Return the samples at these positions."""
+        return dataclasses.replace(self, labels=self.labels[positions], rows=self.rows[positions])
+
+    def digest(self) -> str:
+        """Return the sha256 of the rows, in order."""
+        return hashlib.sha256(self.rows.tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class HeldData:
+    """A ``kdtool.tasks.task.Dataset`` whose samples are all there, and all readable."""
+
+    name: str
+    class_names: Sequence[str]
+    train: HeldSplit
+    val: HeldSplit | None
+    test: HeldSplit
+    fingerprint: str
+    stream: None = None
+
+    def list_faults(self, folder: Path) -> None:
+        """List nothing."""
+
+    def faults(self) -> None:
+        """Return None: every sample could be read."""
+
+
+class HeldBatches:
+    """A split's batches; which samples form a batch, and their views, are functions of the epoch.
+
+    Args:
+        split: what to read.
+        reading: how.
+        make: given the (B,) positions of a whole batch and the view, returns its inputs on the CPU.
+        cfg: the recipe's section ``data``.
+        decides: what inputs follow from, besides the samples and the view, by the recipe's names.
+    """
+
+    placement = "kept in memory"
+
+    def __init__(
+        self,
+        split: HeldSplit,
+        reading: Reading,
+        make: Callable[[Tensor, int], Any],
+        cfg: Data,
+        decides: Mapping[str, Any] | None = None,
+    ):
+        per_class = cfg.samples_per_class if cfg.sampler == "class-uniform" and reading.train else None
+        self.reading, self.make, self.views = reading, make, cfg.views
+        self.order = Order(split.labels, reading, per_class)
+        self.labels = torch.from_numpy(split.labels)
+        self.decides = dict(decides or {})
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch, over all processes."""
+        return self.order.steps
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Loaded]:
+        """Yield the batches of an epoch from batch ``start`` on."""
+        number, parts = self.reading.part
+        if not self.reading.train:
+            yield from self.view(0, self.order.batches(epoch)[start:])
+            return
+        # Made whole and then shared out: sequences are as long as the longest of the whole batch.
+        view = epoch % self.views if self.views else epoch
+        for batch in self.view(view, self.order.whole(epoch)[start:]):
+            yield batch if parts == 1 else batch.split(parts)[number]
+
+    def view(self, view: int, batches: Sequence[Tensor]) -> Iterator[Loaded]:
+        """Yield one view of samples, each batch given by its positions in the split."""
+        device = self.reading.device
+        for index in batches:
+            inputs = tree.to(self.make(index, view), device)
+            yield Loaded(inputs, self.labels[index].to(device), index.to(device), view)
