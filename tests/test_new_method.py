@@ -41,6 +41,7 @@ def environment(package: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
 
 
+@pytest.mark.slow  # following plugins/README.md does the same
 def test_its_own_test_passes_as_written(package: Path, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=package, env=environment, capture_output=True, text=True, check=False)
@@ -48,6 +49,7 @@ def test_its_own_test_passes_as_written(package: Path, environment: dict[str, st
     assert "skipped" not in done.stdout
 
 
+@pytest.mark.slow  # following plugins/README.md does the same
 def test_check_passes_once_it_is_installed(tmp_path: Path, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "kdtool", "check", "my_method", "--json"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

@@ -25,7 +25,7 @@ def identity(
 ) -> dict[str, Any]:
     """Return what decides a teacher's outputs, in sections of plain values.
 
-    Which of the recipe's keys do is declared beside each of them.
+    Which of the recipe's keys do is declared beside each of them; they stand here under their own names.
 
     Args:
         task: the recipe's.
@@ -61,9 +61,10 @@ def identity(
             "unlabelled": getattr(split, "extra_fingerprint", None),
             "samples": len(split),
             "rows": split.digest(),
+            **keys,
+            **views,
         },
-        "views": {**keys, **views},
-        "storage": keys_deciding(recipe.cache, OUTPUTS),
+        "cache": keys_deciding(recipe.cache, OUTPUTS),
         "versions": {"torch": torch.__version__, **task.versions(OUTPUTS)},
     }
     plain: dict[str, Any] = json.loads(json.dumps(found))  # as it will come back from a file

@@ -97,7 +97,7 @@ def test_prune_removes_the_unfinished_the_unreadable_and_the_unused(home: Path) 
     assert caches(home) == [fresh]
     age(fresh, 5)
     assert answer("prune", "--days", 6) == []
-    build("method=kd", f"cache.top_k={json.loads((fresh / MANIFEST).read_text())['decides']['storage']['top_k']}")
+    build("method=kd", f"cache.top_k={json.loads((fresh / MANIFEST).read_text())['decides']['cache']['top_k']}")
     assert answer("prune", "--days", 4) == []  # it was used again
     assert [each["why"] for each in answer("prune", fresh.name)] == ["named"]
     assert not caches(home)

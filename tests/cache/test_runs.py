@@ -95,18 +95,18 @@ def test_without_a_fitting_cache_use_runs_live_and_require_stops_both_saying_wha
     use = distil(tmp_path / "use", *common, "cache.mode=use")
     assert "outputs replayed from" in use.out
     live = distil(tmp_path / "live", *common, "cache.mode=use", "data.flip=0.25")
-    assert "views.flip is 0.0, wanted 0.25. The teacher runs live." in live.out
+    assert "data.flip is 0.0, wanted 0.25. The teacher runs live." in live.out
     for change, words in [
-        ("data.view_seed=7", "views.view_seed is 0, wanted 7"),
-        ("data.crop=none", "views.crop is pad, wanted none"),
-        ("data.color_jitter=0.1", "views.color_jitter is 0.0, wanted 0.1"),
+        ("data.view_seed=7", "data.view_seed is 0, wanted 7"),
+        ("data.crop=none", "data.crop is pad, wanted none"),
+        ("data.color_jitter=0.1", "data.color_jitter is 0.0, wanted 0.1"),
         ("data.labels_per_class=7", "data.labels_per_class is 8, wanted 7"),
         ("data.exclude_classes=[3]", 'data.exclude_classes is [], wanted ["3"]'),
-        ("data.image_size=24", "views.image_size is 32, wanted 24"),
+        ("data.image_size=24", "data.image_size is 32, wanted 24"),
         ("teacher.precision=bf16", "teacher.precision is fp32, wanted bf16"),
         ("teacher.image_size=48", "teacher.image_size is 32, wanted 48"),
-        ("cache.dtype=fp32", "storage.dtype is fp16, wanted fp32"),
-        ("cache.top_k=3", "storage.top_k is null, wanted 3"),
+        ("cache.dtype=fp32", "cache.dtype is fp16, wanted fp32"),
+        ("cache.top_k=3", "cache.top_k is null, wanted 3"),
         ("data.views=3", "it holds 2 views of logits, wanted data.views=3"),
         ("method=rkd", "it does not hold embedding"),
     ]:

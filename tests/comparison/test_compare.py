@@ -111,6 +111,7 @@ def test_one_teacher_and_one_cache_serve_all_runs(tmp_path: Path, monkeypatch: p
     assert len(json.loads(call("cache", "info", "--json").out)) == 1
 
 
+@pytest.mark.slow
 def test_killed_stopped_and_resumed_equals_uninterrupted(whole: Done, tmp_path: Path) -> None:
     folder = tmp_path / "c"
     first = Process(*SETTINGS, *TWO, "--seeds", "2", "--epochs", "3", "--out", folder)
