@@ -182,9 +182,8 @@ def teachers_take_the_students_batches(bench: TaskBench) -> None:
                 batch = found.batches([student, teacher])[0]
                 with torch.no_grad():
                     out = as_out(adapted(batch.inputs), lambda tensor: tensor)
-                require(
-                    out.logits.shape[0] == len(batch.labels), "an adapted teacher gives as many rows as the student"
-                )
+                rows, wanted = out.logits.shape[0], len(batch.labels)
+                require(rows == wanted, f"an adapted teacher gives {rows} rows for {wanted}")
                 require(bool(out.logits.isfinite().all()), "an adapted teacher's outputs are not finite")
 
 
