@@ -28,11 +28,13 @@ class HeldSplit:
         samples: of the whole data set, by row; whatever the task reads.
         labels: (N,) int64 class by position, -1 for none.
         rows: (N,) int64 row in ``samples`` by position; the number that randomness and caches know a sample by.
+        extra_fingerprint: digest of samples that joined from elsewhere, None without any.
     """
 
     samples: Any = field(repr=False)
     labels: np.ndarray
     rows: np.ndarray
+    extra_fingerprint: str | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -74,6 +76,7 @@ class HeldBatches:
         make: given the (B,) positions of a whole batch and the view, returns its inputs on the CPU.
         cfg: the recipe's section ``data``.
         decides: what inputs follow from, besides the samples and the view, by the recipe's names.
+        lengths: (N,) how long each sample is, where batches to train on are to hold samples of like length.
     """
 
     placement = "kept in memory"
@@ -85,10 +88,11 @@ class HeldBatches:
         make: Callable[[Tensor, int], Any],
         cfg: Data,
         decides: Mapping[str, Any] | None = None,
+        lengths: np.ndarray | None = None,
     ):
         per_class = cfg.samples_per_class if cfg.sampler == "class-uniform" and reading.train else None
         self.reading, self.make, self.views = reading, make, cfg.views
-        self.order = Order(split.labels, reading, per_class)
+        self.order = Order(split.labels, reading, per_class, lengths)
         self.labels = torch.from_numpy(split.labels)
         self.decides = dict(decides or {})
 

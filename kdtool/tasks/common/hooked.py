@@ -20,10 +20,17 @@ EMBEDDING = "embedding"
 
 @dataclass(frozen=True)
 class Point:
-    """A tensor of a forward: what a module gives or, with ``before``, takes first."""
+    """A tensor of a forward: what a module gives or, with ``before``, takes first.
+
+    Attributes:
+        module: its dotted name.
+        before: what it takes, not what it gives.
+        item: which of several outputs; None: the first tensor in what it gives.
+    """
 
     module: str
     before: bool = False
+    item: int | None = None
 
 
 class Recording:
@@ -34,17 +41,18 @@ class Recording:
         self.found: dict[str, Tensor] = {}
 
 
-def hook(recording: Recording, key: str, module: nn.Module, before: bool) -> None:
-    """Let a module's output, or its input, be noted under a key while the recording is on."""
-    note = partial(_note, recording, key, before)
-    module.register_forward_pre_hook(note) if before else module.register_forward_hook(note)
+def hook(recording: Recording, key: str, network: nn.Module, point: Point) -> None:
+    """Let a network's tensor be noted under a key while the recording is on."""
+    note, module = partial(_note, recording, key, point), network.get_submodule(point.module)
+    module.register_forward_pre_hook(note) if point.before else module.register_forward_hook(note)
 
 
-def _note(recording: Recording, key: str, before: bool, _: nn.Module, inputs: Any, output: Any = None) -> None:
+def _note(recording: Recording, key: str, point: Point, _: nn.Module, inputs: Any, output: Any = None) -> None:
     """Keep a copy, because an in-place activation may overwrite the tensor later."""
     if not recording.on:
         return
-    tensor = first_tensor(inputs if before else output)
+    found = inputs if point.before else output
+    tensor = first_tensor(found if point.item is None else found[point.item])
     if tensor is not None:
         recording.found[key] = tensor.clone()
 
@@ -152,7 +160,7 @@ class Hooked(nn.Module):
             self.roles[role] = [key for key, _ in named]
             points |= dict(named)
         for key, point in points.items():
-            hook(self.recording, key, module.get_submodule(point.module), point.before)
+            hook(self.recording, key, module, point)
         self.points = points
         if points:
             self._check_runs()

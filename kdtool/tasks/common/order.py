@@ -50,6 +50,10 @@ def random_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return epoch_order(seed, epoch, count)
 
 
+BUCKET = 32
+"""Batches whose samples are sorted by length together."""
+
+
 class Order:
     """Which samples of a split form a batch: a function of the epoch.
 
@@ -57,6 +61,7 @@ class Order:
         labels: (N,) int64 classes of the samples, -1 for none.
         reading: how the split is read.
         per_class: samples of a class in a row (class-uniform sampling); None: a random order.
+        lengths: (N,) how long each sample is; a random order then brings samples of like length into one batch.
 
     Attributes:
         batch_size: samples in a whole batch; never more than there are.
@@ -66,8 +71,10 @@ class Order:
         InputError: a batch cannot be divided among the processes.
     """
 
-    def __init__(self, labels: np.ndarray, reading: Reading, per_class: int | None = None):
-        self.labels, self.reading, self.per_class = labels, reading, per_class
+    def __init__(
+        self, labels: np.ndarray, reading: Reading, per_class: int | None = None, lengths: np.ndarray | None = None
+    ):
+        self.labels, self.reading, self.per_class, self.lengths = labels, reading, per_class, lengths
         self.batch_size = min(reading.batch_size, len(labels))
         parts = reading.part[1]
         if reading.train and self.batch_size % parts:
@@ -99,5 +106,16 @@ class Order:
         if not self.reading.train:
             return np.arange(len(self.labels))
         if self.per_class is None:
-            return random_order(len(self.labels), self.reading.seed, epoch)
+            order = random_order(len(self.labels), self.reading.seed, epoch)
+            return order if self.lengths is None else self._bucketed(order, self.lengths, epoch)
         return class_uniform_order(self.labels, self.reading.seed, epoch, self.batch_size, self.per_class)
+
+    def _bucketed(self, order: np.ndarray, lengths: np.ndarray, epoch: int) -> np.ndarray:
+        """Return an order whose batches hold samples of like length, the batches themselves in a random order."""
+        whole = order[: self.steps * self.batch_size]
+        chunk = BUCKET * self.batch_size
+        parts = [whole[start : start + chunk] for start in range(0, len(whole), chunk)]
+        sorted_ = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in parts])
+        draw = np.random.Generator(np.random.Philox(key_of("buckets", self.reading.seed, epoch)))
+        turns: np.ndarray = sorted_.reshape(self.steps, self.batch_size)[draw.permutation(self.steps)].reshape(-1)
+        return turns

@@ -62,7 +62,7 @@ class Backbone(nn.Module):
             self.roles[role] = [self._key(layer, images) for layer in entries]
         for key, points in self.points.items():
             for number, point in enumerate(points):
-                hook(self.recording, f"{key}#{number}", self.module.get_submodule(point.module), point.before)
+                hook(self.recording, f"{key}#{number}", self.module, point)
         self._check_runs(images)
 
     def _key(self, layer: Layer, images: Tensor) -> str:

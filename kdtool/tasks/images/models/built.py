@@ -13,9 +13,10 @@ from kdtool.engine.dry import undisturbed
 from kdtool.errors import InputError
 from kdtool.method import TapSpec
 from kdtool.tasks import task
+from kdtool.tasks.common.weight_files import fit, load_state
 from kdtool.tasks.images.models.backbone import Backbone
 from kdtool.tasks.images.models.dry import dry_images
-from kdtool.tasks.images.models.weights import fit, load_state
+from kdtool.tasks.images.models.trace import classifiers
 
 
 @dataclass
@@ -94,7 +95,7 @@ def load_file(built: Built, path: str) -> None:
     Raises:
         InputError: it holds no weights, or weights that do not fit.
     """
-    fit(built.module, load_state(path), f"the weights in {path!r}", built.num_classes)
+    fit(built.module, load_state(path), f"the weights in {path!r}", built.num_classes, classifiers(built.module))
     mark_loaded(built, path)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kdtool.errors import InputError
 from kdtool.randomness import seeded_libraries
+from kdtool.tasks.common.weight_files import class_count_message, fit, load_state
 from kdtool.tasks.common.weights import digest
 from kdtool.tasks.images.models.built import (
     Built,
@@ -25,7 +26,6 @@ from kdtool.tasks.images.models.built import (
 from kdtool.tasks.images.models.hub import WEIGHT_FILES, cached_weights, why_unreachable
 from kdtool.tasks.images.models.sources import Source, check_args, find_source, registering_package
 from kdtool.tasks.images.models.trace import classifiers
-from kdtool.tasks.images.models.weights import class_count_message, fit, load_state
 
 USUAL_SIZES = (32, 64, 96, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448)
 
@@ -229,7 +229,7 @@ def _load_folder(built: Built, source: Source) -> None:
             state[name] = own[name]
     state = {n: v for n, v in state.items() if not n.startswith(heads) or n in own}
     try:
-        fit(built.module, state, f"the weights in {str(path)!r}", built.num_classes)
+        fit(built.module, state, f"the weights in {str(path)!r}", built.num_classes, classifiers(built.module))
     except InputError:
         converted = _converted(built, source, state)
         if converted is None:
@@ -254,7 +254,8 @@ def _load_pretrained(built: Built, source: Source, request: Request) -> None:
             how = {} if cached is None or cached.suffix == ".npz" else {"pretrained_cfg_overlay": {"file": str(cached)}}
             try:
                 loaded = _create(source, request, built.model_args, pretrained=True, **how)
-                fit(built.module, loaded.state_dict(), "the pretrained weights", built.num_classes)
+                state, heads = loaded.state_dict(), classifiers(built.module)
+                fit(built.module, state, "the pretrained weights", built.num_classes, heads)
             except Exception as error:  # a download may fail in many ways
                 reason = first_line(error)
     if reason is not None:

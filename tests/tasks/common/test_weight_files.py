@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kdtool.errors import InputError
 from kdtool.tasks.common.weights import digest
-from kdtool.tasks.images.models.weights import fit, load_state
+from kdtool.tasks.common.weight_files import fit, load_state
 
 
 def network(classes: int = 4) -> nn.Module:

@@ -6,7 +6,7 @@ import argparse
 import pickle
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.errors import InputError, did_you_mean
-from kdtool.tasks.images.models.trace import classifiers
 
 NESTED = ("state_dict", "model", "model_state_dict", "net")
 """Keys under which training scripts keep the weights, in the order in which they are looked for."""
@@ -100,10 +99,10 @@ def _unwrap(content: Any) -> dict[str, Tensor]:
     return state
 
 
-def _heads(module: nn.Module) -> tuple[str, ...]:
-    """Return what the names of the final layers' parameters start with: timm's, or the last linear or 1x1 layer's."""
+def _heads(module: nn.Module, known: Sequence[str]) -> tuple[str, ...]:
+    """Return what the names of the final layers' parameters start with: those known, or the last linear or 1x1's."""
     last = [name for name, child in module.named_modules() if _is_head(child)]
-    return tuple(name + "." for name in classifiers(module) or last[-1:])
+    return tuple(name + "." for name in known or last[-1:])
 
 
 def _is_head(module: nn.Module) -> bool:
@@ -112,7 +111,9 @@ def _is_head(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear)
 
 
-def fit(module: nn.Module, state: Mapping[str, Tensor], origin: str, num_classes: int) -> None:
+def fit(
+    module: nn.Module, state: Mapping[str, Tensor], origin: str, num_classes: int, heads: Sequence[str] = ()
+) -> None:
     """Load weights into a network, all or none of them.
 
     Args:
@@ -120,6 +121,7 @@ def fit(module: nn.Module, state: Mapping[str, Tensor], origin: str, num_classes
         state: its weights by name.
         origin: what the weights are, for messages ("the file weights.pth").
         num_classes: the data's classes.
+        heads: modules that give the classes; none: the last linear layer or 1x1 convolution does.
 
     Raises:
         InputError: another class count, or names or shapes that do not fit; the message names the first few.
@@ -129,7 +131,7 @@ def fit(module: nn.Module, state: Mapping[str, Tensor], origin: str, num_classes
     unexpected = [name for name in state if name not in own]
     shapes = [(n, tuple(state[n].shape), tuple(own[n].shape)) for n in own if n in state]
     mismatched = [entry for entry in shapes if entry[1] != entry[2]]
-    wrong_heads = [e for e in mismatched if e[0].startswith(_heads(module)) and e[1][1:] == e[2][1:]]
+    wrong_heads = [e for e in mismatched if e[0].startswith(_heads(module, heads)) and e[1][1:] == e[2][1:]]
     if wrong_heads and not missing and not unexpected:
         raise InputError(class_count_message(origin, wrong_heads[0][1][0], num_classes))
     if missing or unexpected or mismatched:

@@ -1,0 +1,135 @@
+"""Sentences, one class each: from any encoder of transformers to networks that fit a phone. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from kdtool.errors import InputError
+from kdtool.events import Metric
+from kdtool.recipe import schema
+from kdtool.tasks import task
+from kdtool.tasks.text import options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdtool.engine.job import Batches
+    from kdtool.method import Method
+    from kdtool.tasks.common.classification import Classification
+    from kdtool.tasks.common.held import HeldSplit
+    from kdtool.tasks.task import Reading
+    from kdtool.tasks.text.data.dataset import TextData
+    from kdtool.tasks.text.models.built import Built
+    from kdtool.tasks.text.networks import Adapted
+
+
+class Text(task.Task):
+    """Classification of sentences."""
+
+    api = 1
+    name = "text"
+    unit = "sentences"
+    headline = Metric("top1", "accuracy")
+    Data = options.Data
+    Teacher = options.Teacher
+    Student = options.Student
+
+    def check(self, recipe: schema.Recipe, methods: Mapping[str, type[Method]]) -> None:
+        """Refuse shares of words that are more than all of them, and streams."""
+        data = cast(options.Data, recipe.data)
+        if data.mask + data.drop + data.replace > 1:
+            raise InputError(
+                f"data.mask={data.mask:g}, data.drop={data.drop:g} and data.replace={data.replace:g} are shares of a "
+                "text's words: together at most 1."
+            )
+        if recipe.train.steps is not None:
+            raise InputError("train.steps is for data that are streamed; sentences are held in memory.")
+
+    def open(self, recipe: schema.Recipe) -> TextData:
+        """Open a table, a folder of tables, a name of the hub, or the sentences of Python's own documentation."""
+        from kdtool.tasks.text.data.open import open_data
+
+        return open_data(cast(options.Data, recipe.data))
+
+    def transfer_set(self, data: TextData, recipe: schema.Recipe) -> HeldSplit:
+        """Return the student's training set: fewer classes or labels, and unlabelled lines beside."""
+        from kdtool.tasks.text.data.open import thin
+
+        return thin(data, cast(options.Data, recipe.data))
+
+    def student(self, recipe: schema.Recipe, data: TextData) -> Built:
+        """Return the student; where it has no tokenizer of its own it takes the first teacher's."""
+        from kdtool.tasks.text.networks import build_student
+
+        return build_student(recipe, data)
+
+    def teachers(self, recipe: schema.Recipe, data: TextData, online: bool) -> list[task.Built]:
+        """Return the teachers, each with its own tokenizer."""
+        from kdtool.tasks.text.networks import build_teachers
+
+        return list(build_teachers(recipe, data, online))
+
+    def adapt(self, network: Any, teacher: task.Built, student: task.Built) -> Adapted:
+        """Return a teacher that reads its own tokens of the same sentences, and speaks of the student's."""
+        from kdtool.tasks.text.networks import Adapted
+
+        return Adapted(network, cast("Built", student).tokens.digest)
+
+    def batches(
+        self, data: TextData, split: HeldSplit, recipe: schema.Recipe, networks: Sequence[task.Built], reading: Reading
+    ) -> Batches:
+        """Return a split's batches, to train on of sentences of like length."""
+        from kdtool.tasks.common.held import HeldBatches
+        from kdtool.tasks.text.data.batches import Maker
+        from kdtool.tasks.text.data.views import views_of
+        from kdtool.tasks.text.networks import keys_of
+
+        cfg = cast(options.Data, recipe.data)
+        views = views_of(cfg, data.train) if reading.train else None
+        make = Maker(split, keys_of(cast("list[Built]", list(networks))), views)
+        lengths = make.lengths if reading.train else None
+        return HeldBatches(split, reading, make, cfg, lengths=lengths)
+
+    def objective(self, data: TextData, label_smoothing: float) -> Classification:
+        """Return cross-entropy, with accuracy as what epochs are selected by."""
+        from kdtool.tasks.common.classification import Classification
+
+        return Classification(len(data.class_names), label_smoothing, self.headline)
+
+    def versions(self, what: str) -> dict[str, str]:
+        """Return the versions of transformers and tokenizers."""
+        from importlib.metadata import version
+
+        return {name: version(name) for name in ("transformers", "tokenizers")}
+
+    def save(
+        self, folder: Path, built: task.Built, state: Mapping[str, Tensor], data: TextData, recipe: schema.Recipe
+    ) -> Path:
+        """Write weights, configuration, tokenizer and class names."""
+        from kdtool.tasks.text.models.save import save_student
+
+        return save_student(folder, cast("Built", built), state, data.class_names)
+
+    def how_to_open(self, built: task.Built, folder: Path) -> str:
+        """Return transformers' line, or that of a small network or a user's own."""
+        from kdtool.tasks.text.models.save import how_to_open
+
+        return how_to_open(cast("Built", built), folder)
+
+    def stages(self, built: task.Built) -> list[dict[str, Any]]:
+        """Return the layers that give token sequences, and the head."""
+        from kdtool.tasks.text.stages import stages
+
+        return stages(cast("Built", built))
+
+    def specimens(self) -> task.Specimens:
+        """Return sixty sentences, and the small networks."""
+        from kdtool.tasks.text import specimens
+
+        return task.Specimens(specimens.MODELS, specimens.write)
+
+    def model_names(self, quick: bool) -> list[str]:
+        """Return the names that need no hub."""
+        return ["bilstm", "textcnn", "transformer-tiny", "transformer-mini"]

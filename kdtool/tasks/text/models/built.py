@@ -1,0 +1,181 @@
+"""A built text network: tapped, and with the tokenizer that makes its inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdtool.errors import InputError
+from kdtool.method import Layer, TapSpec
+from kdtool.tasks import task
+from kdtool.tasks.common.hooked import Hooked, Point, stage_index
+from kdtool.tasks.text.models.tokens import Tokens
+
+DRY_LENGTH = 12
+"""Tokens of a text in dry forwards."""
+
+TOKENS = "tokens"
+"""The tap that stands for the word vectors, as (B, L, D)."""
+
+ATTENTION = "attention:"
+"""What a tap of attention maps begins with: "attention:0.5" is (B, H, L, L) of the layer in the middle."""
+
+Inputs = dict[str, dict[str, Tensor]]
+"""By a tokenizer's key "ids" (B, L) int64, "mask" (B, L) bool, True at real tokens, and "types" (B, L) int64."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where a network's layers are.
+
+    Attributes:
+        stages: modules that give token sequences, shallow to deep.
+        words: the module that gives the word vectors.
+        head: the layer whose input is the embedding.
+        attention: by stage the module that gives attention maps as its second output; empty: none does.
+    """
+
+    stages: tuple[str, ...]
+    words: str
+    head: str
+    attention: tuple[str, ...] = ()
+
+
+class TextNetwork(Hooked):
+    """A tapped text network: a tree of ``Inputs`` -> logits, taps, and the mask of token sequences.
+
+    Args:
+        built: the network and its tokenizer.
+        taps: what to tap.
+    """
+
+    def __init__(self, built: Built, taps: TapSpec | None):
+        self.parts, self.key, self.own = built.parts, built.tokens.digest, built.kind == "transformers"
+        self.mapped = False
+        head = Point(built.parts.head, before=True)
+        super().__init__(built.module, taps, stages=built.parts.stages, embedding=head, dry_inputs=built.dry_inputs)
+
+    def point(self, layer: Layer) -> tuple[str, Point]:
+        """Return the name of a layer's feature, and where it is found."""
+        if layer == TOKENS:
+            return TOKENS, Point(self.parts.words)
+        if isinstance(layer, str) and layer.startswith(ATTENTION):
+            return self._attention(layer)
+        return super().point(layer)
+
+    def _attention(self, layer: str) -> tuple[str, Point]:
+        maps = self.parts.attention
+        if not maps:
+            raise InputError(f"cannot tap {layer!r}: this network has no attention maps.")
+        try:
+            said = layer.removeprefix(ATTENTION)
+            where: int | float = float(said) if "." in said else int(said)
+        except ValueError as error:
+            raise InputError(f"{layer!r}: expected a number or a depth in [0, 1] after {ATTENTION!r}.") from error
+        index = stage_index(where, len(maps))
+        if not self.mapped:  # the fused kernels never have the maps
+            self.module.set_attn_implementation("eager")  # type: ignore[operator]
+            self.mapped = True
+        return f"{ATTENTION}{index}", Point(maps[index], item=1)
+
+    def call(self, inputs: Inputs) -> Tensor:
+        """Return the plain network's (B, K) logits."""
+        own = inputs[self.key]
+        if self.own:
+            types = {"token_type_ids": own["types"]} if self._takes_types else {}
+            found: Tensor = self.module(input_ids=own["ids"], attention_mask=own["mask"].long(), **types).logits
+            return found
+        found = self.module(own["ids"], own["mask"])
+        return found
+
+    @property
+    def _takes_types(self) -> bool:
+        return bool(getattr(self.module.config, "type_vocab_size", 0))
+
+    def feature(self, key: str, tensor: Tensor, inputs: Inputs) -> Tensor:
+        """Return the feature, zero where there is padding."""
+        mask_BL = inputs[self.key]["mask"]
+        if tensor.ndim == 4:
+            return tensor * (mask_BL[:, None, :, None] & mask_BL[:, None, None, :])
+        return tensor * mask_BL.unsqueeze(2) if tensor.ndim == 3 else tensor
+
+    def mask(self, inputs: Inputs) -> Tensor:
+        """Return the (B, L) mask of the tokens."""
+        return inputs[self.key]["mask"]
+
+
+@dataclass
+class Built(task.Built):
+    """A text network.
+
+    Attributes:
+        tokens: its tokenizer.
+        parts: where its layers are.
+        kind: "transformers", "plain" (kdtool's own small ones) or "file" (a user's own).
+        source: ``path/to/file.py:function`` of a user's own architecture, else None.
+        base: what transformers opened it from, else None.
+    """
+
+    tokens: Tokens = field(kw_only=True)
+    parts: Parts = field(kw_only=True)
+    kind: str = field(kw_only=True)
+    source: str | None = field(default=None, kw_only=True)
+    base: str | None = field(default=None, kw_only=True)
+
+    input_keys = ("tokenizer", "max_length")
+
+    def tapped(self, taps: TapSpec | None = None) -> TextNetwork:
+        """Return the network with taps."""
+        return TextNetwork(self, taps)
+
+    def dry_inputs(self, count: int) -> Inputs:
+        """Return texts of a few tokens, fixed numbers."""
+        device = next(self.module.parameters()).device
+        drawn = torch.randint(self.tokens.size, (count, DRY_LENGTH), generator=torch.Generator().manual_seed(0))
+        ids = drawn.to(device)
+        own = {"ids": ids, "mask": torch.ones_like(ids, dtype=torch.bool), "types": torch.zeros_like(ids)}
+        return {self.tokens.digest: own}
+
+    def identity(self) -> dict[str, Any]:
+        """Return architecture, arguments, classes and tokenizer."""
+        return {
+            "architecture": self.base or self.name,
+            "model_args": self.model_args,
+            "source": self.source_hash,
+            "classes": self.num_classes,
+            "tokenizer": self.tokens.digest,
+            "max_length": self.tokens.max_length,
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Return the vocabulary and the longest text."""
+        return {"vocab_size": self.tokens.size, "max_length": self.tokens.max_length}
+
+
+def parts_of(module: nn.Module, num_classes: int, name: str) -> Parts:
+    """Return where the layers of an encoder of transformers are.
+
+    The stages are the layers of its longest stack, the head is the last linear layer with one value a class.
+
+    Raises:
+        InputError: it has no such stack or layer.
+    """
+    stacks = [(path, len(child)) for path, child in module.named_modules() if isinstance(child, nn.ModuleList)]
+    heads = [path for path, child in module.named_modules()
+             if isinstance(child, nn.Linear) and child.out_features == num_classes]  # fmt: skip
+    if not stacks or not heads:
+        raise InputError(f"{name} is no encoder with layers and a classifier that kdtool can read.")
+    stack, count = max(stacks, key=lambda each: each[1])
+    stages = tuple(f"{stack}.{i}" for i in range(count))
+    vectors = module.get_input_embeddings()  # type: ignore[operator]
+    words = next(path for path, child in module.named_modules() if child is vectors)
+    whole = words.rpartition(".")[0]
+    if type(module.get_submodule(whole)).__name__.endswith("Embeddings"):
+        words = whole
+    layer = module.get_submodule(stages[0])
+    inside = [path for path, child in layer.named_modules() if type(child).__name__.endswith("SelfAttention")]
+    attention = tuple(f"{stage}.{inside[0]}" for stage in stages) if inside else ()
+    return Parts(stages, words, heads[-1], attention)

@@ -1,0 +1,49 @@
+"""What text takes from transformers, an extra that a plain installation does not have."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kdtool.errors import InputError
+
+
+def transformers() -> Any:
+    """Return the library.
+
+    Raises:
+        InputError: it is missing.
+    """
+    try:
+        import transformers as found
+    except ImportError as error:
+        raise InputError("the task 'text' needs transformers: pip install 'kdtool[text]'.") from error
+    return found
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what transformers says while it opens something (bars, layers that are new) off the terminal."""
+    import transformers.utils.logging as found
+
+    logging: Any = found
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def first_line(error: Exception) -> str:
+    """Return an error's type and the first line of its message."""
+    line = (str(error).strip().splitlines() or [""])[0][:200]
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
