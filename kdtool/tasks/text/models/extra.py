@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,19 +29,23 @@ def quiet() -> Iterator[None]:
     """Keep what transformers says while it opens something (bars, layers that are new) off the terminal."""
     import transformers.utils.logging as found
 
-    logging: Any = found
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    said: Any = found
+    level, bars = said.get_verbosity(), said.is_progress_bar_enabled()
+    # Of quantisers, which transformers imports with its first network where there are some.
+    others = logging.getLogger("torch.utils._pytree")
+    before = others.level
+    said.set_verbosity_error()
+    said.disable_progress_bar()
+    others.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.set_verbosity(level)
+        others.setLevel(before)
+        said.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            said.enable_progress_bar()
 
 
 def first_line(error: Exception) -> str:

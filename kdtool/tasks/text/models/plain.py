@@ -101,7 +101,7 @@ class TextCNN(nn.Module):
     ):
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, embedding)
-        self.convolutions = nn.ModuleList([nn.Conv1d(embedding, filters, size, padding="same") for size in windows])
+        self.convolutions = nn.ModuleList([nn.Conv1d(embedding, filters, size) for size in windows])
         self.features = nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(filters * len(windows), num_classes)
@@ -109,7 +109,11 @@ class TextCNN(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return (B, K) logits of (B, L) token numbers; ``mask`` (B, L) bool is True at real tokens."""
         tokens_BDL = (self.embedding(ids) * mask.unsqueeze(2)).transpose(1, 2)
-        maps_BLC = torch.cat([each(tokens_BDL).relu() for each in self.convolutions], dim=1).transpose(1, 2)
+        # Zeros around, so that each token is the middle of a window.
+        sizes = [each.kernel_size[0] for each in self.convolutions]
+        around = [nn.functional.pad(tokens_BDL, ((size - 1) // 2, size // 2)) for size in sizes]
+        found = [each(one).relu() for each, one in zip(self.convolutions, around, strict=True)]
+        maps_BLC = torch.cat(found, dim=1).transpose(1, 2)
         # After ReLU no window is below zero, so a window in the padding is never the largest.
         most_BC = (self.features(maps_BLC) * mask.unsqueeze(2)).amax(1)
         logits: Tensor = self.head(self.dropout(most_BC))
