@@ -28,11 +28,13 @@ class HeldSplit:
         samples: of the whole data set, by row; whatever the task reads.
         labels: (N,) int64 class by position, -1 for none.
         rows: (N,) int64 row in ``samples`` by position; the number that randomness and caches know a sample by.
+        extra_fingerprint: digest of samples that joined from elsewhere, None without any.
     """
 
     samples: Any = field(repr=False)
     labels: np.ndarray
     rows: np.ndarray
+    extra_fingerprint: str | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -61,8 +63,9 @@ class HeldData:
     def list_faults(self, folder: Path) -> None:
         """List nothing."""
 
-    def faults(self) -> None:
+    def faults(self) -> str | None:
         """Return None: every sample could be read."""
+        return None
 
 
 class HeldBatches:
