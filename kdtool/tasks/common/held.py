@@ -63,8 +63,9 @@ class HeldData:
     def list_faults(self, folder: Path) -> None:
         """List nothing."""
 
-    def faults(self) -> None:
+    def faults(self) -> str | None:
         """Return None: every sample could be read."""
+        return None
 
 
 class HeldBatches:

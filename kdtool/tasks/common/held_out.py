@@ -24,8 +24,11 @@ class Labelled(Protocol):
         rows: (N,) int64 stable sample numbers.
     """
 
-    labels: np.ndarray
-    rows: np.ndarray
+    # Properties, so that a frozen split is one, too.
+    @property
+    def labels(self) -> np.ndarray: ...
+    @property
+    def rows(self) -> np.ndarray: ...
 
     def __len__(self) -> int: ...
 

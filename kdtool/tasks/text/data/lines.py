@@ -1,0 +1,180 @@
+"""Tables that are lines of text: .tsv, .csv and .jsonl."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdtool.errors import InputError, from_os
+from kdtool.tasks.text.data.tables import Row
+
+LONGEST = 2**31 - 1
+"""Characters of a quoted field at most: what csv's own limit can be raised to everywhere."""
+
+NOT_UTF8 = "it is not UTF-8."
+NUL = "it holds a NUL character."
+
+
+class Lines:
+    """A file's lines, decoded; split at line feeds only, because a text may hold what else Unicode breaks lines at.
+
+    Attributes:
+        number: of the line that was read last.
+        spoilt: what is wrong with some line since this was last set to "".
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.number, self.spoilt = path, 0, ""
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            with self.path.open("rb") as stream:
+                for number, line in enumerate(stream, 1):
+                    self.number = number
+                    yield self._decoded(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line)
+        except OSError as error:
+            raise from_os(error) from error
+
+    def _decoded(self, line: bytes) -> str:
+        if b"\0" in line:
+            self.spoilt = NUL
+        try:
+            return line.decode()
+        except UnicodeDecodeError as error:
+            self.spoilt = f"{NOT_UTF8[:-1]} (byte {error.start + 1} of it: 0x{line[error.start]:02x})."
+            return line.decode(errors="replace")
+
+
+class Delimited:
+    """A .csv file, with quotes as csv has them, or a .tsv file, whose quotes are characters like others."""
+
+    unit = "line"
+
+    def __init__(self, path: Path, origin: str):
+        self.origin, self._quoted = origin, path.suffix.lower() == ".csv"
+        self._lines = Lines(path)
+        self._records = self._read()
+        header = next(self._records, None)
+        if header is None:
+            raise InputError(f"{origin} is empty.")
+        if header.cells is None:
+            raise InputError(f"{origin}, line {header.line}: {header.why} A header with the columns' names is wanted.")
+        self.columns = [str(name).strip() for name in header.cells]
+
+    def declared(self, column: str) -> None:
+        """Return None: labels are read as they stand."""
+
+    def rows(self, wanted: Sequence[str]) -> Iterator[Row]:
+        """Yield the cells of these columns."""
+        places = [self.columns.index(name) for name in wanted]
+        for row in self._records:
+            if row.cells is None:
+                yield row
+            elif len(row.cells) != len(self.columns):
+                why = f"it has {len(row.cells)} columns, and the header {len(self.columns)}."
+                yield Row(row.line, None, why, row.lines)
+            else:
+                yield Row(row.line, [row.cells[place] for place in places], "", row.lines)
+
+    def _read(self) -> Iterator[Row]:
+        """Yield all rows, the header's too; lines with nothing in them are left out."""
+        return self._read_quoted() if self._quoted else self._read_plain()
+
+    def _read_plain(self) -> Iterator[Row]:
+        lines = self._lines
+        for line in lines:
+            if why := lines.spoilt:
+                lines.spoilt = ""
+                yield Row(lines.number, None, why)
+            elif content := line.rstrip("\r\n"):
+                yield Row(lines.number, content.split("\t"))
+
+    def _read_quoted(self) -> Iterator[Row]:
+        lines = self._lines
+        with _long_fields():
+            records = csv.reader(lines, strict=True)
+            while True:
+                first, cells, why = lines.number + 1, None, ""
+                try:
+                    cells = next(records)
+                except StopIteration:
+                    return
+                except csv.Error as error:
+                    why = f"its quotes or line ends are not those of a .csv file ({error})."
+                count = max(1, lines.number - first + 1)
+                if lines.spoilt:
+                    cells, why, lines.spoilt = None, lines.spoilt, ""
+                if cells is None or cells:
+                    yield Row(first, cells, why, count)
+
+
+@contextlib.contextmanager
+def _long_fields() -> Iterator[None]:
+    before = csv.field_size_limit(LONGEST)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+class JsonLines:
+    """A .jsonl file: an object a line, whose keys are the columns."""
+
+    unit = "line"
+
+    def __init__(self, path: Path, origin: str):
+        self.origin = origin
+        self._rows = self._read(path)
+        self._before: list[Row] = []  # up to the first that is good
+        self.columns: list[str] = []
+        for row in self._rows:
+            self._before.append(row)
+            if row.cells is not None:
+                self.columns = list(row.cells[0])
+                return
+        why = f" ({self._before[0].why.rstrip('.')})" if self._before else ""
+        what = f"holds no line that is a JSON object; its first is line {self._before[0].line}" if why else "is empty"
+        raise InputError(f"{origin} {what}{why}.")
+
+    def declared(self, column: str) -> None:
+        """Return None: labels are read as they stand."""
+
+    def rows(self, wanted: Sequence[str]) -> Iterator[Row]:
+        """Yield the values of these keys."""
+        before, self._before = self._before, []
+        for rows in (before, self._rows):
+            for row in rows:
+                if row.cells is None:
+                    yield row
+                    continue
+                found = row.cells[0]
+                missing = [name for name in wanted if name not in found]
+                if missing:
+                    yield Row(row.line, None, f"it has no {missing[0]!r}.")
+                else:
+                    yield Row(row.line, [found[name] for name in wanted])
+
+    def _read(self, path: Path) -> Iterator[Row]:
+        """Yield rows of one cell, the object."""
+        lines = Lines(path)
+        for line in lines:
+            if why := lines.spoilt:
+                lines.spoilt = ""
+                yield Row(lines.number, None, why)
+            elif line.strip():
+                found = _object(line)
+                yield Row(lines.number, None, found) if isinstance(found, str) else Row(lines.number, [found])
+
+
+def _object(line: str) -> dict[str, Any] | str:
+    """Return the object that a line holds, or what is wrong with it."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return f"it is not JSON ({error})."
+    return found if isinstance(found, dict) else "it is JSON, but no object {...}."

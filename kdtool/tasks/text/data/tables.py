@@ -1,0 +1,148 @@
+"""What every kind of file is to its reader: named columns, and rows of cells that may be bad."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from kdtool.errors import InputError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+        line: its number in the file, from 1.
+        cells: those that were asked for, in that order; None where the row is bad.
+        why: what is wrong with it.
+        lines: how many lines it takes.
+    """
+
+    line: int
+    cells: Sequence[Any] | None
+    why: str = ""
+    lines: int = 1
+
+
+class Table(Protocol):
+    """A file, or a split from elsewhere, that is read once.
+
+    Attributes:
+        origin: its name in messages.
+        unit: "line" or "row": what its numbers count.
+        columns: their names, in their order.
+    """
+
+    origin: str
+    unit: str
+    columns: list[str]
+
+    def rows(self, wanted: Sequence[str]) -> Iterator[Row]:
+        """Yield the cells of these columns; which are among ``columns``."""
+        ...
+
+    def declared(self, column: str) -> list[str] | None:
+        """Return the class names that the numbers of a column stand for, None where the file gives none."""
+        ...
+
+
+TEXT_COLUMNS = (
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("sentence",),
+    ("text",),
+    ("content",),
+    ("review",),
+    ("phrase",),
+)
+"""Columns of texts that are found by their names, the first of these; whatever their case."""
+
+LABEL_COLUMNS = ("label", "labels", "target", "class", "category")
+"""Columns of classes that are found by their names, the first of these; whatever their case."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns are read.
+
+    Attributes:
+        text: one, or the two of a pair.
+        label: None where the table has no labels.
+    """
+
+    text: tuple[str, ...]
+    label: str | None
+
+
+def choose(table: Table, text: Sequence[str], label: str | None, *, bare: bool = False) -> Columns:
+    """Return the columns to read.
+
+    Args:
+        table: where.
+        text: the recipe's ``data.text``: one name or two; none: found.
+        label: the recipe's ``data.label``; None: found.
+        bare: the table may be without labels.
+
+    Raises:
+        InputError: there are no such columns, or one of them stands there twice.
+    """
+    if len(text) > 2:
+        raise InputError(f"data.text={shown(text)}: name one column of texts, or the two of a pair.")
+    for name in text:
+        _refuse_unknown(table, name, "text")
+    if not text:
+        candidates = (_found(table, names) for names in TEXT_COLUMNS)
+        text = next((names for names in candidates if names is not None), ())
+        if not text:
+            raise InputError(
+                f"{table.origin}: no column of texts was found by its name; data.text names it, or the two of a pair. "
+                f"{_there(table)}"
+            )
+    if label is not None and not (bare and label not in table.columns):
+        _refuse_unknown(table, label, "label")
+    elif label is not None:
+        label = None
+    else:
+        label = next((found[0] for name in LABEL_COLUMNS if (found := _found(table, (name,)))), None)
+        if label is None and not bare:
+            raise InputError(
+                f"{table.origin}: no column of classes was found by its name; data.label names it. {_there(table)}"
+            )
+    if label in text:
+        raise InputError(f"{table.origin}: column {shown(label)} cannot be both text and label.")
+    for name in text if label is None else (*text, label):
+        if table.columns.count(name) > 1:
+            raise InputError(f"{table.origin}: column {shown(name)} stands in the header twice. Rename one.")
+    return Columns(tuple(text), label)
+
+
+def shown(value: Any) -> str:
+    """Return a value as messages show it: on one line, and not longer than one."""
+    text = json.dumps(value, ensure_ascii=False, default=str) if not isinstance(value, str) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _found(table: Table, names: Sequence[str]) -> tuple[str, ...] | None:
+    by_name = {column.strip().casefold(): column for column in reversed(table.columns)}
+    by_name |= {column: column for column in table.columns}  # the same case goes first
+    found = tuple(by_name[name] for name in names if name in by_name)
+    return found if len(found) == len(names) else None
+
+
+def _refuse_unknown(table: Table, name: str, key: str) -> None:
+    if name not in table.columns:
+        near = did_you_mean(name, table.columns)
+        near = f"{near} " if near.startswith("Did") and len(near) < 200 else ""
+        raise InputError(
+            f"{table.origin}: data.{key} names column {shown(name)}, which is not there. {near}{_there(table)}"
+        )
+
+
+def _there(table: Table) -> str:
+    few = ", ".join(shown(name) for name in table.columns[:20])
+    return f"Its columns: {few}{', ...' if len(table.columns) > 20 else ''}."
