@@ -61,10 +61,11 @@ class TextData(HeldData):
 
     def faults(self) -> str | None:
         """Return a sentence on the lines that were left out, None without any."""
-        if not len(self.bad):
+        count = len(self.bad)
+        if not count:
             return None
         where = f": see {self.bad.path}" if self.bad.path is not None else ""
-        return f"{len(self.bad)} bad lines of the data were left out{where}"
+        return f"{count:,} bad line{' of the data was' if count == 1 else 's of the data were'} left out{where}"
 
 
 NAMES = {"train": "training", "test": "test", "val": "validation"}
