@@ -87,7 +87,12 @@ def assemble(parts: Mapping[str, Sequence[Part]], max_bad: float) -> Source:
     for role, some in parts.items():
         faults.note(NAMES[role], sum(map(len, some)), [bad for part in some for bad in part.bad])
         if not any(map(len, some)):
-            raise InputError(f"{some[0].origin}: there is nothing but a header.")
+            bad = next((str(bad) for part in some for bad in part.bad), None)
+            raise InputError(
+                f"{some[0].origin}: there is nothing but a header."
+                if bad is None
+                else f"{some[0].origin} holds nothing but bad lines. {bad}"
+            )
         for part in some:
             if len(part.columns.text) != len(first.columns.text):
                 raise InputError(

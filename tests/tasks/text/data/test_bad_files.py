@@ -43,7 +43,7 @@ def tried(path: Path, **keys: Any) -> str | None:
 
 BAD_LINES: dict[str, tuple[bytes, str]] = {
     "ragged.tsv": (b"one\ttwo\t1\n", "it has 3 columns, and the header 2"),
-    "short.tsv": (b"one\n", "it has 1 columns, and the header 2"),
+    "short.tsv": (b"one\n", "it has 1 column, and the header 2"),
     "empty-text.tsv": (b"  \t1\n", "its 'text' is empty"),
     "nul.tsv": (b"some\0text\t1\n", "NUL"),
     "latin.tsv": (b"caf\xe9\t1\n", "not UTF-8 (byte 4 of it: 0xe9)"),
@@ -170,7 +170,11 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "utf16.tsv": (lambda path: path.write_text(HEADER + GOOD, encoding="utf-16"), "line 1: .*header"),
     "zip.csv": (lambda path: path.write_bytes(b"PK\x03\x04\x14\0\0\0"), "line 1: .*header"),
     "pretty.jsonl": (lambda path: path.write_text(json.dumps([{"text": "a"}], indent=1)), "JSON"),
-    "macintosh.tsv": (lambda path: path.write_text((HEADER + GOOD).replace("\n", "\r"), newline=""), "column"),
+    "macintosh.tsv": (
+        lambda path: path.write_text((HEADER + GOOD).replace("\n", "\r"), newline=""),
+        "carriage returns",
+    ),
+    "all-bad.tsv": (lambda path: path.write_text(HEADER + "a\nb\n"), r"line 2: it has 1 column"),
     "line.tsv": (lambda path: path.write_text("x" * 1_000_000), "no column of texts"),
     "quote.csv": (lambda path: path.write_text('"' + "x" * 1_000_000), "line 1: its quotes"),
     "notes.txt": (lambda path: path.write_text(GOOD), "is one of .tsv, .csv, .jsonl, .parquet"),
