@@ -31,7 +31,9 @@ class Student(schema.Student):
 
 @dataclass
 class Data(schema.Data):
-    name: str = option("pydocs", "pydocs, a .tsv, .csv, .jsonl or .parquet file, a folder of them, or hf/NAME")
+    name: str = option(
+        "pydocs", "pydocs, a .tsv, .csv, .jsonl or .parquet file, a folder of them, or hf/NAME[:CONFIGURATION]"
+    )
     text: list[str] = option(
         [], "columns that hold the text, one or a pair; none: found by their names", decides=(TEACHER, STUDENT)
     )

@@ -30,7 +30,8 @@ class Parquet:
         except ImportError as error:
             raise InputError(f"{origin} is a parquet file; reading it needs: pip install 'kdtool[parquet]'") from error
         self.origin = origin
-        self._errors = (OSError, pa.ArrowException)
+        # A damaged file may fail in its names (ValueError) and sizes (MemoryError) as well.
+        self._errors = (OSError, ValueError, LookupError, MemoryError, pa.ArrowException)
         try:
             self._file = pq.ParquetFile(path)
             self._schema = self._file.schema_arrow

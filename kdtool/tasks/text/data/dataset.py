@@ -61,10 +61,11 @@ class TextData(HeldData):
 
     def faults(self) -> str | None:
         """Return a sentence on the lines that were left out, None without any."""
-        if not len(self.bad):
+        count = len(self.bad)
+        if not count:
             return None
         where = f": see {self.bad.path}" if self.bad.path is not None else ""
-        return f"{len(self.bad)} bad lines of the data were left out{where}"
+        return f"{count:,} bad line{' of the data was' if count == 1 else 's of the data were'} left out{where}"
 
 
 NAMES = {"train": "training", "test": "test", "val": "validation"}
@@ -86,7 +87,12 @@ def assemble(parts: Mapping[str, Sequence[Part]], max_bad: float) -> Source:
     for role, some in parts.items():
         faults.note(NAMES[role], sum(map(len, some)), [bad for part in some for bad in part.bad])
         if not any(map(len, some)):
-            raise InputError(f"{some[0].origin}: there is nothing but a header.")
+            bad = next((str(bad) for part in some for bad in part.bad), None)
+            raise InputError(
+                f"{some[0].origin}: there is nothing but a header."
+                if bad is None
+                else f"{some[0].origin} holds nothing but bad lines. {bad}"
+            )
         for part in some:
             if len(part.columns.text) != len(first.columns.text):
                 raise InputError(

@@ -63,7 +63,7 @@ def files_of(folder: Path, cfg: Data) -> dict[str, list[Path]]:
             if file.suffix.lower() in KINDS and not file.name.startswith(".") and file.is_file():
                 found.setdefault(_SHARD.sub("", file.stem), []).append(file)
     if not found:
-        raise InputError(f"--data {folder}: the folder holds no file of texts, train{', train'.join(KINDS)}.")
+        raise InputError(f"--data {folder}: the folder holds no file of texts (train{', train'.join(KINDS)}).")
     for name, files in found.items():
         if len({file.suffix.lower() for file in files}) > 1:
             raise InputError(

@@ -28,6 +28,10 @@ def open_tables(cfg: Data) -> dict[str, list[Table]]:
         import datasets
     except ImportError as error:
         raise InputError(f"--data {cfg.name} needs a package that is missing: pip install 'kdtool[hfds]'") from error
+    if not cfg.name.removeprefix(PREFIX).partition(":")[0].strip("./ "):
+        raise InputError(
+            f"--data {cfg.name}: after {PREFIX} comes the name of a data set, such as {PREFIX}stanfordnlp/sst2."
+        )
     try:
         splits = _load(datasets, cfg)
         # Split names are the keys; a single split was saved without one.

@@ -64,6 +64,8 @@ class Delimited:
             raise InputError(f"{origin} is empty.")
         if header.cells is None:
             raise InputError(f"{origin}, line {header.line}: {header.why} A header with the columns' names is wanted.")
+        if any("\r" in name for name in header.cells):
+            raise InputError(f"{origin}, line 1: lines end in carriage returns alone; line feeds are wanted.")
         self.columns = [str(name).strip() for name in header.cells]
 
     def declared(self, column: str) -> None:
@@ -76,7 +78,8 @@ class Delimited:
             if row.cells is None:
                 yield row
             elif len(row.cells) != len(self.columns):
-                why = f"it has {len(row.cells)} columns, and the header {len(self.columns)}."
+                count = len(row.cells)
+                why = f"it has {count} column{'' if count == 1 else 's'}, and the header {len(self.columns)}."
                 yield Row(row.line, None, why, row.lines)
             else:
                 yield Row(row.line, [row.cells[place] for place in places], "", row.lines)
@@ -105,7 +108,8 @@ class Delimited:
                 except StopIteration:
                     return
                 except csv.Error as error:
-                    why = f"its quotes or line ends are not those of a .csv file ({error})."
+                    # What follows the dash is advice to whoever opened the file.
+                    why = f"its quotes or line ends are not those of a .csv file ({str(error).split(' - ')[0]})."
                 count = max(1, lines.number - first + 1)
                 if lines.spoilt:
                     cells, why, lines.spoilt = None, lines.spoilt, ""
@@ -175,6 +179,8 @@ def _object(line: str) -> dict[str, Any] | str:
     """Return the object that a line holds, or what is wrong with it."""
     try:
         found = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return f"it is not JSON ({error})."
+    except json.JSONDecodeError as error:
+        return f"it is not JSON ({error.msg}, character {error.pos + 1})."
+    except (ValueError, RecursionError):
+        return "it is not JSON that can be read: a number is too long, or brackets are too deep."
     return found if isinstance(found, dict) else "it is JSON, but no object {...}."

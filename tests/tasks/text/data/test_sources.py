@@ -199,7 +199,7 @@ def test_columns_are_found_by_their_names(tmp_path: Path, header: str, text: Any
     rows = [[f"{letter}{n}" for n in range(len(columns))] for letter in "abcd"]
     write(tmp_path / "two" / "train.csv", rows, columns)
     write(tmp_path / "two" / "dev.csv", rows[1:2], columns)
-    data = opened(tmp_path / "two")
+    data = opened(tmp_path / "two", val_fraction=0)
     assert samples(data, data.test) == [(text, label)]
 
 
