@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kdtool.errors import InputError
-from kdtool.tasks.common.weights import digest
 from kdtool.tasks.common.weight_files import fit, load_state
+from kdtool.tasks.common.weights import digest
 
 
 def network(classes: int = 4) -> nn.Module:

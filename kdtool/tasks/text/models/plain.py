@@ -101,6 +101,7 @@ class TextCNN(nn.Module):
     ):
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, embedding)
+        self.windows = tuple(windows)
         self.convolutions = nn.ModuleList([nn.Conv1d(embedding, filters, size) for size in windows])
         self.features = nn.Identity()
         self.dropout = nn.Dropout(dropout)
@@ -110,8 +111,7 @@ class TextCNN(nn.Module):
         """Return (B, K) logits of (B, L) token numbers; ``mask`` (B, L) bool is True at real tokens."""
         tokens_BDL = (self.embedding(ids) * mask.unsqueeze(2)).transpose(1, 2)
         # Zeros around, so that each token is the middle of a window.
-        sizes = [each.kernel_size[0] for each in self.convolutions]
-        around = [nn.functional.pad(tokens_BDL, ((size - 1) // 2, size // 2)) for size in sizes]
+        around = [nn.functional.pad(tokens_BDL, ((size - 1) // 2, size // 2)) for size in self.windows]
         found = [each(one).relu() for each, one in zip(self.convolutions, around, strict=True)]
         maps_BLC = torch.cat(found, dim=1).transpose(1, 2)
         # After ReLU no window is below zero, so a window in the padding is never the largest.
