@@ -74,7 +74,7 @@ def _about(part: str, built: Built, task: Task) -> dict[str, Any]:
         "name": built.name,
         **built.describe(),
         "params": parameters(built.module),
-        "macs": macs(built.module, built.dry_inputs(1)),
+        "macs": macs(built.tapped(), built.dry_inputs(1)),
         "stages": found,
         "note": note,
     }

@@ -126,7 +126,7 @@ def _about(role: str, built: Built) -> dict[str, Any]:
         "name": built.name,
         "weights": built.origin,
         "params": parameters(built.module),
-        "macs": macs(built.module, built.dry_inputs(1)),
+        "macs": macs(built.tapped(), built.dry_inputs(1)),
         **built.describe(),
     }
 
