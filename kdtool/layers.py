@@ -26,6 +26,42 @@ def resize_map(feat_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(feat_BCHW, size, mode="bilinear", align_corners=False)
 
 
+class Resampler:
+    """Brings maps of two features to one size; not at all where the two were measured to have one.
+
+    A sequence is as long as the longest text of its batch: where two networks gave as many tokens in the dry forward,
+    they do in every batch, however many that are.
+
+    Args:
+        first, second: shapes of the two features, without the batch.
+        size: (H, W) to which maps are brought where they differ; default: ``common_size``.
+    """
+
+    def __init__(self, first: Shape, second: Shape, size: tuple[int, int] | None = None):
+        self.same = map_shape(first)[1:] == map_shape(second)[1:]
+        self.size = size or common_size(first, second)
+
+    def __call__(self, feat_BCHW: Tensor) -> Tensor:
+        """Return the map at that size."""
+        return feat_BCHW if self.same else resize_map(feat_BCHW, self.size)
+
+
+def packed(feat: Tensor, mask_BN: Tensor | None) -> Tensor:
+    """Return the real tokens of a sequence (B, N, D) as (R, D), each a sample of its own; any other feature unchanged.
+
+    What is computed of them cannot depend on padding, whatever layers it passes through.
+    """
+    return feat if mask_BN is None or feat.ndim != 3 else feat[mask_BN]
+
+
+def token_mean(feat: Tensor, mask_BN: Tensor | None) -> Tensor:
+    """Return the mean of a sequence's real tokens, (B, D), where there is a mask; any other feature unchanged."""
+    if mask_BN is None or feat.ndim != 3:
+        return feat
+    weight_BN1 = mask_BN.unsqueeze(2).to(feat.dtype)
+    return (feat * weight_BN1).sum(1) / weight_BN1.sum(1).clamp(min=1)
+
+
 def as_map(feat: Tensor) -> Tensor:
     """Return any feature as (B, C, H, W): tokens become (B, D, N, 1), vectors (B, D, 1, 1)."""
     if feat.ndim == 4:
@@ -105,6 +141,12 @@ def paired_stages(batch: Batch) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
+def paired_tokens(batch: Batch) -> list[tuple[Tensor, Tensor]]:
+    """Return the pairs of ``paired_stages``, of sequences with a mask the real tokens alone, see ``packed``."""
+    mask = batch.student.mask
+    return [(packed(student, mask), packed(teacher, mask)) for student, teacher in paired_stages(batch)]
+
+
 class Regressor(nn.Module):
     """Maps a student's feature to the shape of a teacher's: a learned convolution, or a linear layer for tokens.
 
@@ -121,6 +163,7 @@ class Regressor(nn.Module):
         super().__init__()
         self.teacher = tuple(teacher)
         self.plain = len(student) == len(teacher) < 3
+        self.resampler = Resampler(student, teacher, map_shape(teacher)[1:])
         if self.plain:
             self.project: nn.Module = nn.Linear(width(student), width(teacher))
             return
@@ -138,11 +181,11 @@ class Regressor(nn.Module):
         """Return the feature as (B, *teacher shape)."""
         if self.plain:
             out: Tensor = self.project(feat)
-            if out.ndim == 3 and out.shape[1] != self.teacher[0]:
+            if out.ndim == 3 and not self.resampler.same:
                 out = F.interpolate(out.transpose(1, 2), self.teacher[0], mode="linear").transpose(1, 2)
             return out
-        _, height, width_ = map_shape(self.teacher)
-        out = resize_map(self.project(as_map(feat)), (height, width_))
+        # A convolution with a stride brings a map near the teacher's size by itself.
+        out = resize_map(self.project(as_map(feat)), self.resampler.size)
         if len(self.teacher) == 2:
             return out.flatten(2).transpose(1, 2)
         return out.flatten(1) if len(self.teacher) == 1 else out

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from kdtool import Batch, Method, Setup, Stage, Taps, option
-from kdtool.layers import as_map, layer_pairs, map_shape, paired_stages, resize_map
+from kdtool.layers import Resampler, as_map, layer_pairs, map_shape, paired_tokens
 from kdtool.losses import at_least_fp32, ensemble_logits, softened_kl
 from kdtool.method import Shape
 
@@ -61,13 +61,13 @@ class Connector(nn.Module):
     def __init__(self, student: Shape, teacher: Shape):
         super().__init__()
         channels, *size = map_shape(teacher)
-        self.size = size[0], size[1]
+        self.resampler = Resampler(student, teacher, (size[0], size[1]))
         self.project = nn.Conv2d(map_shape(student)[0], channels, 1, bias=False)
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, feat: Tensor) -> Tensor:
         """Return (B, C, H, W) of the teacher's map."""
-        out: Tensor = self.norm(resize_map(self.project(as_map(feat)), self.size))
+        out: Tensor = self.norm(self.resampler(self.project(as_map(feat))))
         return out
 
 
@@ -127,6 +127,8 @@ class AB(Method):
             for student, teacher in zip(setup.student["stages"], shapes["stages"], strict=True)
         )
         self.weights = [weight for shapes in setup.teachers for weight in self.layer_scales(shapes["stages"])]
+        # A sequence's weight is for all of its tokens; with padding each token is a sample of its own.
+        self.tokens = [shape[0] if len(shape) == 2 else 1 for shapes in setup.teachers for shape in shapes["stages"]]
 
     def layer_scales(self, teacher: list[Shape]) -> list[float]:
         """Return the weight of each layer's loss for one teacher."""
@@ -138,10 +140,11 @@ class AB(Method):
 
     def boundary(self, batch: Batch) -> dict[str, Tensor]:
         """Stage 1: the student's neurons take the teacher's side of each boundary, summed over layers and teachers."""
+        margin = self.cfg.margin
         losses = [
-            weight * boundary_loss(connector(student), as_map(teacher), self.cfg.margin)
-            for connector, weight, (student, teacher) in zip(
-                self.connectors, self.weights, paired_stages(batch), strict=True
+            weight * (tokens if teacher.ndim == 2 else 1) * boundary_loss(connector(student), as_map(teacher), margin)
+            for connector, weight, tokens, (student, teacher) in zip(
+                self.connectors, self.weights, self.tokens, paired_tokens(batch), strict=True
             )
         ]
         return {"boundary": sum(losses[1:], losses[0])}

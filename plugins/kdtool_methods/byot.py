@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from kdtool import Batch, Method, Setup, Taps, option
 from kdtool.errors import InputError
-from kdtool.layers import as_map, as_vector, map_shape, width
+from kdtool.layers import as_map, as_vector, map_shape, token_mean, width
 from kdtool.losses import at_least_fp32, softened_kl
 from kdtool.method import Shape
 
@@ -161,7 +161,8 @@ class BYOT(Method):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         student, deepest = batch.student, as_vector(batch.student.taps["deepest"])
-        outs = [leave(feat) for leave, feat in zip(self.exits, student.taps["exits"], strict=True)]
+        taps = [token_mean(feat, student.mask) for feat in student.taps["exits"]]
+        outs = [leave(feat) for leave, feat in zip(self.exits, taps, strict=True)]
         parts = [exit_parts(logits, feat, student.logits, deepest, self.cfg.temperature) for logits, feat in outs]
         labels = [batch.task_loss(logits) for logits, _ in outs]
         kls, hints = zip(*parts, strict=True)

@@ -8,7 +8,7 @@ from typing import Any, Optional
 from torch import Tensor, nn
 
 from kdtool import Batch, Method, Setup, Stage, Taps, option
-from kdtool.layers import Regressor
+from kdtool.layers import Regressor, packed
 from kdtool.losses import at_least_fp32, ensemble_logits, softened_kl
 
 HINT_SHARE = 0.2  # of the student's epochs, where fitnets.hint_epochs is not given
@@ -77,9 +77,10 @@ class FitNets(Method):
 
     def hint(self, batch: Batch) -> dict[str, Tensor]:
         """Stage 1: the guided layer learns the hint, summed over teachers."""
-        guided = batch.student.taps["guided"]
+        mask = batch.student.mask
+        guided = packed(batch.student.taps["guided"], mask)
         losses = [
-            hint_loss(regressor(guided), teacher.taps["hint"], self.cfg.reduction)
+            hint_loss(regressor(guided), packed(teacher.taps["hint"], mask), self.cfg.reduction)
             for regressor, teacher in zip(self.regressors, batch.teachers, strict=True)
         ]
         return {"hint": sum(losses[1:], losses[0])}

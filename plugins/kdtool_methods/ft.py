@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdtool import Batch, Method, Setup, Stage, Taps, option
-from kdtool.layers import as_map, common_size, map_shape, resize_map, unit_rows, width
+from kdtool.layers import Resampler, as_map, map_shape, packed, unit_rows, width
 from kdtool.losses import at_least_fp32
 from kdtool.method import Shape
 
@@ -128,15 +128,15 @@ class FT(Method):
         super().__init__(cfg, setup)
         student = setup.student["map"]
         self.paraphrasers, self.translators = nn.ModuleList(), nn.ModuleList()
-        self.sizes: list[tuple[int, int]] = []
+        self.resamplers: list[Resampler] = []
         self.weights: list[float] = []
         for shapes in setup.teachers:
             channels = width(shapes["map"])
             factors = max(1, round(cfg.rate * channels))
             self.paraphrasers.append(Paraphraser(channels, factors, cfg.batch_norm))
             self.translators.append(_encoder(width(student), factors, cfg.batch_norm))
-            self.sizes.append(common_size(student, shapes["map"]))
-            self.weights.append(self._weight((factors, *self.sizes[-1])))
+            self.resamplers.append(Resampler(student, shapes["map"]))
+            self.weights.append(self._weight((factors, *self.resamplers[-1].size)))
 
     def _weight(self, factor: Shape) -> float:
         if self.cfg.weight is not None:
@@ -147,20 +147,22 @@ class FT(Method):
     def paraphrase(self, batch: Batch) -> dict[str, Tensor]:
         """Stage 1: each paraphraser learns to reconstruct its teacher's map, summed over teachers."""
         error = F.mse_loss if self.cfg.reconstruction == "squared" else F.l1_loss
-        maps = [as_map(teacher.taps["map"]) for teacher in batch.teachers]
+        maps = [as_map(packed(teacher.taps["map"], batch.student.mask)) for teacher in batch.teachers]
         losses = [error(paraphraser(x), x) for paraphraser, x in zip(self.paraphrasers, maps, strict=True)]
         return {"reconstruction": sum(losses[1:], losses[0])}
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Stage 2: the student's factor meets the teacher's, the larger pooled; summed over teachers."""
-        student = as_map(batch.student.taps["map"])
+        mask = batch.student.mask
+        student = as_map(packed(batch.student.taps["map"], mask))
         losses = []
         for i, teacher in enumerate(batch.teachers):
             paraphraser = self.paraphrasers[i]
             assert isinstance(paraphraser, Paraphraser)
             with torch.no_grad():  # so that the engine freezes the paraphraser in this stage
-                teacher_factor = resize_map(paraphraser.factor(as_map(teacher.taps["map"])), self.sizes[i])
-            student_factor = resize_map(self.translators[i](student), self.sizes[i])
+                map_BCHW = as_map(packed(teacher.taps["map"], mask))
+                teacher_factor = self.resamplers[i](paraphraser.factor(map_BCHW))
+            student_factor = self.resamplers[i](self.translators[i](student))
             losses.append(self.weights[i] * factor_loss(student_factor, teacher_factor, self.cfg.p))
         return {"factor": sum(losses[1:], losses[0])}
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdtool import Batch, Method, Setup, Taps, option
-from kdtool.layers import as_map, layer_pairs, map_shape, paired_stages, resize_map
+from kdtool.layers import Resampler, as_map, layer_pairs, paired_tokens, width
 from kdtool.losses import at_least_fp32
 from kdtool.method import Shape
 
@@ -49,8 +49,8 @@ class Gaussian(nn.Module):
 
     def __init__(self, student: Shape, teacher: Shape, variance: float, eps: float):
         super().__init__()
-        (c_in, h_s, w_s), (c_out, h_t, w_t) = map_shape(student), map_shape(teacher)
-        self.size = min(h_s, h_t), min(w_s, w_t)
+        c_in, c_out = width(student), width(teacher)
+        self.resampler = Resampler(student, teacher)
         self.eps = eps
         self.regressor = nn.Sequential(
             nn.Conv2d(c_in, c_out, 1, bias=False),
@@ -68,8 +68,8 @@ class Gaussian(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the negative log-likelihood of the teacher's feature; the larger map is average-pooled."""
-        mean = self.regressor(resize_map(as_map(student), self.size))
-        return gaussian_nll(mean, resize_map(as_map(teacher), self.size), self.variance())
+        mean = self.regressor(self.resampler(as_map(student)))
+        return gaussian_nll(mean, self.resampler(as_map(teacher)), self.variance())
 
 
 class VID(Method):
@@ -119,6 +119,6 @@ class VID(Method):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         losses: list[Tensor] = [
             gaussian(student, teacher)
-            for gaussian, (student, teacher) in zip(self.gaussians, paired_stages(batch), strict=True)
+            for gaussian, (student, teacher) in zip(self.gaussians, paired_tokens(batch), strict=True)
         ]
         return {"nll": self.cfg.weight * sum(losses[1:], losses[0])}

@@ -1,0 +1,38 @@
+"""Every method on text: padding never counts."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from kdtool import registry
+from kdtool.testing.bench import Bench
+
+METHODS = {entry.name: entry.load() for entry in registry.entries() if entry.distribution == "kdtool"}
+
+
+def further(batch: Any) -> Any:
+    """Return the batch with five more tokens of padding behind each text."""
+    pad = torch.nn.functional.pad
+    inputs = {key: {name: pad(t, (0, 5)) for name, t in each.items()} for key, each in batch.inputs.items()}
+    return dataclasses.replace(batch, inputs=inputs)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_padding_never_counts(name: str) -> None:
+    bench = Bench(METHODS[name], name, "text")
+    rigs = [bench.rig("BERT", "BERT", precision="fp64") for _ in range(2)]
+    for number, stage in enumerate(rigs[0].stages):
+        found = []
+        for rig, change in zip(rigs, (lambda batch: batch, further), strict=True):
+            rig.enter(rig.stages[number])
+            rig.step.student.eval()  # dropout draws by the shape
+            for peer in rig.step.peers:
+                peer.eval()
+            found.append(rig.terms(change(rig.batches[0])))
+        assert found[0].keys() == found[1].keys()
+        for term, value in found[0].items():
+            assert torch.isclose(value, found[1][term], rtol=1e-9, atol=1e-12), (stage.name, term)
