@@ -175,6 +175,10 @@ class Method(nn.Module):
         """Return the stages in order. Default: one, "distill"."""
         return [Stage("distill", self.loss)]
 
+    def remarks(self) -> list[str]:
+        """Return sentences that the user should read before the run, such as on a term that cannot be other than 0."""
+        return []
+
     @torch.no_grad()
     def after_step(self, batch: Batch) -> None:
         """Update state that gradients do not train, such as memory banks. Default: nothing."""

@@ -94,6 +94,10 @@ class Combined(Method):
 
         return loss
 
+    def remarks(self) -> list[str]:
+        parts = (part for part in self.parts.values() if isinstance(part, Method))
+        return [remark for part in parts for remark in part.remarks()]
+
     @torch.no_grad()
     def after_step(self, batch: Batch) -> None:
         for name in self._current:

@@ -153,6 +153,8 @@ def complete(pair: Pair, reporter: Reporter) -> Setting:
     objective = task.objective(data, recipe.train.label_smoothing)
     networks = tap_networks(task, recipe, pair.methods, pair.student, pair.teachers)
     transfer_set = task.transfer_set(data, recipe)
+    for note in data.notes:
+        reporter.note(note)
     train_batches = task.batches(data, transfer_set, recipe, pair.built, _reading(pair, train=True))
     size = len(transfer_set if data.stream is None else data.stream)
     placement = getattr(train_batches, "placement", "")
@@ -160,6 +162,8 @@ def complete(pair: Pair, reporter: Reporter) -> Setting:
     labels = torch.from_numpy(transfer_set.labels) if data.stream is None else None
     batch_size = min(recipe.train.batch_size, size)
     method = make_method(recipe, pair.methods, networks, objective.num_classes, labels, batch_size)
+    for remark in method.remarks() if method is not None else ():
+        reporter.warn(remark)
     stages = plan_stages(method, recipe.train.epochs, recipe.train.task_weight)
     setting = Setting(
         **vars(pair),

@@ -74,11 +74,13 @@ class Dataset(Protocol):
             looked at once, at the end.
         fingerprint: digest of all that decides samples, labels and splits.
         stream: the training set where it passes by instead of being held, with a length; else None.
+        notes: sentences for the user, all there when the transfer set was made.
     """
 
     name: str
     class_names: Sequence[str]
     fingerprint: str
+    notes: Sequence[str]
 
     @property
     def train(self) -> Any: ...

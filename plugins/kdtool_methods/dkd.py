@@ -113,6 +113,14 @@ class DKD(Method):
         rise = self.rise(batch)
         return {"target": rise * self.cfg.alpha * target, "others": rise * self.cfg.beta * others}
 
+    def remarks(self) -> list[str]:
+        if self.setup.num_classes > 2:
+            return []
+        return [
+            "dkd: with two classes there is one class beside the target, so the term of the others is always 0 and "
+            "beta changes nothing; kd says the same in one term."
+        ]
+
     def rise(self, batch: Batch) -> float:
         """Return the share of the weights that applies now, in (0, 1]."""
         warmup: int | None = self.cfg.warmup

@@ -59,6 +59,7 @@ class HeldData:
     test: HeldSplit
     fingerprint: str
     stream: None = None
+    notes: Sequence[str] = ()
 
     def list_faults(self, folder: Path) -> None:
         """List nothing."""

@@ -10,6 +10,7 @@ import torch
 
 from kdtool import registry
 from kdtool.testing.bench import Bench
+from tests.running import call
 
 METHODS = {entry.name: entry.load() for entry in registry.entries() if entry.distribution == "kdtool"}
 
@@ -36,3 +37,12 @@ def test_padding_never_counts(name: str) -> None:
         assert found[0].keys() == found[1].keys()
         for term, value in found[0].items():
             assert torch.isclose(value, found[1][term], rtol=1e-9, atol=1e-12), (stage.name, term)
+
+
+def test_two_classes_leave_dkd_one_term_and_that_is_said(tmp_path: Any) -> None:
+    lines = [f"{word} {number}\t{word}" for number in range(20) for word in ("good", "bad")]
+    (tmp_path / "two.tsv").write_text("text\tlabel\n" + "\n".join(lines) + "\n")
+    common = ["run", "--task", "text", "--data", tmp_path / "two.tsv", "--dry-run", "--teacher", "transformer-tiny"]
+    assert "the term of the others is always 0" in call(*common, "--method", "dkd").out
+    assert "the term of the others is always 0" in call(*common, "--method", "rkd+dkd").out
+    assert "always 0" not in call(*common, "--method", "kd").out

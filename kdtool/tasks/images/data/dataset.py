@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -137,6 +138,7 @@ class DataSet:
     fingerprint: str
     stream: Stream | None = None
     unreadable: Unreadable = field(default_factory=lambda: Unreadable(0.0))
+    notes: Sequence[str] = ()
 
     def list_faults(self, folder: Path) -> None:
         """List in a run's folder, from now on, the images that cannot be read."""
