@@ -12,27 +12,29 @@ from kdtool.testing import check_names, parametrize_with_checks
 METHODS = {entry.name: entry.load() for entry in registry.entries() if entry.distribution == "kdtool"}
 
 
-DEAR = ("compiled", "bf16", "processes")
-"""Checks of which each takes seconds a method: `make test` tries every fourth method with each."""
+EVERY = 4
+"""`make test` tries every check with every fourth method, each check beginning with another one."""
 
-QUICK = [name for name in check_names() if name not in DEAR]
-SAMPLES = {check: dict(list(METHODS.items())[number::4]) for number, check in enumerate(DEAR)}
+SAMPLED = [
+    each
+    for number, name in enumerate(check_names())
+    for each in parametrize_with_checks(dict(list(METHODS.items())[number % EVERY :: EVERY]), checks=[name]).args[1]
+]
+ON_TEXT = [name for name in check_names() if name not in ("contract", "options")]
 
 
-@parametrize_with_checks(METHODS, checks=QUICK)
+@pytest.mark.parametrize("check", SAMPLED)
 def test_conformance(check: Callable[[], None]) -> None:
     check()
 
 
-@pytest.mark.parametrize(
-    "check",
-    [each for name in DEAR for each in parametrize_with_checks(SAMPLES[name], checks=[name]).args[1]],
-)
-def test_conformance_sampled(check: Callable[[], None]) -> None:
+@pytest.mark.slow
+@parametrize_with_checks(METHODS, checks=check_names(slow=None))
+def test_conformance_in_full(check: Callable[[], None]) -> None:
     check()
 
 
 @pytest.mark.slow
-@parametrize_with_checks(METHODS, checks=[*DEAR, *check_names(slow=True)])
-def test_conformance_in_full(check: Callable[[], None]) -> None:
+@parametrize_with_checks(METHODS, checks=ON_TEXT, task="text")
+def test_conformance_on_text(check: Callable[[], None]) -> None:
     check()
