@@ -37,15 +37,13 @@ class Text(task.Task):
     Student = options.Student
 
     def check(self, recipe: schema.Recipe, methods: Mapping[str, type[Method]]) -> None:
-        """Refuse shares of words that are more than all of them, and streams."""
+        """Refuse shares of words that are more than all of them."""
         data = cast(options.Data, recipe.data)
         if data.mask + data.drop + data.replace > 1:
             raise InputError(
                 f"data.mask={data.mask:g}, data.drop={data.drop:g} and data.replace={data.replace:g} are shares of a "
                 "text's words: together at most 1."
             )
-        if recipe.train.steps is not None:
-            raise InputError("train.steps is for data that are streamed; sentences are held in memory.")
 
     def open(self, recipe: schema.Recipe) -> TextData:
         """Open a table, a folder of tables, a name of the hub, or the sentences of Python's own documentation."""

@@ -91,7 +91,10 @@ def of_folder(name: str, max_length: int) -> Tokens:
         try:
             found = transformers.AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
         except Exception as error:  # of any of a dozen kinds, from any of a dozen libraries
-            raise InputError(f"{name} has no tokenizer that can be opened ({extra.first_line(error)}).") from error
+            known = f"the folder {name!r}" if Path(name).is_dir() else f"unknown model {name!r}: it"
+            raise InputError(
+                f"{known} has no tokenizer that transformers can open ({extra.first_line(error)})."
+            ) from error
     backend = getattr(found, "backend_tokenizer", None)
     if backend is None:
         raise InputError(f"the tokenizer of {name} is not of the library tokenizers (a tokenizer.json).")
