@@ -3,7 +3,7 @@ https://arxiv.org/abs/2202.03680
 
 The paper divides the squared differences of the (C, C) correlations by C^2; the authors' code divides them by C, and
 its weight 2.5 belongs to that. ``per`` chooses. Rows of the correlations are L2-normalised, as in the code, so that
-maps of unequal size compare. ``grid`` is the paper's form for dense prediction: correlations within each cell of a grid.
+maps of unequal size compare. ``grid`` is the paper's form for dense prediction: correlations within each cell.
 """
 
 from __future__ import annotations
