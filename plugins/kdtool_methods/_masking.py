@@ -36,3 +36,12 @@ def masked_exactly(draw_BN: Tensor, ratio: float) -> Tensor:
     kept = int(draw_BN.shape[1] * (1 - ratio))
     rank_BN = draw_BN.argsort(dim=1, stable=True).argsort(dim=1)
     return rank_BN >= kept
+
+
+def normal_noise(index_B: Tensor, epoch: int, layer: int, like: Tensor) -> Tensor:
+    """Return standard normal noise (B, ...) of the shape and type of ``like``, the same whoever computes it."""
+    count = like[0].numel()
+    uniform_BN = (draws(index_B, epoch, layer, 2 * count).to(like.dtype) + 0.5) / (1 << _BITS)
+    size_BN = (-2 * uniform_BN[:, :count].log()).clamp_min(0.0).sqrt()  # Box & Muller, 1958
+    noise: Tensor = (size_BN * torch.cos(2 * torch.pi * uniform_BN[:, count:])).view_as(like)
+    return noise
