@@ -81,7 +81,8 @@ class Generator(nn.Module):
         channels = width(teacher)
         self.size = size_of(teacher)
         self.align = _align(student, teacher)
-        self.token = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        # Not zero, as in the authors' code: where all tokens are masked nothing else enters the convolutions.
+        self.token = nn.Parameter(0.02 * torch.randn(1, channels, 1, 1))
         self.generate = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
         )
