@@ -69,10 +69,10 @@ def identity_of(setting: Any) -> dict[str, Any]:
     ("change", "where"),
     [
         ({"train.channels_last": False}, "teacher.channels_last"),
-        ({"data.view_seed": 5}, "views.view_seed"),
-        ({"data.labels_per_class": 8}, "views.labels_per_class"),
-        ({"data.flip": 0.25}, "views.flip"),
-        ({"cache.dtype": "fp32"}, "storage.dtype"),
+        ({"data.view_seed": 5}, "data.view_seed"),
+        ({"data.labels_per_class": 8}, "data.labels_per_class"),
+        ({"data.flip": 0.25}, "data.flip"),
+        ({"cache.dtype": "fp32"}, "cache.dtype"),
     ],
 )
 def test_outputs_that_differ_are_not_shared(change: dict[str, Any], where: str) -> None:

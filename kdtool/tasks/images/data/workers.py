@@ -7,6 +7,7 @@ import signal
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -14,6 +15,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from torch.utils.data._utils import signal_handling
 
 from kdtool.errors import InputError, RunError
+
+DEATH_SECONDS = 10
+"""How long it may take until the system says how a worker ended."""
 
 GRACE_SECONDS = 30
 """How long a worker goes on after SIGTERM."""
@@ -93,11 +97,14 @@ class Workers(Generic[Request]):
                 if "DataLoader worker" not in str(error):
                     raise
                 raise RunError(self._death(iterator)) from error
+            except (EOFError, ConnectionError) as error:  # it died while its answer was being fetched
+                raise RunError(self._death(iterator)) from error
             if answer is None:
                 return
             yield answer
 
     def _death(self, iterator: Any) -> str:
+        wait([worker.sentinel for worker in iterator._workers], timeout=DEATH_SECONDS)
         ended = [(number, w.exitcode) for number, w in enumerate(iterator._workers) if w.exitcode]
         number, code = ended[0] if ended else (0, 1)
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -163,7 +162,6 @@ def test_without_a_hub_auto_starts_from_scratch_and_pretrained_fails_within_seco
         "silent": {"HF_ENDPOINT": silent},
     }[case]
     common = {"num_classes": 5, "image_size": 32}
-    start = time.monotonic()
     auto, pretrained, named = builds(
         tmp_path,
         [
@@ -179,7 +177,6 @@ def test_without_a_hub_auto_starts_from_scratch_and_pretrained_fails_within_seco
     assert "use scratch" in pretrained["error"]
     assert "local-dir:FOLDER" in named["error"]
     assert max(each["seconds"] for each in (auto, pretrained, named)) < 60  # a silent server alone would take minutes
-    assert time.monotonic() - start < 60
 
 
 def test_a_repository_that_is_not_there_is_told(hub: tuple[str, list[str]], tmp_path: Path) -> None:

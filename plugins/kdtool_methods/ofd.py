@@ -1,0 +1,182 @@
+"""A Comprehensive Overhaul of Feature Distillation. Heo et al., ICCV 2019. https://arxiv.org/abs/1904.01866
+
+The paper compares features before the ReLU. The margin of a teacher's channel is the expectation of its negative
+values, which the authors compute from the batch norm before the ReLU. A method sees no batch norms here, only what
+layers give: the expectation is estimated, a mean over all negative entries of the channel in the batches so far.
+Where a channel has none (a layer read after its ReLU) the margin is 0, and the loss compares what the ReLU passes;
+name the input of an activation (``layer4.1.act2:in``) in ``teacher_layers`` to read before it.
+
+As in the authors' code a layer weighs half as much as the next deeper one. Its weight on CIFAR, 1/1000, multiplies a
+sum over entries; where ``weight`` is not given it is that for a deepest map of 256x8x8, and as much a mean over others.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import torch
+from torch import Tensor, nn
+
+from kdtool import Batch, Method, Setup, Taps, option
+from kdtool.layers import layer_pairs, resize_map, width
+from kdtool.losses import at_least_fp32
+from kdtool.method import Shape
+from kdtool_methods._maps import require_equal, size_of, solid_pairs, total
+
+DEEPEST_SCALE = 1e-3 * 256 * 8 * 8  # of the CIFAR-100 experiments
+
+
+def partial_l2(student_map: Tensor, teacher_map: Tensor, margin_1C11: Tensor) -> Tensor:
+    """Return the partial L2 distance of features before the ReLU, summed over entries, mean over B (Eq. 5 and 6).
+
+    The target is max(teacher, margin). Where it is not positive and the student lies below it nothing is lost: the
+    ReLU lets neither pass.
+
+    Args:
+        student_map: (B, C, H, W), through the regressor.
+        teacher_map: the same shape.
+        margin_1C11: (1, C, 1, 1), <= 0: of each channel the expectation of its negative values.
+
+    Raises:
+        ValueError: unequal shapes.
+    """
+    require_equal(student_map, teacher_map)
+    student_map = at_least_fp32(student_map)
+    target = torch.maximum(at_least_fp32(teacher_map), at_least_fp32(margin_1C11).to(student_map))
+    nothing_lost = (target <= 0) & (student_map <= target)
+    return torch.where(nothing_lost, 0.0, student_map - target).square().sum() / len(student_map)
+
+
+class Margin(nn.Module):
+    """The running expectation of a teacher layer's negative values, a channel each.
+
+    Args:
+        channels: C.
+    """
+
+    mean_C: Tensor
+    count_C: Tensor
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.register_buffer("mean_C", torch.zeros(channels))
+        self.register_buffer("count_C", torch.zeros(channels))
+
+    def forward(self, teacher_map: Tensor) -> Tensor:
+        """Return (1, C, 1, 1) of the batches counted in so far; before the first, of this one."""
+        ours_C, _ = self.negatives(teacher_map)
+        return torch.where(self.count_C.sum() > 0, self.mean_C, ours_C).view(1, -1, 1, 1)
+
+    @torch.no_grad()
+    def update(self, teacher_map: Tensor) -> None:
+        """Count a batch in."""
+        ours_C, more_C = self.negatives(teacher_map)
+        self.count_C.add_(more_C)
+        # A mean that moves, where sums would outgrow what fp32 can add to.
+        self.mean_C.add_((ours_C - self.mean_C) * (more_C / self.count_C.clamp_min(1.0)))
+
+    def negatives(self, teacher_map: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the means (0 where there are none) and the numbers of a batch's negative entries, (C,) each."""
+        teacher_map = teacher_map.detach().to(self.mean_C.dtype)
+        negative = teacher_map < 0
+        count_C = negative.to(teacher_map.dtype).sum((0, 2, 3))
+        return torch.where(negative, teacher_map, 0.0).sum((0, 2, 3)) / count_C.clamp_min(1.0), count_C
+
+
+class Regressor(nn.Module):
+    """Brings a student's map to the teacher's channels and size: 1x1 convolution and batch norm.
+
+    Args:
+        student, teacher: shapes of the features, without the batch.
+    """
+
+    def __init__(self, student: Shape, teacher: Shape):
+        super().__init__()
+        self.size = size_of(teacher)
+        self.project = nn.Conv2d(width(student), width(teacher), 1, bias=False)
+        self.norm = nn.BatchNorm2d(width(teacher))
+        nn.init.normal_(self.project.weight, std=math.sqrt(2 / width(teacher)))
+
+    def forward(self, feat_BCHW: Tensor) -> Tensor:
+        out: Tensor = self.norm(resize_map(self.project(feat_BCHW), self.size))
+        return out
+
+
+class OFD(Method):
+    """The student learns what the teacher's ReLU passes, and to be below a margin where it passes nothing."""
+
+    api = 1
+    paper = "Heo et al., A Comprehensive Overhaul of Feature Distillation, ICCV 2019"
+    year = 2019
+    url = "https://arxiv.org/abs/1904.01866"
+    equation = (
+        "cross-entropy + weight · sum over layers 2^-(depth from the last) · partial L2(max(teacher, margin), "
+        "regressor(student)), margin: expectation of the channel's negative values"
+    )
+    knowledge = "feature"
+    teachers = (1, None)
+    batch = "global"  # the margins are means over all of the batch
+
+    @dataclass
+    class Config:
+        weight: Optional[float] = option(
+            None,
+            "weight of the term, a sum over entries; default: 16.384 / entries of the deepest teacher map, which is "
+            "the authors' 1/1000 on 256x8x8 entries",
+            min=0.0,
+        )
+        layer_weights: str = option(
+            "halving", "from the deepest layer on 1, 1/2, 1/4, as in the authors' code, or all equal",
+            choices=("halving", "equal"),
+        )  # fmt: skip
+        layers: list[float] = option(
+            [0.33, 0.67, 1.0], "relative depths of the layers paired, ascending; 0 first stage, 1 last",
+            min=0.0, max=1.0,
+        )  # fmt: skip
+        student_layers: Optional[list[str]] = option(
+            None, "dotted names of the student's layers, instead of depths; name:in is a module's input"
+        )
+        teacher_layers: Optional[list[str]] = option(None, "dotted names of the teacher's layers, instead of depths")
+
+    @classmethod
+    def taps(cls, cfg: Any) -> Taps:
+        return layer_pairs("ofd", cfg.layers, cfg.student_layers, cfg.teacher_layers)
+
+    def __init__(self, cfg: Any, setup: Setup):
+        super().__init__(cfg, setup)
+        self.student: list[Shape] = setup.student["stages"]
+        self.of_teachers: list[list[Shape]] = [shapes["stages"] for shapes in setup.teachers]
+        self.regressors = nn.ModuleList(
+            Regressor(ours, theirs)
+            for shapes in self.of_teachers
+            for ours, theirs in zip(self.student, shapes, strict=True)
+        )
+        self.margins = nn.ModuleList(Margin(width(shape)) for shapes in self.of_teachers for shape in shapes)
+        self.weights = [weight for shapes in self.of_teachers for weight in self.layer_scales(shapes)]
+
+    def layer_scales(self, teacher: list[Shape]) -> list[float]:
+        """Return the weight of each layer's loss for one teacher."""
+        weight = DEEPEST_SCALE / math.prod(teacher[-1]) if self.cfg.weight is None else float(self.cfg.weight)
+        halving, last = self.cfg.layer_weights == "halving", len(teacher) - 1
+        return [weight * (0.5 ** (last - layer) if halving else 1.0) for layer in range(len(teacher))]
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        losses = [
+            weight * partial_l2(regressor(ours), theirs, margin(theirs))
+            for weight, regressor, margin, (ours, theirs) in zip(
+                self.weights, self.regressors, self.margins, self.pairs(batch), strict=True
+            )
+        ]
+        return {"partial": total(losses)}
+
+    def pairs(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        """Return (student's map, teacher's map) of all layers, teacher after teacher."""
+        return [pair for each in solid_pairs(batch, self.student, self.of_teachers) for pair in each]
+
+    @torch.no_grad()
+    def after_step(self, batch: Batch) -> None:
+        for margin, (_, theirs) in zip(self.margins, self.pairs(batch), strict=True):
+            assert isinstance(margin, Margin)
+            margin.update(theirs)
