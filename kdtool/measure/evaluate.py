@@ -38,7 +38,7 @@ def evaluate(
         weights, image_size: of a model that is given by name; the latter of images only.
         corrupt: corruptions, each "kind" or "kind:severity".
         bias: what to add to a class's logit, by the class's name or number.
-        predictions: a parquet file to write.
+        predictions: a parquet or .csv file to write.
         batch_size, device: default: as in the run.
         overrides: texts ``data.key=value``, and ``student.model_args.key=value`` for a model by name.
         say: takes sentences for the user.

@@ -25,7 +25,9 @@ from kdtool.terminal import numbers
 SHARE = Metric()
 """How shares in [0, 1] are shown that are not the run's own metric."""
 
-METRICS = {"top1": "top-1", "top5": "top-5", "macro_recall": "macro recall", "macro_f1": "macro F1"}
+METRICS = {
+    "top1": "top-1", "top5": "top-5", "macro_recall": "macro recall", "macro_f1": "macro F1", "mcc": "MCC",
+}  # fmt: skip
 """Titles of the metrics of a split."""
 
 FEW = 12
@@ -48,7 +50,7 @@ def classification(
         evaluation: of the student: "target", "metrics", "calibration", "per_class", "confusion", "notes", and
             "teachers", each with "name", "metrics", "calibration", "per_class", "agreement", "params", "macs", "bytes".
         baseline: the same of the baseline, None without one.
-        looked: at some samples: "images" (how many), "temperature" (the method's, or None), "soft_labels" (of chosen
+        looked: at some samples: "count" (how many), "temperature" (the method's, or None), "soft_labels" (of chosen
             samples "label", "networks" and "png" or "text"), "embeddings" (by network, see ``charts.plane``; or None)
             and "notes".
         student: the model's name.
@@ -99,7 +101,7 @@ def networks(
             name,
             about["metrics"].get(metric.key),
             {
-                **{METRICS[key]: _share(about["metrics"].get(key)) for key in METRICS if key != metric.key},
+                **_further(about["metrics"], metric),
                 "ECE": _share(about["calibration"]["ece"]),
                 "student agrees": _share(agrees),
             },
@@ -109,6 +111,15 @@ def networks(
         )
         for part, about, name, agrees in lines
     ]
+
+
+def _further(metrics: Mapping[str, Any], metric: Metric) -> dict[str, str]:
+    """Return the metrics beside the run's own by their titles; a correlation is no share."""
+    return {
+        title: f"{metrics[key]:.4f}" if key == "mcc" else _share(metrics.get(key))
+        for key, title in METRICS.items()
+        if key != metric.key and (key != "mcc" or key in metrics)
+    }
 
 
 def class_rows(evaluation: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> list[dict[str, Any]]:
@@ -145,7 +156,7 @@ def soft_labels(looked: Mapping[str, Any], unit: str) -> Samples:
     found, t = looked["soft_labels"], looked["temperature"]
     at = f"at T = 1 and at the method's T = {t:g}" if t and t != 1 else "at T = 1"
     half = len(found) // 2
-    chosen = f"of {looked['images']}, the {half} with the least certain soft labels and {len(found) - half} others"
+    chosen = f"of {looked['count']}, the {half} with the least certain soft labels and {len(found) - half} others"
     return Samples("Soft labels", [_sample(each, unit) for each in found], f"Top classes {at}; {chosen}.")
 
 

@@ -118,6 +118,12 @@ class Text(task.Task):
 
         return how_to_open(cast("Built", built), folder)
 
+    def evaluate(self, target: str, data: str | None, **given: Any) -> dict[str, Any]:
+        """See ``kdtool.tasks.text.evaluation.evaluate``."""
+        from kdtool.tasks.text.evaluation.evaluate import evaluate
+
+        return evaluate(target, data, **given)
+
     def stages(self, built: task.Built) -> list[dict[str, Any]]:
         """Return the layers that give token sequences, and the head."""
         from kdtool.tasks.text.stages import stages

@@ -7,8 +7,8 @@ from pathlib import Path
 from kdtool.events import Metric
 from kdtool.report.sections import RunSections
 from kdtool.tasks.common.page import classification
+from kdtool.tasks.common.targets import result_of
 from kdtool.tasks.images.evaluation.evaluate import evaluate
-from kdtool.tasks.images.evaluation.target import result_of
 from kdtool.tasks.images.options import Recipe
 from kdtool.tasks.images.page.samples import look
 from kdtool.tasks.task import Say
@@ -30,7 +30,7 @@ def sections(run: Path, recipe: Recipe, say: Say) -> RunSections:
     alone = run / "baseline" / "student"
     baseline = evaluate(alone) if alone.is_dir() else None
     say(f"{run}: looking at test images one by one")
-    result, size = result_of(run), evaluation["data"]["image_size"]
+    result = result_of(run)
     return classification(
         evaluation,
         baseline,
@@ -38,5 +38,5 @@ def sections(run: Path, recipe: Recipe, say: Say) -> RunSections:
         student=result["student"]["name"],
         metric=Metric.of(result),
         unit="images",
-        inputs=f"at {size}x{size}",
+        inputs=evaluation["data"]["inputs"],
     )
