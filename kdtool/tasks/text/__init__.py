@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kdtool.method import Method
     from kdtool.tasks.common.classification import Classification
     from kdtool.tasks.common.held import HeldSplit
+    from kdtool.tasks.prediction import Prediction
     from kdtool.tasks.task import Reading
     from kdtool.tasks.text.data.dataset import TextData
     from kdtool.tasks.text.models.built import Built
@@ -123,6 +124,12 @@ class Text(task.Task):
         from kdtool.tasks.text.evaluation.evaluate import evaluate
 
         return evaluate(target, data, **given)
+
+    def predict(self, target: str, inputs: Sequence[str], **given: Any) -> Iterator[Prediction]:
+        """See ``kdtool.tasks.text.predict``."""
+        from kdtool.tasks.text.predict import predict
+
+        return predict(target, inputs, **given)
 
     def stages(self, built: task.Built) -> list[dict[str, Any]]:
         """Return the layers that give token sequences, and the head."""

@@ -32,14 +32,14 @@ class EvaluationViews(Views):
     Args:
         cfg: the recipe's section ``data``.
         how: the network's preprocessing.
-        data: what the images are of.
         corruption: applied at the network's input size; None: none.
     """
 
-    def __init__(self, cfg: Data, how: Preprocessing, data: DataSet, corruption: Corruption | None = None):
+    def __init__(self, cfg: Data, how: Preprocessing, corruption: Corruption | None = None):
         self.how, self.corruption = how, corruption
         cfg = dataclasses.replace(cfg, eval_crop=how.crop_pct)
-        super().__init__(cfg, how.size, how.mean, how.std, grey=data.grey, native_size=data.native_size, train=False)
+        # Colour and size of the source decide random views only.
+        super().__init__(cfg, how.size, how.mean, how.std, grey=False, native_size=(how.size, how.size), train=False)
 
     @property
     def pixels_key(self) -> tuple[Any, ...]:
@@ -101,7 +101,7 @@ class Examined:
 
     def batches(self, how: Preprocessing, corruption: Corruption | None = None) -> Iterator[Loader]:
         """Yield each split in batches, as a network of that preprocessing wants it."""
-        views = EvaluationViews(self.cfg, how, self.data, corruption)
+        views = EvaluationViews(self.cfg, how, corruption)
         reading = Reading(self.batch_size, 0, self.device, train=False, channels_last=self.channels_last)
         for split in self.splits.values():
             yield Loader(

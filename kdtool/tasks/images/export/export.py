@@ -207,7 +207,7 @@ class _Making:
         """Return batches of training images, spread over the set, as the network takes them."""
         data, cfg = self.test.data, self.test.cfg
         positions = np.unique(np.linspace(0, len(data.train) - 1, CALIBRATION).astype(np.int64))
-        views = EvaluationViews(cfg, self.student.preprocessing, data)
+        views = EvaluationViews(cfg, self.student.preprocessing)
         batches = Loader(
             data.train.take(positions), views, Reading(32, 0, self.test.device, train=False, channels_last=False),
             num_classes=len(data.class_names), workers=cfg.workers, memory_budget_gb=cfg.memory_budget_gb,
