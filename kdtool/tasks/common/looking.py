@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from kdtool.recipe import load as recipes
+from kdtool.tasks.common.hooked import EMBEDDING
+from kdtool.tasks.common.matching import class_map
 
 MOST = 300
 """Test samples, evenly spaced, that are drawn in the plane and chosen from."""
@@ -36,6 +38,58 @@ class Seen:
     names: Sequence[str]
     logits: Mapping[str, Tensor]
     embeddings: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A network that is shown the samples.
+
+    Attributes:
+        name: for messages.
+        class_names: in the order of the logits; None where it does not say.
+        num_classes: K.
+        outputs: returns (N, K) logits and (N, D) embeddings, None where the network's cannot be tapped.
+    """
+
+    name: str
+    class_names: Sequence[str] | None
+    num_classes: int
+    outputs: Callable[[], tuple[Tensor, Tensor | None]]
+
+
+def see(networks: Mapping[str, Shown], data: Any, labels: Tensor) -> Seen:
+    """Return what networks give for samples, their classes in the student's order.
+
+    Args:
+        networks: by part: "student", and "teacher" where there is one.
+        data: the data set, for its class names.
+        labels: (N,) int64 classes of the data.
+    """
+    student = networks["student"]
+    number, names = class_map(student.class_names, data, student.num_classes, student.name)
+    logits, embeddings = {}, {}
+    for part, network in networks.items():
+        found, vectors = network.outputs()
+        order = class_map(network.class_names, data, network.num_classes, network.name)[1]
+        logits[part] = found if part == "student" else found[:, [order.index(name) for name in names]]
+        if vectors is not None:
+            embeddings[part] = vectors
+    return Seen(number[labels], names, logits, embeddings)
+
+
+@torch.no_grad()
+def outputs_of(network: Any, batches: Iterable[Any], device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Return (N, K) logits, and (N, D) embeddings where the network taps them; in fp32, on the CPU.
+
+    Args:
+        network: tapped.
+        batches: of inputs, on the device.
+        device: where it runs.
+    """
+    network.eval().to(device, torch.float32)
+    found = [network(batch.inputs)[:2] for batch in batches]
+    logits = torch.cat([logits.cpu() for logits, _ in found])
+    return logits, torch.cat([taps[EMBEDDING].cpu() for _, taps in found]) if EMBEDDING in found[0][1] else None
 
 
 def looked(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from kdtool.events import Metric
@@ -20,6 +21,8 @@ from kdtool.report.sections import (
     Section,
     Table,
 )
+from kdtool.tasks.common.targets import result_of
+from kdtool.tasks.task import Say
 from kdtool.terminal import numbers
 
 SHARE = Metric()
@@ -32,6 +35,40 @@ METRICS = {
 
 FEW = 12
 """Classes whose table is shown at once; a longer one is folded."""
+
+
+def page_of_run(
+    run: Path,
+    say: Say,
+    evaluate: Callable[[Path], dict[str, Any]],
+    look: Callable[[], dict[str, Any]],
+    *,
+    unit: str,
+) -> RunSections:
+    """Return what a run's page shows: student, teachers and baseline measured again, and single samples.
+
+    Args:
+        run: its folder.
+        say: takes sentences for the user.
+        evaluate: measures a network on the run's test split.
+        look: returns what networks make of some samples, see ``classification``.
+        unit: what the samples are called.
+    """
+    say(f"{run}: measuring on the test split")
+    evaluation = evaluate(run)
+    alone = run / "baseline" / "student"
+    baseline = evaluate(alone) if alone.is_dir() else None
+    say(f"{run}: looking at test {unit} one by one")
+    result = result_of(run)
+    return classification(
+        evaluation,
+        baseline,
+        look(),
+        student=result["student"]["name"],
+        metric=Metric.of(result),
+        unit=unit,
+        inputs=evaluation["data"]["inputs"],
+    )
 
 
 def classification(

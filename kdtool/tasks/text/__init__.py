@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kdtool.tasks.common.classification import Classification
     from kdtool.tasks.common.held import HeldSplit
     from kdtool.tasks.prediction import Prediction
-    from kdtool.tasks.task import Reading
+    from kdtool.tasks.task import Reading, Say
     from kdtool.tasks.text.data.dataset import TextData
     from kdtool.tasks.text.models.built import Built
     from kdtool.tasks.text.networks import Adapted
@@ -130,6 +130,12 @@ class Text(task.Task):
         from kdtool.tasks.text.predict import predict
 
         return predict(target, inputs, **given)
+
+    def sections(self, run: Path, recipe: schema.Recipe, say: Say) -> Any:
+        """Return classes, calibration, soft labels and embeddings of a run."""
+        from kdtool.tasks.text.page import sections
+
+        return sections(run, recipe, say)
 
     def stages(self, built: task.Built) -> list[dict[str, Any]]:
         """Return the layers that give token sequences, and the head."""

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from kdtool.errors import InputError
 from kdtool.tasks.common.hooked import EMBEDDING
-from kdtool.tasks.common.looking import MOST, Seen, looked, method_temperature
-from kdtool.tasks.common.matching import choose, class_map, evenly
+from kdtool.tasks.common.looking import MOST, Shown, looked, method_temperature, outputs_of, see
+from kdtool.tasks.common.matching import choose, evenly
 from kdtool.tasks.images.data.dataset import Split
 from kdtool.tasks.images.evaluation.predictions import Examined
 from kdtool.tasks.images.evaluation.target import Target, find, open_target
@@ -31,17 +31,9 @@ def look(recipe: Recipe, run: str) -> dict[str, Any]:
     teachers, notes = own_teachers(recipe, examined.data, student.preprocessing) if recipe.teacher else ([], [])
     if teachers:
         networks["teacher"] = teachers[0]
-    number, names = class_map(student.class_names, examined.data, student.num_classes, student.name)
-    logits, embeddings = {}, {}
-    for part, network in networks.items():
-        logits[part], vectors = _outputs(network, examined, student, notes)
-        if part == "teacher":  # its classes lie in the data's order
-            order = class_map(network.class_names, examined.data, network.num_classes, network.name)[1]
-            logits[part] = logits[part][:, [order.index(name) for name in names]]
-        if vectors is not None:
-            embeddings[part] = vectors
+    shown = {part: _shown(network, examined, student, notes) for part, network in networks.items()}
+    seen = see(shown, examined.data, examined.labels)
     (split,) = examined.splits.values()
-    seen = Seen(number[examined.labels], names, logits, embeddings)
     return looked(seen, method_temperature(recipe), lambda i: {"png": _thumbnail(split, i)}, notes)
 
 
@@ -56,18 +48,17 @@ def _opened(recipe: Recipe, run: str) -> tuple[Examined, Target]:
     return Examined(data, recipe.data, {"test": evenly(split, MOST)}, recipe.train.batch_size, device), student
 
 
-@torch.no_grad()
-def _outputs(network: Target, examined: Examined, student: Target, notes: list[str]) -> tuple[Tensor, Tensor | None]:
-    """Return (N, K) logits and (N, D) embeddings; None where the network's cannot be tapped."""
-    how, tapped = student.preprocessing, network.network
-    try:
-        tapped = _tapped(network, student)
-    except InputError as error:
-        notes.append(f"no embedding of {network.name}: {error}")
-    tapped.eval().to(examined.device, torch.float32)
-    pairs = [tapped(batch.inputs) for batches in examined.batches(how) for batch in batches.epoch(0)]
-    logits = torch.cat([logits.cpu() for logits, _ in pairs])
-    return logits, torch.cat([taps[EMBEDDING].cpu() for _, taps in pairs]) if EMBEDDING in pairs[0][1] else None
+def _shown(network: Target, examined: Examined, student: Target, notes: list[str]) -> Shown:
+    def outputs() -> tuple[Tensor, Tensor | None]:
+        tapped = network.network
+        try:
+            tapped = _tapped(network, student)
+        except InputError as error:
+            notes.append(f"no embedding of {network.name}: {error}")
+        batches = (batch for each in examined.batches(student.preprocessing) for batch in each.epoch(0))
+        return outputs_of(tapped, batches, examined.device)
+
+    return Shown(network.name, network.class_names, network.num_classes, outputs)
 
 
 def _tapped(network: Target, student: Target) -> torch.nn.Module:
