@@ -54,23 +54,24 @@ def _row(table: Table, *cells: str, style: str = "") -> None:
 
 def _networks(found: Mapping[str, Any]) -> Table:
     correlation = ["MCC"] if _CORRELATION in found["metrics"] else []
-    titles = [*(title for title, _ in _METRICS), *correlation, "ECE"]
+    shown = [(title, key) for title, key in _METRICS if found["metrics"].get(key) is not None]
+    titles = [*(title for title, _ in shown), *correlation, "ECE"]
     table = _table("accuracy", "", "network", *titles, "agreement", "KL", "parameters", "size", left=2)
     for teacher in found["teachers"]:
         with_it = [words.percent(teacher["agreement"]), f"{teacher['kl']:.4f}"]
         shape = [words.count(teacher["params"]), words.size(teacher["bytes"])]
-        _row(table, "teacher", words.clean(teacher["name"]), *_figures(teacher["metrics"]), "", *with_it, *shape)
+        _row(table, "teacher", words.clean(teacher["name"]), *_figures(teacher["metrics"], shown), "", *with_it, *shape)
     target = found["target"]
     shape = [words.count(target["params"]), words.size(target["bytes"])]
     ece = words.percent(found["calibration"]["ece"])
-    cells = [words.clean(target["name"]), *_figures(found["metrics"]), ece]
+    cells = [words.clean(target["name"]), *_figures(found["metrics"], shown), ece]
     _row(table, target["kind"], *cells, "", "", *shape, style="bold")
     return table
 
 
-def _figures(metrics: Mapping[str, Any]) -> list[str]:
+def _figures(metrics: Mapping[str, Any], shown: Sequence[tuple[str, str]]) -> list[str]:
     correlation = [f"{metrics[_CORRELATION]:.4f}"] if _CORRELATION in metrics else []
-    return [*(words.percent(metrics[key]) for _, key in _METRICS), *correlation]
+    return [*(words.percent(metrics[key]) for _, key in shown), *correlation]
 
 
 def _robustness(found: Mapping[str, Any]) -> Table:

@@ -15,8 +15,8 @@ from kdtool.tasks.prediction import Prediction
 from kdtool.terminal import words
 from kdtool.terminal.table import width_for
 
-PLACE, CLASS, SHARE = 8, 24, 9
-"""Columns of the table's first three; what is predicted gets the rest."""
+PLACE, CLASS, SHARE, LONGEST = 8, 24, 9, 200
+"""Width of the table's first three columns, and characters of an input that it shows; --csv and --json have all."""
 
 
 class Writer(Protocol):
@@ -48,7 +48,8 @@ class AsTable:
         names = "\n".join(words.clean(name) for name, _ in found.guesses)
         shares = "\n".join(words.percent(p) for _, p in found.guesses)
         sample = found.sample if found.line is not None else found.file
-        table.add_row(*map(Text, (place, names, shares, words.clean(sample))))
+        shown = sample if len(sample) <= LONGEST else f"{sample[: LONGEST - 1]}…"
+        table.add_row(*map(Text, (place, names, shares, words.clean(shown))))
         self.console.print(table)
         self.first = False
 
