@@ -44,8 +44,9 @@ def evaluate(
         say: takes sentences for the user.
 
     Returns:
-        Plain data: "target", "data", "metrics", and what the task adds: for a classification "calibration",
-        "per_class", "confusion", "teachers", "robustness", "bias", "predictions" and "notes".
+        Plain data: "target", "data" (of it "name", "split", "unit": what samples are called, "samples": how many, and
+        "inputs": how they were shown, such as "at 32x32"), "metrics", and what the task adds: for a classification
+        "calibration", "per_class", "confusion", "teachers", "robustness", "bias", "predictions" and "notes".
 
     Raises:
         InputError: something that was given is wrong, or the task cannot do it.
