@@ -20,6 +20,7 @@ _HOME = {
     "kdtool.cache.manage": ("build_cache", "list_caches", "prune_caches", "verify_caches"),
     "kdtool.comparison.compare": ("Comparison", "compare"),
     "kdtool.measure.evaluate": ("evaluate", "export"),
+    "kdtool.measure.predict": ("predict",),
     "kdtool.measure.profile": ("profile",),
     "kdtool.measure.inspect": ("inspect",),
     "kdtool.measure.health": ("doctor",),
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from kdtool.measure.evaluate import evaluate, export
     from kdtool.measure.health import doctor
     from kdtool.measure.inspect import inspect
+    from kdtool.measure.predict import predict
     from kdtool.measure.profile import profile
     from kdtool.method import Batch, Layer, Method, Out, Setup, Stage, Taps
     from kdtool.recipe.options import option
@@ -70,6 +72,7 @@ __all__ = [
     "list_caches",
     "list_runs",
     "option",
+    "predict",
     "profile",
     "prune_caches",
     "run",

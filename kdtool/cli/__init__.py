@@ -19,6 +19,7 @@ _COMMANDS = {
     "run": ("kdtool.cli.run", "Distil a student from a teacher."),
     "compare": ("kdtool.cli.compare", "Compare methods over students and seeds, paired."),
     "eval": ("kdtool.cli.eval", "Measure a run, a model or an exported file on data."),
+    "predict": ("kdtool.cli.predict", "Tell the classes of new inputs, as they come."),
     "profile": ("kdtool.cli.profile", "Measure size, memory and speed of networks on this machine."),
     "report": ("kdtool.cli.report", "Write one page on runs or a comparison, that opens offline."),
     "runs": ("kdtool.cli.runs", "List runs with their state and result."),

@@ -14,6 +14,7 @@ from kdtool.errors import InputError
 @click.command("eval", short_help="Measure a run, a model or an exported file on data.")
 @click.argument("target", shell_complete=complete.models)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@options.task
 @click.option("--data", metavar="NAME|FOLDER", help="Data to measure on.  [default: the run's own]")
 @click.option("--split", metavar="NAME", default="test", show_default=True, help="test, val, train or all.")
 @click.option(
@@ -24,16 +25,22 @@ from kdtool.errors import InputError
 )
 @click.option("--weights", metavar="W", default="auto", help="Weights of a model that is given by name.")
 @click.option("--image-size", type=int, metavar="N", help="Pixels a side, for a model that is given by name.")
-@click.option("--corrupt", multiple=True, metavar="KIND[:1-5]", help="noise, blur or jpeg; repeatable.")
+@click.option(
+    "--corrupt",
+    multiple=True,
+    metavar="KIND[:1-5]",
+    help="Pictures: noise, blur, jpeg. Sentences: typos, case, drop. Repeatable.",
+)
 @click.option("--bias", multiple=True, metavar="CLASS=VALUE", help="Add to a class's logit; repeatable.")
-@click.option("--predictions", metavar="FILE.parquet", help="Write each image's prediction and logits.")
-@click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Images at once.")
+@click.option("--predictions", metavar="FILE", help="Write each sample's prediction and logits, as .parquet or .csv.")
+@click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Samples at once.")
 @click.option("--device", metavar="NAME", help="auto, cpu, mps, cuda or cuda:N.")
 @options.json
 @options.debug
 def command(
     target: str,
     overrides: tuple[str, ...],
+    task: str | None,
     data: str | None,
     split: str,
     teacher: str | None,
@@ -64,6 +71,7 @@ def command(
         found = evaluate(
             target,
             data,
+            task=task,
             split=split,
             teacher=teacher,
             weights=weights,

@@ -36,6 +36,19 @@ def json(function: F) -> F:
     )
 
 
+def task(function: F) -> F:
+    """Add ``--task``, for commands that tell it by their TARGET where they can."""
+    return click.option(
+        "--task", metavar="NAME", shell_complete=_tasks, help="What TARGET is of.  [default: as its run says]"
+    )(function)
+
+
+def _tasks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    from kdtool.cli import complete
+
+    return list(complete.tasks(ctx, param, incomplete))
+
+
 class PathName(click.Path):
     """A path that a shell completes; what has to be there is for the command to say."""
 

@@ -38,14 +38,15 @@ def evaluate(
         weights, image_size: of a model that is given by name; the latter of images only.
         corrupt: corruptions, each "kind" or "kind:severity".
         bias: what to add to a class's logit, by the class's name or number.
-        predictions: a parquet file to write.
+        predictions: a parquet or .csv file to write.
         batch_size, device: default: as in the run.
         overrides: texts ``data.key=value``, and ``student.model_args.key=value`` for a model by name.
         say: takes sentences for the user.
 
     Returns:
-        Plain data: "target", "data", "metrics", and what the task adds: for a classification "calibration",
-        "per_class", "confusion", "teachers", "robustness", "bias", "predictions" and "notes".
+        Plain data: "target", "data" (of it "name", "split", "unit": what samples are called, "samples": how many, and
+        "inputs": how they were shown, such as "at 32x32"), "metrics", and what the task adds: for a classification
+        "calibration", "per_class", "confusion", "teachers", "robustness", "bias", "predictions" and "notes".
 
     Raises:
         InputError: something that was given is wrong, or the task cannot do it.

@@ -20,7 +20,7 @@ sentences, one a supervised token for language.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from kdtool.engine.job import Batches, Objective
     from kdtool.method import Method, TapSpec
     from kdtool.recipe.schema import Recipe
+    from kdtool.tasks.prediction import Prediction
 
 Say = Callable[[str], None]
 
@@ -316,6 +317,15 @@ class Task:
             InputError: something that was given is wrong, or the task cannot do this.
         """
         raise self.lacks("evaluation outside of a run")
+
+    def predict(self, target: str, inputs: Sequence[str], **options: Any) -> Iterator[Prediction]:
+        """Return what a network makes of new inputs, one after the other as they come, for ``kdtool.predict``.
+
+        Raises:
+            InputError: something that was given is wrong, or the task cannot do this; at the end, where no input could
+                be read.
+        """
+        raise self.lacks("predictions of new inputs")
 
     def export(self, target: str, to: Sequence[str], **options: Any) -> dict[str, Any]:
         """Write a student in formats that run without kdtool, for ``kdtool.export``.

@@ -16,21 +16,22 @@ MANY_CLASSES = 30
 """With more classes, only the worst are listed and the confusion matrix is left to --json."""
 
 _METRICS = (("top-1", "top1"), ("top-5", "top5"), ("macro recall", "macro_recall"), ("macro F1", "macro_f1"))
+_CORRELATION = "mcc"
+"""A metric in [-1, 1], which is no share and that not every task has."""
 
 
 def show(found: Mapping[str, Any], stream: TextIO) -> None:
     """Print an evaluation's tables."""
     console = Console(file=stream, highlight=False, width=width_for(stream))
     data = found["data"]
-    size = data["image_size"]
-    console.print(
-        Text(f"{words.clean(data['name'])}, split {data['split']}: {data['images']} images at {size}x{size}"),
-    )
+    unit = str(data["unit"])
+    about = f"{words.clean(data['name'])}, split {data['split']}: {data['samples']} {unit} {data['inputs']}"
+    console.print(Text(about.rstrip()))
     console.print(_networks(found))
     if found["robustness"]:
         console.print(_robustness(found))
-    console.print(_calibration(found["calibration"]))
-    console.print(_classes(found["per_class"]))
+    console.print(_calibration(found["calibration"], unit))
+    console.print(_classes(found["per_class"], unit))
     if len(found["per_class"]) <= MANY_CLASSES:
         console.print(_confusion(found["confusion"]))
     if found["bias"]:
@@ -52,19 +53,25 @@ def _row(table: Table, *cells: str, style: str = "") -> None:
 
 
 def _networks(found: Mapping[str, Any]) -> Table:
-    columns = ["", "network", *(title for title, _ in _METRICS), "ECE", "agreement", "KL", "parameters", "size"]
-    table = _table("accuracy", *columns, left=2)
+    correlation = ["MCC"] if _CORRELATION in found["metrics"] else []
+    shown = [(title, key) for title, key in _METRICS if found["metrics"].get(key) is not None]
+    titles = [*(title for title, _ in shown), *correlation, "ECE"]
+    table = _table("accuracy", "", "network", *titles, "agreement", "KL", "parameters", "size", left=2)
     for teacher in found["teachers"]:
-        cells = [words.percent(teacher["metrics"][key]) for _, key in _METRICS]
         with_it = [words.percent(teacher["agreement"]), f"{teacher['kl']:.4f}"]
         shape = [words.count(teacher["params"]), words.size(teacher["bytes"])]
-        _row(table, "teacher", words.clean(teacher["name"]), *cells, "", *with_it, *shape)
+        _row(table, "teacher", words.clean(teacher["name"]), *_figures(teacher["metrics"], shown), "", *with_it, *shape)
     target = found["target"]
-    cells = [words.percent(found["metrics"][key]) for _, key in _METRICS]
     shape = [words.count(target["params"]), words.size(target["bytes"])]
     ece = words.percent(found["calibration"]["ece"])
-    _row(table, target["kind"], words.clean(target["name"]), *cells, ece, "", "", *shape, style="bold")
+    cells = [words.clean(target["name"]), *_figures(found["metrics"], shown), ece]
+    _row(table, target["kind"], *cells, "", "", *shape, style="bold")
     return table
+
+
+def _figures(metrics: Mapping[str, Any], shown: Sequence[tuple[str, str]]) -> list[str]:
+    correlation = [f"{metrics[_CORRELATION]:.4f}"] if _CORRELATION in metrics else []
+    return [*(words.percent(metrics[key]) for _, key in shown), *correlation]
 
 
 def _robustness(found: Mapping[str, Any]) -> Table:
@@ -75,9 +82,9 @@ def _robustness(found: Mapping[str, Any]) -> Table:
     return table
 
 
-def _calibration(found: Mapping[str, Any]) -> Table:
+def _calibration(found: Mapping[str, Any], unit: str) -> Table:
     title = f"calibration: ECE {words.percent(found['ece'])}, NLL {found['nll']:.4f}, Brier {found['brier']:.4f}"
-    table = _table(title, "confidence between", "images", "mean confidence", "accuracy")
+    table = _table(title, "confidence between", unit, "mean confidence", "accuracy")
     for row in found["bins"]:
         if row["count"]:
             between = f"{row['lower']:.2f} and {row['upper']:.2f}"
@@ -85,13 +92,13 @@ def _calibration(found: Mapping[str, Any]) -> Table:
     return table
 
 
-def _classes(rows: Sequence[Mapping[str, Any]]) -> Table:
+def _classes(rows: Sequence[Mapping[str, Any]], unit: str) -> Table:
     shown, title = list(rows), "classes"
     if len(rows) > MANY_CLASSES:
         present = [row for row in rows if row["support"]]
         shown = sorted(present, key=lambda row: row["recall"])[:MANY_CLASSES]
         title = f"the {len(shown)} of {len(rows)} classes with the lowest recall (all in --json)"
-    table = _table(title, "class", "images", "precision", "recall", "F1")
+    table = _table(title, "class", unit, "precision", "recall", "F1")
     for row in shown:
         shares = (words.percent(row[key]) for key in ("precision", "recall", "f1"))
         _row(table, words.clean(row["class"]), str(row["support"]), *shares)

@@ -83,3 +83,10 @@ def agreement(student: Tensor, teacher: Tensor) -> dict[str, float]:
         "agreement": student.argmax(1).eq(teacher.argmax(1)).double().mean().item(),
         "kl": F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True).item(),
     }
+
+
+def matthews(logits: Tensor, labels: Tensor) -> float:
+    """Return Matthews' correlation of predicted and true classes, in [-1, 1]; 0 is as good as guessing."""
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(labels.numpy(), logits.argmax(1).numpy()))

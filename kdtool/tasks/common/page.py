@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from kdtool.events import Metric
@@ -20,16 +21,54 @@ from kdtool.report.sections import (
     Section,
     Table,
 )
+from kdtool.tasks.common.targets import result_of
+from kdtool.tasks.task import Say
 from kdtool.terminal import numbers
 
 SHARE = Metric()
 """How shares in [0, 1] are shown that are not the run's own metric."""
 
-METRICS = {"top1": "top-1", "top5": "top-5", "macro_recall": "macro recall", "macro_f1": "macro F1"}
+METRICS = {
+    "top1": "top-1", "top5": "top-5", "macro_recall": "macro recall", "macro_f1": "macro F1", "mcc": "MCC",
+}  # fmt: skip
 """Titles of the metrics of a split."""
 
 FEW = 12
 """Classes whose table is shown at once; a longer one is folded."""
+
+
+def page_of_run(
+    run: Path,
+    say: Say,
+    evaluate: Callable[[Path], dict[str, Any]],
+    look: Callable[[], dict[str, Any]],
+    *,
+    unit: str,
+) -> RunSections:
+    """Return what a run's page shows: student, teachers and baseline measured again, and single samples.
+
+    Args:
+        run: its folder.
+        say: takes sentences for the user.
+        evaluate: measures a network on the run's test split.
+        look: returns what networks make of some samples, see ``classification``.
+        unit: what the samples are called.
+    """
+    say(f"{run}: measuring on the test split")
+    evaluation = evaluate(run)
+    alone = run / "baseline" / "student"
+    baseline = evaluate(alone) if alone.is_dir() else None
+    say(f"{run}: looking at test {unit} one by one")
+    result = result_of(run)
+    return classification(
+        evaluation,
+        baseline,
+        look(),
+        student=result["student"]["name"],
+        metric=Metric.of(result),
+        unit=unit,
+        inputs=evaluation["data"]["inputs"],
+    )
 
 
 def classification(
@@ -48,7 +87,7 @@ def classification(
         evaluation: of the student: "target", "metrics", "calibration", "per_class", "confusion", "notes", and
             "teachers", each with "name", "metrics", "calibration", "per_class", "agreement", "params", "macs", "bytes".
         baseline: the same of the baseline, None without one.
-        looked: at some samples: "images" (how many), "temperature" (the method's, or None), "soft_labels" (of chosen
+        looked: at some samples: "count" (how many), "temperature" (the method's, or None), "soft_labels" (of chosen
             samples "label", "networks" and "png" or "text"), "embeddings" (by network, see ``charts.plane``; or None)
             and "notes".
         student: the model's name.
@@ -99,7 +138,7 @@ def networks(
             name,
             about["metrics"].get(metric.key),
             {
-                **{METRICS[key]: _share(about["metrics"].get(key)) for key in METRICS if key != metric.key},
+                **_further(about["metrics"], metric),
                 "ECE": _share(about["calibration"]["ece"]),
                 "student agrees": _share(agrees),
             },
@@ -109,6 +148,15 @@ def networks(
         )
         for part, about, name, agrees in lines
     ]
+
+
+def _further(metrics: Mapping[str, Any], metric: Metric) -> dict[str, str]:
+    """Return the metrics beside the run's own by their titles; a correlation is no share."""
+    return {
+        title: f"{metrics[key]:.4f}" if key == "mcc" else _share(metrics.get(key))
+        for key, title in METRICS.items()
+        if key != metric.key and (key != "mcc" or key in metrics)
+    }
 
 
 def class_rows(evaluation: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> list[dict[str, Any]]:
@@ -145,7 +193,7 @@ def soft_labels(looked: Mapping[str, Any], unit: str) -> Samples:
     found, t = looked["soft_labels"], looked["temperature"]
     at = f"at T = 1 and at the method's T = {t:g}" if t and t != 1 else "at T = 1"
     half = len(found) // 2
-    chosen = f"of {looked['images']}, the {half} with the least certain soft labels and {len(found) - half} others"
+    chosen = f"of {looked['count']}, the {half} with the least certain soft labels and {len(found) - half} others"
     return Samples("Soft labels", [_sample(each, unit) for each in found], f"Top classes {at}; {chosen}.")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kdtool.tasks.images.data.dataset import DataSet, Split
     from kdtool.tasks.images.models.built import Built
     from kdtool.tasks.images.networks import Adapted
+    from kdtool.tasks.prediction import Prediction
     from kdtool.tasks.task import Reading, Say
 
 
@@ -153,6 +154,12 @@ class Images(task.Task):
         from kdtool.tasks.images.evaluation.evaluate import evaluate
 
         return evaluate(target, data, **given)
+
+    def predict(self, target: str, inputs: Sequence[str], **given: Any) -> Iterator[Prediction]:
+        """See ``kdtool.tasks.images.predict``."""
+        from kdtool.tasks.images.predict import predict
+
+        return predict(target, inputs, **given)
 
     def export(self, target: str, to: Sequence[str], **given: Any) -> dict[str, Any]:
         """See ``kdtool.tasks.images.export.export``."""

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.errors import InputError
+from kdtool.tasks.common.targets import Found
 from kdtool.tasks.images.evaluation.evaluate import about
 from kdtool.tasks.images.evaluation.exported import SUFFIXES
 from kdtool.tasks.images.evaluation.preprocessing import Preprocessing
-from kdtool.tasks.images.evaluation.target import Found, Target, find, open_target
+from kdtool.tasks.images.evaluation.target import Target, find, open_target
 from kdtool.tasks.images.models.built import Built
 from kdtool.tasks.images.networks import build_teachers
 from kdtool.tasks.task import Profiled, Say

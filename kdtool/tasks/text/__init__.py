@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from kdtool.method import Method
     from kdtool.tasks.common.classification import Classification
     from kdtool.tasks.common.held import HeldSplit
-    from kdtool.tasks.task import Reading
+    from kdtool.tasks.prediction import Prediction
+    from kdtool.tasks.task import Reading, Say
     from kdtool.tasks.text.data.dataset import TextData
     from kdtool.tasks.text.models.built import Built
     from kdtool.tasks.text.networks import Adapted
@@ -115,6 +116,24 @@ class Text(task.Task):
         from kdtool.tasks.text.models.save import how_to_open
 
         return how_to_open(cast("Built", built), folder)
+
+    def evaluate(self, target: str, data: str | None, **given: Any) -> dict[str, Any]:
+        """See ``kdtool.tasks.text.evaluation.evaluate``."""
+        from kdtool.tasks.text.evaluation.evaluate import evaluate
+
+        return evaluate(target, data, **given)
+
+    def predict(self, target: str, inputs: Sequence[str], **given: Any) -> Iterator[Prediction]:
+        """See ``kdtool.tasks.text.predict``."""
+        from kdtool.tasks.text.predict import predict
+
+        return predict(target, inputs, **given)
+
+    def sections(self, run: Path, recipe: schema.Recipe, say: Say) -> Any:
+        """Return classes, calibration, soft labels and embeddings of a run."""
+        from kdtool.tasks.text.page import sections
+
+        return sections(run, recipe, say)
 
     def stages(self, built: task.Built) -> list[dict[str, Any]]:
         """Return the layers that give token sequences, and the head."""

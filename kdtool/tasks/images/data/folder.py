@@ -152,6 +152,11 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
     return os.path.splitext(entry.name)[1].lower() in EXTENSIONS and entry.is_file()
 
 
+def images_below(folder: Path, follow_links: bool = False) -> Iterator[str]:
+    """Yield the paths of all images below a folder, in order."""
+    return _files(str(folder), None if follow_links else os.path.realpath(folder))
+
+
 def unlabelled_images(folder: Path, follow_links: bool = False) -> FileImages:
     """Return all images below a folder, whatever its structure.
 
@@ -160,7 +165,7 @@ def unlabelled_images(folder: Path, follow_links: bool = False) -> FileImages:
     """
     if not folder.is_dir():
         raise InputError(f"data.unlabelled={folder}: there is no such folder.")
-    paths = tuple(_files(str(folder), None if follow_links else os.path.realpath(folder)))
+    paths = tuple(images_below(folder, follow_links))
     if not paths:
         raise InputError(f"data.unlabelled={folder} holds no images ({', '.join(sorted(EXTENSIONS))}).")
     return FileImages(paths)

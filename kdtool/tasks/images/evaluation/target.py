@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
 from kdtool.errors import InputError
-from kdtool.recipe import load as recipes
 from kdtool.recipe.names import is_own_file
-from kdtool.runs.folder import RECIPE, RESULT
-from kdtool.runs.student import last_recipe, recipe_of
+from kdtool.runs.folder import RECIPE
+from kdtool.runs.student import recipe_of
+from kdtool.tasks.common.targets import CONFIG, Found, config_of, recipe_above, refuse_beside
 from kdtool.tasks.common.weights import WEIGHTS
 from kdtool.tasks.images.data.dataset import DataSet
 from kdtool.tasks.images.data.open import default_image_size
@@ -23,25 +22,6 @@ from kdtool.tasks.images.evaluation.exported import SUFFIXES, open_exported
 from kdtool.tasks.images.evaluation.preprocessing import Metadata, Preprocessing
 from kdtool.tasks.images.models.build import Built, build
 from kdtool.tasks.images.models.names import SOURCES, resolve
-from kdtool.tasks.images.models.save import CONFIG
-from kdtool.tasks.images.options import Recipe
-
-
-@dataclass
-class Found:
-    """What a user's TARGET names, before anything is built.
-
-    Attributes:
-        name: as it was given.
-        kind: "run", "folder", "model", "onnx" or "program".
-        path: of the run, the folder or the file; None for a model.
-        recipe: of the run that it is, or lies in; None without one.
-    """
-
-    name: str
-    kind: str
-    path: Path | None
-    recipe: Recipe | None
 
 
 @dataclass
@@ -83,7 +63,7 @@ def find(name: str) -> Found:
     if path.suffix in SUFFIXES and not path.is_dir():
         if not path.is_file():
             raise InputError(f"there is no file {name!r}.")
-        return Found(name, "onnx" if path.suffix == ".onnx" else "program", path, _recipe_above(path))
+        return Found(name, "onnx" if path.suffix == ".onnx" else "program", path, recipe_above(path))
     if not path.is_dir():
         if path.is_file() and ".py" not in path.suffix:
             raise InputError(f"{name!r} is a file, but no export ({', '.join(SUFFIXES)}); weights go to --weights.")
@@ -92,21 +72,13 @@ def find(name: str) -> Found:
         resolve(name)  # a misspelt one is told as such
         return Found(name, "model", None, None)
     if (path / RECIPE).is_file():
-        return Found(name, "run", path, cast(Recipe, recipe_of(path, name)))
+        return Found(name, "run", path, recipe_of(path, name))
     if (path / CONFIG).is_file():
-        return Found(name, "folder", path, _recipe_above(path))
+        return Found(name, "folder", path, recipe_above(path))
     raise InputError(
         f"the folder {name} is no run (no {RECIPE}) and no saved model (no {CONFIG}): give a run's folder, its "
         "student folder, a model's name or an exported file."
     )
-
-
-def _recipe_above(path: Path) -> Recipe | None:
-    run = next((p for p in list(path.resolve().parents)[:2] if (p / RECIPE).is_file()), None)
-    try:
-        return cast(Recipe, last_recipe(run)) if run is not None else None
-    except recipes.UnnamedCode:
-        return None  # what was named may be opened all the same
 
 
 def open_target(
@@ -128,10 +100,8 @@ def open_target(
     Raises:
         InputError: it cannot be built, or an argument does not apply to it.
     """
-    if found.kind != "model":
-        given = {"weights": weights != "auto", "model_args": bool(model_args), "image size": image_size is not None}
-        if wrong := [name for name, is_given in given.items() if is_given]:
-            raise InputError(f"{found.name} comes with its own {wrong[0]}; leave {', '.join(wrong)} out.")
+    given = {"weights": weights != "auto", "model_args": bool(model_args), "image size": image_size is not None}
+    refuse_beside(found, given)
     if found.kind in ("onnx", "program"):
         return _open_file(found)
     if found.kind == "model":
@@ -149,7 +119,7 @@ def _open_file(found: Found) -> Target:
 def _open_model(
     name: str, data: DataSet | None, weights: str, model_args: dict[str, Any], image_size: int | None
 ) -> Target:
-    beside = _config(Path(weights).expanduser().parent)
+    beside = config_of(Path(weights).expanduser().parent)
     cfg = beside.get("pretrained_cfg") or {}
     classes = len(data.class_names) if data is not None else beside.get("num_classes") or _own_classes(name)
     if image_size is None:
@@ -181,7 +151,7 @@ def _own_classes(name: str) -> int:
 def _open_folder(found: Found) -> Target:
     assert found.path is not None
     folder = found.path / "student" if found.kind == "run" else found.path
-    config = _config(folder)
+    config = config_of(folder)
     own_code = "kdtool" in config
     if own_code and found.kind != "run":
         source = config["kdtool"].get("source")
@@ -212,23 +182,3 @@ def _open_folder(found: Found) -> Target:
         built,
         notes=list(built.notes),
     )
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    """Return a saved model's description, empty where there is none."""
-    try:
-        found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder / CONFIG} cannot be read: {error}") from error
-    return found if isinstance(found, dict) else {}
-
-
-def result_of(run: Path) -> dict[str, Any]:
-    """Return a run's ``result.json``, empty where it is not finished."""
-    try:
-        found: dict[str, Any] = json.loads((run / RESULT).read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return found

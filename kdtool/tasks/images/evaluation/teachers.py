@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdtool import registry
-from kdtool.recipe import load as recipes
-from kdtool.registry import tasks
-from kdtool.runs.networks import with_rates
-from kdtool.runs.teachers import kept_in
-from kdtool.tasks.common.weights import WEIGHTS
+from kdtool.tasks.common.kept_teachers import PEERS, ready, trained_along
 from kdtool.tasks.images.data.dataset import DataSet
 from kdtool.tasks.images.evaluation.preprocessing import Preprocessing
 from kdtool.tasks.images.evaluation.target import Target
@@ -26,23 +21,12 @@ def own_teachers(recipe: Recipe, data: DataSet, how: Preprocessing) -> tuple[lis
         data: the run's own.
         how: the student's preprocessing, which the teachers are given.
     """
-    if any(registry.get(name).online for name in recipes.parts(recipe)):
-        return [], ["its teachers are peers that trained along and are not kept, so there is none to agree with"]
-    task, classes = tasks.get(recipe.task), len(data.class_names)
+    if trained_along(recipe):
+        return [], [PEERS]
+    classes = len(data.class_names)
     built = build_teachers(recipe, classes, how.size, online=False)
-    student = build_student(recipe, classes, how.size)
-    settled = with_rates(recipe, student, list(built))
-    found, notes = [], []
-    for section, teacher in zip(settled.teacher, built, strict=True):
-        file = None
-        if teacher.needs_training:
-            file = kept_in(section, teacher, settled, task, data) / WEIGHTS
-            if not file.is_file():
-                notes.append(f"teacher {teacher.name} is not kept here any more ({file.parent}); --teacher names one")
-                continue
-            task.load(teacher, file.parent)
-        found.append(_as_given(teacher, how, list(data.class_names), file))
-    return found, notes
+    found, notes = ready(recipe, data, build_student(recipe, classes, how.size), built)
+    return [_as_given(teacher, how, list(data.class_names), file) for teacher, file in found], notes
 
 
 def _as_given(teacher: Built, how: Preprocessing, class_names: list[str], file: Path | None) -> Target:

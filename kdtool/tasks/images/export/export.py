@@ -18,13 +18,15 @@ from kdtool.errors import InputError, RunError, did_you_mean
 from kdtool.measure.profile import machine
 from kdtool.system.disk import aside, write_whole, writing
 from kdtool.system.locks import sole_lock
+from kdtool.tasks.common.matching import choose, class_map
+from kdtool.tasks.common.targets import Found
 from kdtool.tasks.images.data.loader import Loader
 from kdtool.tasks.images.data.open import open_data
-from kdtool.tasks.images.evaluation.evaluate import recipe_for
+from kdtool.tasks.images.evaluation.evaluate import data_recipe
 from kdtool.tasks.images.evaluation.exported import open_exported
-from kdtool.tasks.images.evaluation.predictions import EvaluationViews, Examined, choose, class_map
+from kdtool.tasks.images.evaluation.predictions import EvaluationViews, Examined
 from kdtool.tasks.images.evaluation.preprocessing import Metadata
-from kdtool.tasks.images.evaluation.target import Found, Target, find, open_target
+from kdtool.tasks.images.evaluation.target import Target, find, open_target
 from kdtool.tasks.images.export import onnx_file, program, quantise
 from kdtool.tasks.images.export.checks import Reference, refusal, speeds
 from kdtool.tasks.images.export.hub import check_repo, push
@@ -88,7 +90,7 @@ def export(
     say = say or (lambda _: None)
     found = find(str(target))
     folder = _check(found, to, out, tolerance, push_to_hub)
-    recipe = recipe_for(found, data, overrides)
+    recipe = data_recipe(found, data, overrides)
     opened = open_data(recipe.data, stream=recipe.train.steps is not None)
     student = open_target(found, opened, weights, recipe.student.model_args if found.kind == "model" else None)
     assert student.built is not None
@@ -96,7 +98,9 @@ def export(
         raise InputError(f"{student.name} was never trained on these classes; there is nothing to ship.")
     number, names = class_map(student.class_names, opened, student.num_classes, student.name)
     cpu = torch.device("cpu")
-    test = Examined(opened, recipe.data, choose(opened, "test"), recipe.train.batch_size, cpu, channels_last=False)
+    test = Examined(
+        opened, recipe.data, choose(opened, "test", "images"), recipe.train.batch_size, cpu, channels_last=False
+    )
     module = program.plain_copy(student.built.module)
     student.network = student.built.tapped()
     student.network.module = module
@@ -203,7 +207,7 @@ class _Making:
         """Return batches of training images, spread over the set, as the network takes them."""
         data, cfg = self.test.data, self.test.cfg
         positions = np.unique(np.linspace(0, len(data.train) - 1, CALIBRATION).astype(np.int64))
-        views = EvaluationViews(cfg, self.student.preprocessing, data)
+        views = EvaluationViews(cfg, self.student.preprocessing)
         batches = Loader(
             data.train.take(positions), views, Reading(32, 0, self.test.device, train=False, channels_last=False),
             num_classes=len(data.class_names), workers=cfg.workers, memory_budget_gb=cfg.memory_budget_gb,

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdtool.events import Metric
 from kdtool.report.sections import RunSections
-from kdtool.tasks.common.page import classification
+from kdtool.tasks.common.page import page_of_run
 from kdtool.tasks.images.evaluation.evaluate import evaluate
-from kdtool.tasks.images.evaluation.target import result_of
 from kdtool.tasks.images.options import Recipe
 from kdtool.tasks.images.page.samples import look
 from kdtool.tasks.task import Say
@@ -25,18 +23,4 @@ def sections(run: Path, recipe: Recipe, say: Say) -> RunSections:
     Raises:
         InputError: the run has no student yet, or its data are not there.
     """
-    say(f"{run}: measuring on the test split")
-    evaluation = evaluate(run)
-    alone = run / "baseline" / "student"
-    baseline = evaluate(alone) if alone.is_dir() else None
-    say(f"{run}: looking at test images one by one")
-    result, size = result_of(run), evaluation["data"]["image_size"]
-    return classification(
-        evaluation,
-        baseline,
-        look(recipe, str(run)),
-        student=result["student"]["name"],
-        metric=Metric.of(result),
-        unit="images",
-        inputs=f"at {size}x{size}",
-    )
+    return page_of_run(run, say, evaluate, lambda: look(recipe, str(run)), unit="images")

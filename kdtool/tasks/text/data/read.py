@@ -97,7 +97,7 @@ def read(table: Table, text: Sequence[str], label: str | None, *, bare: bool = F
 def _add(part: Part, row: Row) -> None:
     if row.cells is None:
         raise Unfit(row.why)
-    texts = [_text(cell, name) for cell, name in zip(row.cells, part.columns.text, strict=False)]
+    texts = [text_of(cell, name) for cell, name in zip(row.cells, part.columns.text, strict=False)]
     label = _label(row.cells[-1], part.declared) if part.columns.label is not None else None
     part.texts.first.append(texts[0])
     if part.texts.second is not None:
@@ -106,7 +106,12 @@ def _add(part: Part, row: Row) -> None:
     part.lines.append(row.line)
 
 
-def _text(cell: Any, column: str) -> str:
+def text_of(cell: Any, column: str) -> str:
+    """Return the text in a cell, without the white space around it.
+
+    Raises:
+        Unfit: it is no text, or one that no tokenizer takes.
+    """
     if cell is None:
         raise Unfit(f"its {shown(column)} is empty.")
     if not isinstance(cell, str):

@@ -1,0 +1,68 @@
+"""``kdtool predict``."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from kdtool.cli import complete, options
+from kdtool.errors import InputError
+
+
+@click.command("predict", short_help="Tell the classes of new inputs, as they come.")
+@click.argument("target", shell_complete=complete.models)
+@click.argument("inputs", nargs=-1, required=True, metavar="FILE|-...")
+@options.task
+@click.option("--top", type=click.IntRange(1), metavar="K", default=1, show_default=True, help="Classes of each input.")
+@click.option("--weights", metavar="W", default="auto", help="Weights of a model that is given by name.")
+@click.option("--image-size", type=int, metavar="N", help="Pixels a side, for a model that is given by name.")
+@click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Inputs at once.")
+@click.option("--device", metavar="NAME", help="auto, cpu, mps, cuda or cuda:N.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV: file, line, input, rank, class, probability.")
+@options.json
+@options.debug
+def command(
+    target: str,
+    inputs: tuple[str, ...],
+    task: str | None,
+    top: int,
+    weights: str,
+    image_size: int | None,
+    batch_size: int | None,
+    device: str | None,
+    as_csv: bool,
+    as_json: bool,
+) -> None:
+    """Tell the class of each new input, and how likely it is.
+
+    TARGET is what `kdtool eval` takes. Of sentences, FILE holds one a line or is a table (.tsv, .csv, .jsonl, .parquet)
+    whose column data.text=[NAME] names, and - is standard input, read as it comes. Of pictures, FILE is one of them or
+    a folder. What cannot be read is told and left out.
+
+    \b
+    Examples:
+      kdtool predict runs/transformer-mini-bilstm-kd-1 reviews.txt --top 3
+      tail -f app.log | kdtool predict runs/transformer-mini-bilstm-kd-1 - --csv
+    """
+    if as_csv and as_json:
+        raise InputError("--csv and --json exclude each other.")
+    from kdtool.measure.predict import predict
+    from kdtool.terminal.prediction import AsCsv, AsJson, AsTable, write
+
+    files, overrides = options.sort_arguments(inputs)
+    writer = (AsCsv if as_csv else AsJson if as_json else AsTable)(sys.stdout)
+    with options.guarded_stdout(as_json or as_csv):
+        found = predict(
+            target,
+            files,
+            task=task,
+            weights=weights,
+            image_size=image_size,
+            top=top,
+            batch_size=batch_size,
+            device=device,
+            overrides=overrides,
+            say=lambda text: click.echo(text, err=True),
+        )
+        write(found, writer, sys.stderr)

@@ -1,0 +1,122 @@
+"""What a user's TARGET names, whatever the task: a run, a saved model's folder, or something else by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdtool.errors import InputError
+from kdtool.recipe import load as recipes
+from kdtool.runs.folder import RECIPE, RESULT
+from kdtool.runs.student import last_recipe
+
+CONFIG = "config.json"
+"""What a saved model says of itself, beside its weights."""
+
+
+@dataclass
+class Found:
+    """What a user's TARGET names, before anything is built.
+
+    Attributes:
+        name: as it was given.
+        kind: "run", "folder" or "model"; a task may have more.
+        path: of the run, the folder or the file; None for a model.
+        recipe: of the run that it is, or lies in, of the task's own type; None without one.
+    """
+
+    name: str
+    kind: str
+    path: Path | None
+    recipe: Any
+
+
+def recipe_above(path: Path) -> Any:
+    """Return the recipe of the run that a file or folder lies in, None without one."""
+    run = next((p for p in list(path.resolve().parents)[:2] if (p / RECIPE).is_file()), None)
+    try:
+        return last_recipe(run) if run is not None else None
+    except recipes.UnnamedCode:
+        return None  # what was named may be opened all the same
+
+
+def recipe_for(
+    found: Found,
+    task: str,
+    data: str | Path | None,
+    overrides: Sequence[str],
+    flags: Mapping[str, Any] | None = None,
+    but: Mapping[str, str] | None = None,
+) -> Any:
+    """Return the recipe whose section ``data`` says what to measure on.
+
+    Args:
+        found: the target.
+        task: what it is of.
+        data: names other data than the run's own; None: that.
+        overrides: texts ``data.key=value`` (``student.model_args.key=value`` for a model by name).
+        flags: further values by key; None: as it is.
+        but: keys of ``data`` that do not apply, and why.
+
+    Raises:
+        InputError: neither names any data, or an override that does not apply.
+    """
+    model = found.kind == "model"
+    for text in overrides:
+        key, _ = recipes.split_override(text)
+        if not key.startswith(("data.", "student.model_args.") if model else ("data.",)) or key in (but or {}):
+            apart = "; ".join(f"not {each}: {why}" for each, why in (but or {}).items())
+            raise InputError(
+                f"{text}: of the recipe's keys only those of data{' and student.model_args' if model else ''} apply "
+                f"here{f' ({apart})' if apart else ''}."
+            )
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    if data is None and found.recipe is not None:
+        plain = recipes.to_dict(found.recipe)
+        return recipes.from_dict({**plain, **given, **dict(map(recipes.split_override, overrides))})
+    if data is None:
+        raise InputError(f"{found.name} belongs to no run, so name the data to measure it on: --data.")
+    flat = {"task": task, "method": "none", "data.name": str(data), "student.model": found.name if model else None}
+    return recipes.load(None, overrides, {key: value for key, value in {**flat, **given}.items() if value is not None})
+
+
+def refuse_beside(found: Found, given: Mapping[str, bool]) -> None:
+    """Refuse what only a model by name takes.
+
+    Args:
+        found: the target.
+        given: by what it is called, whether it was given.
+
+    Raises:
+        InputError: something was, and the target is no model by name.
+    """
+    wrong = [name for name, is_given in given.items() if is_given]
+    if found.kind != "model" and wrong:
+        raise InputError(f"{found.name} comes with its own {wrong[0]}; leave {', '.join(wrong)} out.")
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """Return a saved model's description, empty where there is none.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / CONFIG} cannot be read: {error}") from error
+    return found if isinstance(found, dict) else {}
+
+
+def result_of(run: Path) -> dict[str, Any]:
+    """Return a run's ``result.json``, empty where it is not finished."""
+    try:
+        found: dict[str, Any] = json.loads((run / RESULT).read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found

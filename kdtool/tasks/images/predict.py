@@ -1,0 +1,113 @@
+"""``kdtool.predict`` for images: classes of new pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from kdtool.engine.precision import pick_device
+from kdtool.errors import InputError
+from kdtool.tasks.common.predicting import BATCH, Item, check, in_chunks, predicted
+from kdtool.tasks.images.data.decode import UNREADABLE, decode, to_rgb
+from kdtool.tasks.images.data.folder import EXTENSIONS, images_below
+from kdtool.tasks.images.evaluation.predictions import EvaluationViews
+from kdtool.tasks.images.evaluation.target import find, open_target
+from kdtool.tasks.images.options import Data
+from kdtool.tasks.prediction import Prediction
+from kdtool.tasks.task import Say
+
+
+def predict(
+    target: str,
+    inputs: Sequence[str] = (),
+    *,
+    samples: Iterable[Any] | None = None,
+    weights: str = "auto",
+    image_size: int | None = None,
+    top: int = 1,
+    batch_size: int | None = None,
+    device: str = "auto",
+    overrides: Sequence[str] = (),
+    say: Say | None = None,
+) -> Iterator[Prediction]:
+    """Return what a network makes of images.
+
+    Args:
+        target: a run's folder, a saved model's folder, a model's name, or an exported file.
+        inputs: image files, and folders of them.
+        samples: images of PIL, or paths, instead.
+        weights, image_size: of a model by name.
+        top: how many classes of each.
+        batch_size: images at once.
+        device: where the network runs; exported files run on the CPU.
+        overrides: none applies.
+        say: takes sentences for the user.
+
+    Raises:
+        InputError: something that was given is wrong.
+    """
+    for text in overrides:
+        raise InputError(f"{text}: no key of the recipe applies to new images.")
+    files = _files(inputs)
+    opened = open_target(find(target), None, weights, None, image_size)
+    for note in opened.notes if say is not None else ():
+        say(note)  # type: ignore[misc]
+    names = opened.class_names or [str(number) for number in range(opened.num_classes)]
+    check(top, batch_size, names, samples, inputs)
+    views, place = EvaluationViews(Data(), opened.preprocessing), pick_device(device)
+    network = opened.network.eval().to(place, torch.float32)
+
+    @torch.no_grad()
+    def logits(pixels: list[Tensor]) -> Tensor:
+        images = views.device(torch.stack(pixels).to(place), torch.arange(len(pixels)), 0)
+        outputs: Tensor = network(images)[0]
+        return outputs
+
+    items = (_file(path, views) for path in files) if samples is None else _given(samples, views)
+    return predicted(in_chunks(items, batch_size or BATCH), logits, names, top, "images")
+
+
+def _files(inputs: Sequence[str]) -> list[str]:
+    """Return the paths of all images.
+
+    Raises:
+        InputError: there is no such file or folder, or no image in a folder.
+    """
+    found: list[str] = []
+    for name in inputs:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            below = list(images_below(path))
+            if not below:
+                raise InputError(f"{name} holds no images ({', '.join(sorted(EXTENSIONS))}).")
+            found += below
+        elif path.is_file():
+            found.append(str(path))
+        else:
+            raise InputError(
+                "standard input is no image: name image files, or folders of them."
+                if name == "-"
+                else f"there is no file or folder {name!r}."
+            )
+    return found
+
+
+def _file(path: str, views: EvaluationViews) -> Item:
+    try:
+        return Item(path, None, os.path.basename(path), views.host(decode(path), 0, 0))
+    except UNREADABLE as error:
+        return Item(path, None, os.path.basename(path), problem=f"it cannot be read as an image ({error}).")
+
+
+def _given(samples: Iterable[Any], views: EvaluationViews) -> Iterator[Item]:
+    for number, sample in enumerate(samples, 1):
+        if isinstance(sample, Image.Image):
+            yield Item("", number, f"image {number}", views.host(to_rgb(sample), 0, 0))
+        else:
+            yield _file(str(sample), views)

@@ -1,0 +1,118 @@
+"""What ``kdtool predict`` found, a line at a time as it comes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from typing import Protocol, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kdtool.tasks.prediction import Prediction
+from kdtool.terminal import words
+from kdtool.terminal.table import width_for
+
+PLACE, CLASS, SHARE, LONGEST = 8, 24, 9, 200
+"""Width of the table's first three columns, and characters of an input that it shows; --csv and --json have all."""
+
+
+class Writer(Protocol):
+    """Writes predictions."""
+
+    def add(self, found: Prediction) -> None:
+        """Write one."""
+        ...
+
+    def end(self, left_out: int) -> None:
+        """Write what comes last."""
+        ...
+
+
+class AsTable:
+    """A table whose columns are as wide as they are before its last row is known."""
+
+    def __init__(self, stream: TextIO):
+        self.console = Console(file=stream, highlight=False, width=width_for(stream))
+        self.first = True
+
+    def add(self, found: Prediction) -> None:
+        table = Table(box=None, show_header=self.first, pad_edge=False)
+        titles = (("", PLACE), ("class", CLASS), ("p", SHARE), ("input", None))
+        for title, width in titles:
+            right = title in ("", "p")
+            table.add_column(title, width=width, justify="right" if right else "left", overflow="fold")
+        place = "" if found.line is None else str(found.line)
+        names = "\n".join(words.clean(name) for name, _ in found.guesses)
+        shares = "\n".join(words.percent(p) for _, p in found.guesses)
+        sample = found.sample if found.line is not None else found.file
+        shown = sample if len(sample) <= LONGEST else f"{sample[: LONGEST - 1]}…"
+        table.add_row(*map(Text, (place, names, shares, words.clean(shown))))
+        self.console.print(table)
+        self.first = False
+
+    def end(self, left_out: int) -> None:
+        """Leave nothing to say: what was left out was told."""
+
+
+class AsCsv:
+    """A line for each class of an input."""
+
+    def __init__(self, stream: TextIO):
+        self.stream, self.rows, self.first = stream, csv.writer(stream, lineterminator="\n"), True
+
+    def add(self, found: Prediction) -> None:
+        if self.first:
+            self.rows.writerow(["file", "line", "input", "rank", "class", "probability"])
+            self.first = False
+        for rank, (name, p) in enumerate(found.guesses, 1):
+            self.rows.writerow([found.file, found.line, found.sample, rank, name, f"{p:.6g}"])
+        self.stream.flush()
+
+    def end(self, left_out: int) -> None:
+        """Leave nothing to say: what was left out was told."""
+
+
+class AsJson:
+    """One document, written as it grows: {"predictions": [...], "left_out": 0}."""
+
+    def __init__(self, stream: TextIO):
+        self.stream, self.first = stream, True
+
+    def add(self, found: Prediction) -> None:
+        head = '{"predictions": [\n' if self.first else ",\n"
+        self.stream.write(head + json.dumps(found.to_dict(), ensure_ascii=False))
+        self.stream.flush()
+        self.first = False
+
+    def end(self, left_out: int) -> None:
+        self.stream.write(f'\n], "left_out": {left_out}}}\n')
+        self.stream.flush()
+
+
+def write(predictions: Iterator[Prediction], writer: Writer, warn: TextIO, told: int = 20) -> None:
+    """Write predictions as they come, and say what could not be read.
+
+    Args:
+        predictions: in order; they may never end.
+        writer: of those that could be read.
+        warn: takes a line for each that could not, and their number at the end.
+        told: how many of them are told one by one.
+    """
+    count = bad = 0
+    for found in predictions:
+        count += 1
+        if not found.problem:
+            writer.add(found)
+            continue
+        bad += 1
+        if bad <= told:
+            warn.write(f"left out: {words.clean(found.where)}: {words.clean(found.problem)}\n")
+        elif bad == told + 1:
+            warn.write("left out: more are counted, not named\n")
+        warn.flush()
+    writer.end(bad)
+    if bad:
+        warn.write(f"{bad:,} of {count:,} inputs could not be read and were left out\n")
