@@ -140,6 +140,10 @@ class Built:
         """Return inputs of ``count`` samples that the network takes, fixed noise of its own type."""
         raise NotImplementedError
 
+    def dry_input(self) -> str:
+        """Return how large a sample of ``dry_inputs`` is, for people: "32x32", "12 tokens"; "": all are alike."""
+        return ""
+
     def identity(self) -> dict[str, Any]:
         """Return what its outputs follow from besides weights and inputs: architecture, arguments, its own inputs."""
         raise NotImplementedError
@@ -178,7 +182,7 @@ class Profiled:
 
     Attributes:
         about: what tables show of it: "part" (teacher, student, export or model), "name", "kind", "params", "macs",
-            "bytes" and whatever the task adds.
+            "bytes", "input" (how large a sample is, as ``Built.dry_input`` says it) and whatever the task adds.
         forward: given a batch size and a device, returns a function that runs it once.
         fresh: the same, of a newly opened network whose memory starts at nothing; None: it is torch's own, and its
             tensors are counted.

@@ -139,6 +139,10 @@ class Built(task.Built):
         own = {"ids": ids, "mask": torch.ones_like(ids, dtype=torch.bool), "types": torch.zeros_like(ids)}
         return {self.tokens.digest: own}
 
+    def dry_input(self) -> str:
+        """Return the length of a dry text."""
+        return f"{DRY_LENGTH} tokens"
+
     def identity(self) -> dict[str, Any]:
         """Return architecture, arguments, classes and tokenizer."""
         return {
