@@ -319,8 +319,8 @@ class Task:
         """
         raise self.lacks("evaluation outside of a run")
 
-    def export(self, target: str, to: Sequence[str], **options: Any) -> dict[str, Any]:
-        """Write a student in formats that run without kdtool, for ``kdtool.export``.
+    def export(self, target: str, to: Sequence[str] | None, **options: Any) -> dict[str, Any]:
+        """Write a student in formats that run without kdtool, for ``kdtool.export``; ``to`` None: the usual ones.
 
         Raises:
             InputError: something that was given is wrong, or the task cannot do this.
@@ -349,6 +349,23 @@ class Task:
     def lacks(self, what: str) -> InputError:
         """Return the error for something that the task does not offer."""
         return InputError(f"the task {self.name!r} has no {what}.")
+
+    def refuse_others(self, given: Mapping[str, Any], own: set[str]) -> None:
+        """Refuse options of ``kdtool profile`` that other tasks have.
+
+        Args:
+            given: values by the option's name.
+            own: the names of the task's.
+
+        Raises:
+            InputError: one is not the task's.
+        """
+        for name in given:
+            if name not in own:
+                valid = ", ".join(f"--{each.replace('_', '-')}" for each in sorted(own)) or "none"
+                raise InputError(
+                    f"the task {self.name!r} has no --{name.replace('_', '-')}; of what sets a sample's size: {valid}."
+                )
 
     def specimens(self) -> Specimens:
         """Return tiny data and networks, with which ``kdtool.testing`` checks the task, and methods on it."""

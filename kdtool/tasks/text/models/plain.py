@@ -80,7 +80,7 @@ class BiLSTM(nn.Module):
         """Return (B, K) logits of (B, L) token numbers; ``mask`` (B, L) bool is True at real tokens."""
         states_BLH = self.lstm(self.dropout(self.embedding(ids)) * mask.unsqueeze(2), mask)
         half, last_B = states_BLH.shape[2] // 2, mask.sum(1).clamp(min=1) - 1
-        rows_B = torch.arange(len(ids), device=ids.device)
+        rows_B = torch.arange(ids.shape[0], device=ids.device)  # len() would fix an export's batch size
         ends_BH = torch.cat([states_BLH[rows_B, last_B, :half], states_BLH[:, 0, half:]], dim=1)
         logits: Tensor = self.head(self.dropout(self.hidden(ends_BH).relu()))
         return logits
