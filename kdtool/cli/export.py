@@ -15,22 +15,22 @@ from kdtool.cli import options
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
     "--to",
-    default="program,onnx",
-    show_default=True,
     metavar="A,B",
-    help="program, onnx, onnx-fp16, onnx-int8, torchao-int8.",
+    help="program, onnx, onnx-fp16, onnx-int8, torchao-int8, as the task has them.  [default: program,onnx]",
 )
 @click.option("--out", metavar="FOLDER", help="Where to write.  [default: export in the run's folder]")
 @click.option("--data", metavar="NAME|FOLDER", help="Data to compare on.  [default: the run's own]")
 @click.option("--weights", metavar="FILE", default="auto", help="Weights of a model that is given by name.")
-@click.option("--tolerance", type=float, metavar="POINTS", help="Top-1 that fp16 (0.5) and int8 (2) may lose.")
+@click.option(
+    "--tolerance", type=float, metavar="POINTS", help="Points of accuracy that fp16 (0.5) and int8 (2) may lose."
+)
 @click.option("--push-to-hub", metavar="OWNER/NAME", help="Upload student and exports to the Hugging Face hub.")
 @options.json
 @options.debug
 def command(
     target: str,
     overrides: tuple[str, ...],
-    to: str,
+    to: str | None,
     out: str | None,
     data: str | None,
     weights: str,
@@ -41,8 +41,8 @@ def command(
     """Write the student of RUN in formats that run without kdtool.
 
     Each file is loaded back, compared with the student on the test split, timed, and removed again (exit code 3) where
-    it differs by more than it may. Preprocessing and class names travel inside. int8 is calibrated on training images,
-    its setting chosen on the validation split.
+    it differs by more than it may. Preprocessing and class names travel inside, a tokenizer beside it. int8's setting
+    is chosen on the validation split.
 
     \b
     Examples:
@@ -55,7 +55,7 @@ def command(
     with options.guarded_stdout(as_json):
         found = export(
             target,
-            [name.strip() for name in to.split(",") if name.strip()],
+            None if to is None else [name.strip() for name in to.split(",") if name.strip()],
             out=out,
             data=data,
             weights=weights,

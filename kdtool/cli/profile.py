@@ -13,10 +13,14 @@ from kdtool.errors import InputError
 
 @click.command("profile", short_help="Measure size, memory and speed of networks on this machine.")
 @click.argument("targets", nargs=-1, required=True, metavar="TARGET...", shell_complete=complete.models)
-@click.option("--batch-sizes", default="1,8,32", show_default=True, metavar="A,B", help="Images at once.")
+@click.option("--batch-sizes", default="1,8,32", show_default=True, metavar="A,B", help="Samples at once.")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads of torch and onnxruntime.")
 @click.option("--seconds", type=float, default=1.0, show_default=True, metavar="X", help="Timed for each figure.")
 @click.option("--image-size", type=int, metavar="N", help="Pixels a side, for models that are given by name.")
+@click.option("--length", type=click.IntRange(1), metavar="N", help="Tokens of a text.  [default: the data's 95th %]")
+@click.option(
+    "--task", metavar="NAME", shell_complete=complete.tasks, help="What TARGET is of.  [default: as its run says]"
+)
 @click.option("--device", metavar="NAME", default="cpu", show_default=True, help="auto, cpu, mps, cuda or cuda:N.")
 @options.json
 @options.debug
@@ -26,6 +30,8 @@ def command(
     threads: int | None,
     seconds: float,
     image_size: int | None,
+    length: int | None,
+    task: str | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -51,6 +57,8 @@ def command(
             threads=threads,
             seconds=seconds,
             image_size=image_size,
+            length=length,
+            task=task,
             device=device,
             say=lambda text: click.echo(text, err=True),
         )

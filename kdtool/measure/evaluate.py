@@ -63,7 +63,7 @@ def evaluate(
 
 def export(
     target: str | Path,
-    to: Sequence[str] = ("program", "onnx"),
+    to: Sequence[str] | None = None,
     *,
     task: str | None = None,
     out: str | Path | None = None,
@@ -78,7 +78,7 @@ def export(
 
     Args:
         target: a run's folder, a saved model's folder, or a model by name with ``weights``.
-        to: formats.
+        to: formats; default: the task's usual ones, a torch.export program and ONNX.
         task: what the student is of; default: the run's, else the default one.
         out: the folder to write to; default: ``export`` in the target's folder.
         data: as for ``evaluate``.
@@ -89,7 +89,8 @@ def export(
         say: takes sentences for the user.
 
     Returns:
-        "target", "machine", "test", "exports", "speed" and "hub"; the same lies in ``export.json`` beside the files.
+        "target", "unit", "metric", "machine", "test", "exports", "speed" and "hub"; the same lies in
+        ``export.json`` beside the files.
 
     Raises:
         InputError: something that was given is wrong, a package is missing, or the task has no exports.

@@ -25,9 +25,10 @@ def inspect(recipe: Recipe | Mapping[str, Any] | str | Path | None = None) -> di
         recipe: as for ``kdtool.run``.
 
     Returns:
-        "networks" (each with its part, name, image size, totals and "stages"), "pairs" (by role: layer and shape on
-        either side), "steps" (by stage of the method: terms, alignments, MACs of a step), "tap_bytes", "batch_size",
-        and "problem": why the method cannot be applied to the pair, None where it can.
+        "unit" (what samples are called), "networks" (each with its part, name, what "input" it was looked at with,
+        totals and "stages"), "pairs" (by role: layer and shape on either side), "steps" (by stage of the method:
+        terms, alignments, MACs of a step), "tap_bytes", "batch_size", and "problem": why the method cannot be applied
+        to the pair, None where it can.
 
     Raises:
         InputError: the recipe is wrong, or a network cannot be built.
@@ -37,6 +38,7 @@ def inspect(recipe: Recipe | Mapping[str, Any] | str | Path | None = None) -> di
     part = "peer" if pair.online else "teacher"
     result: dict[str, Any] = {
         "method": checked.method,
+        "unit": pair.task.unit,
         "networks": [
             *(_about(part, each, pair.task) for each in pair.teachers),
             _about("student", pair.student, pair.task),
@@ -73,6 +75,7 @@ def _about(part: str, built: Built, task: Task) -> dict[str, Any]:
         "part": part,
         "name": built.name,
         **built.describe(),
+        "input": built.dry_input(),
         "params": parameters(built.module),
         "macs": macs(built.tapped(), built.dry_inputs(1)),
         "stages": found,

@@ -15,6 +15,7 @@ from kdtool.engine.precision import Precision
 from kdtool.engine.step import Step, run_network
 from kdtool.randomness import seed_torch
 from kdtool.runs.setting import Setting
+from kdtool.tasks.common.cost import counted
 
 SAMPLES = 8
 """Samples of the step that is run; costs are given for the recipe's batch."""
@@ -71,29 +72,29 @@ def steps(setting: Setting) -> list[dict[str, Any]]:
     step = Step(networks.student_net, setting.method, nets if online else [], objective.hard_loss, precision)
     step.eval()
     factor = recipe.train.batch_size / SAMPLES
-    with _counted() as counter, torch.no_grad():
+    with counted(*nets) as count, torch.no_grad():
         teachers = [run_network(net, inputs, precision) for net in nets]
-    teacher_macs = _macs(counter)
+    teacher_macs = count.macs
     rows = []
     for each in setting.stages:
         step.stage = each.stage
         seed_torch("step", recipe.train.seed)
-        with _counted() as counter:
+        with counted(step) as ahead:
             student, peers = step.networks(inputs)
-        forward, count = _macs(counter), len(student.logits)
-        labels, index = torch.arange(count) % objective.num_classes, torch.arange(count)
-        with _counted() as counter, _Operations() as operations:
-            terms, _ = step.losses(student, peers or teachers, labels, index, 0, 0.0)
-        own = _macs(counter)
+        rows_B = torch.arange(len(student.logits))
+        with counted(step) as own, _Operations() as operations:
+            terms, _ = step.losses(student, peers or teachers, rows_B % objective.num_classes, rows_B, 0, 0.0)
         total = torch.stack([term.float() for term in terms.values()]).sum()
-        with _counted() as counter:
+        with counted(mapping=_GRADIENTS) as back:
             if total.requires_grad:
                 total.backward()
+        # A fused recurrent layer's gradients: of what it takes, and of its weights.
+        unseen = 2 * ahead.recurrent if total.requires_grad else 0
         costs = {
             "teacher": 0 if online else teacher_macs,
-            "student": forward,
-            "method": own,
-            "backward": _macs(counter),
+            "student": ahead.macs,
+            "method": own.macs,
+            "backward": back.macs + unseen,
         }
         rows.append(
             {
@@ -120,13 +121,6 @@ def tap_bytes(shapes: Any, batch_size: int) -> int:
     return count
 
 
-def _counted() -> Any:
-    from torch.utils.flop_counter import FlopCounterMode
-
-    # torch counts a grouped convolution's weight gradient as if each group had all channels.
-    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _convolution_backward})
-
-
 def _convolution_backward(
     grad_shape: Sequence[int], x_shape: Sequence[int], weight_shape: Sequence[int], *rest: Any, **_: Any
 ) -> int:
@@ -139,5 +133,5 @@ def _convolution_backward(
     return 2 * x_shape[0] * positions * math.prod(weight_shape) * (bool(wanted[0]) + bool(wanted[1]))
 
 
-def _macs(counter: Any) -> int:
-    return int(counter.get_total_flops()) // 2
+# torch counts a grouped convolution's weight gradient as if each group had all channels.
+_GRADIENTS = {torch.ops.aten.convolution_backward: _convolution_backward}

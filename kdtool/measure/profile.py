@@ -26,6 +26,7 @@ def profile(
     seconds: float = 1.0,
     task: str | None = None,
     image_size: int | None = None,
+    length: int | None = None,
     device: str = "cpu",
     say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
@@ -40,13 +41,14 @@ def profile(
         seconds: of timed forwards for each network and batch size.
         task: what the targets are of; default: what each says of itself, else the default task.
         image_size: pixels a side of image models by name; default: their own.
+        length: tokens of a text; default: a run's usual ones.
         device: where torch's networks run; exported files run on the CPU.
         say: takes sentences for the user.
 
     Returns:
-        "machine" and "rows", one a network: part, name, kind, params, macs, bytes, classes, image_size, "memory" (the
-        forward's peak by batch size, and how it was "measured") and "speed" (a list by batch size: median_ms, p95_ms,
-        samples_per_s, runs).
+        "machine" and "rows", one a network: part, name, kind, params, macs, bytes, classes, "unit" (what its samples
+        are called), "input" (how large one is), "memory" (the forward's peak by batch size, and how it was "measured")
+        and "speed" (a list by batch size: median_ms, p95_ms, samples_per_s, runs).
 
     Raises:
         InputError: a target or a number is wrong.
@@ -55,14 +57,16 @@ def profile(
         raise InputError("profile takes one target or more, batch sizes from 1 on and a finite time above 0.")
     place = pick_device(device)
     with _threads(threads):
-        given = {"image_size": image_size} if image_size is not None else {}
-        networks = [
-            each
-            for name in map(str, targets)
-            for each in task_of(name, task).profiled(name, say or (lambda _: None), **given)
-        ]
+        sizes = {"image_size": image_size, "length": length}
+        given = {key: value for key, value in sizes.items() if value is not None}
+        networks, units = [], []
+        for name in map(str, targets):
+            of = task_of(name, task)
+            networks += (found := of.profiled(name, say or (lambda _: None), **given))
+            units += [of.unit] * len(found)
         rows: list[dict[str, Any]] = [
-            {**each.about, "memory": _memory(each, batch_sizes, place), "speed": []} for each in networks
+            {"unit": unit, **each.about, "memory": _memory(each, batch_sizes, place), "speed": []}
+            for unit, each in zip(units, networks, strict=True)
         ]
         for batch_size in batch_sizes:
             runs = [each.forward(batch_size, place) for each in networks]

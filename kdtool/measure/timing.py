@@ -44,7 +44,7 @@ def _timed(run: Callable[[], object], device: torch.device | None) -> float:
 
 
 def summary(seconds: Sequence[float], batch_size: int) -> dict[str, Any]:
-    """Return median and 95th percentile in ms, images a second at the median, and the number of runs."""
+    """Return median and 95th percentile in ms, samples a second at the median, and the number of runs."""
     median, p95 = np.percentile(seconds, [50, 95])
     return {
         "batch_size": batch_size,

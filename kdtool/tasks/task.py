@@ -143,6 +143,10 @@ class Built:
         """Return inputs of ``count`` samples that the network takes, fixed noise of its own type."""
         raise NotImplementedError
 
+    def dry_input(self) -> str:
+        """Return how large a sample of ``dry_inputs`` is, for people: "32x32", "12 tokens"; "": all are alike."""
+        return ""
+
     def identity(self) -> dict[str, Any]:
         """Return what its outputs follow from besides weights and inputs: architecture, arguments, its own inputs."""
         raise NotImplementedError
@@ -181,7 +185,7 @@ class Profiled:
 
     Attributes:
         about: what tables show of it: "part" (teacher, student, export or model), "name", "kind", "params", "macs",
-            "bytes" and whatever the task adds.
+            "bytes", "input" (how large a sample is, as ``Built.dry_input`` says it) and whatever the task adds.
         forward: given a batch size and a device, returns a function that runs it once.
         fresh: the same, of a newly opened network whose memory starts at nothing; None: it is torch's own, and its
             tensors are counted.
@@ -327,8 +331,8 @@ class Task:
         """
         raise self.lacks("predictions of new inputs")
 
-    def export(self, target: str, to: Sequence[str], **options: Any) -> dict[str, Any]:
-        """Write a student in formats that run without kdtool, for ``kdtool.export``.
+    def export(self, target: str, to: Sequence[str] | None, **options: Any) -> dict[str, Any]:
+        """Write a student in formats that run without kdtool, for ``kdtool.export``; ``to`` None: the usual ones.
 
         Raises:
             InputError: something that was given is wrong, or the task cannot do this.
@@ -357,6 +361,23 @@ class Task:
     def lacks(self, what: str) -> InputError:
         """Return the error for something that the task does not offer."""
         return InputError(f"the task {self.name!r} has no {what}.")
+
+    def refuse_others(self, given: Mapping[str, Any], own: set[str]) -> None:
+        """Refuse options of ``kdtool profile`` that other tasks have.
+
+        Args:
+            given: values by the option's name.
+            own: the names of the task's.
+
+        Raises:
+            InputError: one is not the task's.
+        """
+        for name in given:
+            if name not in own:
+                valid = ", ".join(f"--{each.replace('_', '-')}" for each in sorted(own)) or "none"
+                raise InputError(
+                    f"the task {self.name!r} has no --{name.replace('_', '-')}; of what sets a sample's size: {valid}."
+                )
 
     def specimens(self) -> Specimens:
         """Return tiny data and networks, with which ``kdtool.testing`` checks the task, and methods on it."""

@@ -17,9 +17,11 @@ def show(found: Mapping[str, Any], stream: TextIO) -> None:
     """Print the exports beside their student: size, accuracy, difference and speed."""
     console = Console(file=stream, highlight=False, width=width_for(stream))
     test, speed = found["test"], found["speed"]
-    title = f"{words.clean(found['target'])}, compared on {test['images']} test images of {words.clean(test['data'])}"
+    unit, metric = found["unit"], words.clean(found["metric"])
+    of = f"{test[unit]} test {words.clean(unit)} of {words.clean(test['data'])}"
+    title = f"{words.clean(found['target'])}, compared on {of}"
     table = Table(title=title, title_justify="left")
-    for number, name in enumerate(("", "top-1", "difference", "file", *_batches(speed["student"]))):
+    for number, name in enumerate(("", metric, "difference", "file", *_batches(speed["student"]))):
         table.add_column(name, justify="right" if number else "left")
     rows = [("student", words.percent(test["top1"]), "", "")]
     rows += [
@@ -36,13 +38,17 @@ def show(found: Mapping[str, Any], stream: TextIO) -> None:
     machine = found["machine"]
     console.print(
         Text(
-            "difference: of the largest absolute logit; times: median, on "
+            f"difference: of the largest absolute logit; times: median{_at(found)}, on "
             f"{words.clean(machine['processor'])}, {machine['threads']} thread{'s' * (machine['threads'] != 1)}"
         )
     )
     console.print(Text(f"All of it is in {words.clean(found['folder'])}"), soft_wrap=True)
     if found["hub"]:
         console.print(Text(f"On the hub: {words.clean(found['hub'])}"), soft_wrap=True)
+
+
+def _at(found: Mapping[str, Any]) -> str:
+    return f" at {words.clean(found['input'])}" if found.get("input") else ""
 
 
 def _batches(speeds: list[dict[str, Any]]) -> list[str]:

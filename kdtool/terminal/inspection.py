@@ -46,10 +46,10 @@ def _table(title: str, *columns: str, right: int = 0) -> Table:
 
 
 def _network(network: Mapping[str, Any]) -> Table:
-    side = network["image_size"]
+    at = f" at {network['input']}" if network["input"] else ""
     title = (
         f"{network['part']} {words.clean(network['name'])}\n{words.count(network['params'])} parameters, "
-        f"{words.count(network['macs'])} MACs at {side}x{side}"
+        f"{words.count(network['macs'])} MACs{at}"
     )
     table = _table(title, "stage", "output of", "shape", "stride", "params", "MACs", right=3)
     for row in network["stages"]:
@@ -75,7 +75,7 @@ def _pairs(found: Mapping[str, Any]) -> Table:
 
 
 def _steps(found: Mapping[str, Any]) -> Table:
-    title = f"a step of {found['batch_size']} images, in MACs"
+    title = f"a step of {found['batch_size']} {words.clean(found['unit'])}, in MACs"
     table = _table(title, "stage", "terms", "aligned by", "teacher", "student", "method", "backward", right=4)
     for row in found["steps"]:
         aligned = [f"{each['operation']} {_shape(each['from'])} to {_shape(each['to'])}" for each in row["alignments"]]

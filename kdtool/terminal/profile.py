@@ -23,13 +23,15 @@ def show(found: Mapping[str, Any], stream: TextIO) -> None:
     )
     sizes = [speed["batch_size"] for speed in rows[0]["speed"]]
     at = ", ".join(map(str, sizes))
-    facts = _table("networks", "parameters", "MACs", "file", "image", f"memory of a forward, batch {at}")
-    speed = _table("latency: median (95th percentile), images a second", *(f"batch {size}" for size in sizes), "speed")
+    facts = _table("networks", "parameters", "MACs", "file", "input", f"memory of a forward, batch {at}")
+    units = {row["unit"] for row in rows}
+    unit = words.clean(units.pop()) if len(units) == 1 else "samples"
+    speed = _table(f"latency: median (95th percentile), {unit} a second", *(f"batch {size}" for size in sizes), "speed")
     for row in rows:
         style = "bold" if row["part"] == "student" else ""
         held = ", ".join(words.size(row["memory"]["bytes"][str(size)]) for size in sizes)
-        side = str(row["image_size"])
-        cells = [words.count(row["params"]), words.count(row["macs"]), words.size(row["bytes"]), f"{side}x{side}", held]
+        cells = [words.count(row["params"]), words.count(row["macs"]), words.size(row["bytes"])]
+        cells += [words.clean(row["input"]), held]
         _row(facts, row, cells, style)
         times = [
             f"{each['median_ms']:.2f} ms ({each['p95_ms']:.2f})\n{each['samples_per_s']:.0f}/s" for each in row["speed"]

@@ -34,7 +34,7 @@ class Features:
     """What makes a step cheaper, each to be switched on by itself.
 
     Attributes:
-        channels_last: memory layout of networks and images.
+        channels_last: memory layout of networks and inputs.
         fused: one optimizer kernel for all parameters.
         folded: the teacher's batch norms are folded, under inference mode.
         precision: of student and teacher.

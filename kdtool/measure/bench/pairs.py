@@ -22,13 +22,13 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
     return statistics.median(ordered), ordered[cut], ordered[count - 1 - cut]
 
 
-def compare(images: int, floor_s: Sequence[float], engine_s: Sequence[float]) -> dict[str, Any]:
-    """Return the figures of pairs of blocks of ``images`` images each."""
+def compare(samples: int, floor_s: Sequence[float], engine_s: Sequence[float]) -> dict[str, Any]:
+    """Return the figures of pairs of blocks of ``samples`` samples each."""
     shares = [floor / engine for floor, engine in zip(floor_s, engine_s, strict=True)]
     share, low, high = median_interval(shares)
     return {
-        "samples_per_s": round(images / statistics.median(engine_s), 1),
-        "floor_samples_per_s": round(images / statistics.median(floor_s), 1),
+        "samples_per_s": round(samples / statistics.median(engine_s), 1),
+        "floor_samples_per_s": round(samples / statistics.median(floor_s), 1),
         "share_of_floor": round(share, 4),
         "interval": [round(low, 4), round(high, 4)],
         "pairs": len(shares),

@@ -20,6 +20,7 @@ import torch
 
 from kdtool import __version__, registry
 from kdtool.cache.open import open_or_build
+from kdtool.engine import tree
 from kdtool.engine.job import Job, Loaded, Replay
 from kdtool.engine.signals import StopRequest
 from kdtool.errors import InputError, KdtoolError
@@ -134,7 +135,7 @@ class Arm:
         self.precision = precision
         endless = itertools.chain.from_iterable(self.run.train_batches.epoch(n) for n in itertools.count())
         self.batches: list[Loaded] = list(itertools.islice(endless, READY))
-        self.images = len(self.batches[0].index)
+        self.samples = len(self.batches[0].index)
 
     @staticmethod
     def _thinned(recipe: Recipe) -> Setting:
@@ -179,7 +180,7 @@ def _rows(recipe: Recipe, precision: str, pairs: int, steps: int, say: Say) -> l
             loop.run(2)
             _reset_peak(arm)
             blocks = run_engine(arm.job(source), number, loop.run, pairs, steps)
-            figures = compare(arm.images * steps, blocks.floor_s, blocks.engine_s)
+            figures = compare(arm.samples * steps, blocks.floor_s, blocks.engine_s)
             rows.append({**row, **figures, "peak_memory_mb": _peak(arm)})
     return rows
 
@@ -191,7 +192,8 @@ def _features(recipe: Recipe, half: bool, pairs: int, steps: int, say: Say) -> l
     replay = arm.replay()
     off: dict[str, Any] = {"channels_last": False, "fused": False, "folded": False, "compiled": "off"}
     ladder: list[tuple[str, dict[str, Any]]] = [("plain fp32", {})]
-    ladder += [("channels-last", {"channels_last": True}), ("fused optimizer", {"fused": True})]
+    ladder += [("channels-last", {"channels_last": True})] if _has_channels(arm) else []
+    ladder += [("fused optimizer", {"fused": True})]
     ladder += [("folded teacher", {"folded": True})]
     ladder += [("bf16", {"precision": "bf16"})] if half else []
     ladder += [("replayed teacher", {"replayed": True})] if replay is not None else []
@@ -207,10 +209,15 @@ def _features(recipe: Recipe, half: bool, pairs: int, steps: int, say: Say) -> l
         loop.run(2)
         times = [(plain.run(steps), loop.run(steps)) for _ in range(pairs)]
         gain, low, high = median_interval([a / b for a, b in times])
-        speed = arm.images * steps / statistics.median(b for _, b in times)
+        speed = arm.samples * steps / statistics.median(b for _, b in times)
         found.append({"feature": name, "samples_per_s": round(speed, 1), "times_plain": round(gain, 3),
                       "interval": [round(low, 3), round(high, 3)]})  # fmt: skip
     return found
+
+
+def _has_channels(arm: Arm) -> bool:
+    """Tell whether the inputs have a memory layout to choose."""
+    return any(tensor.ndim == 4 for tensor in tree.tensors(arm.batches[0].inputs))
 
 
 def _parts(recipe: Recipe, precisions: tuple[str, ...], steps: int) -> list[dict[str, Any]]:
@@ -224,7 +231,7 @@ def _parts(recipe: Recipe, precisions: tuple[str, ...], steps: int) -> list[dict
         teacher = statistics.median(loop.teach(steps) for _ in range(3)) / steps
         whole = statistics.median(loop.run(steps) for _ in range(3)) / steps
         parts = {"data": data, "teacher": teacher, "student": max(0.0, whole - teacher)}
-        rates = {f"{name}_samples_per_s": round(arm.images / max(s, 1e-9), 1) for name, s in parts.items()}
+        rates = {f"{name}_samples_per_s": round(arm.samples / max(s, 1e-9), 1) for name, s in parts.items()}
         found.append({"precision": precision, **rates, "limits": max(parts, key=lambda name: parts[name])})
     return found
 
@@ -261,7 +268,7 @@ def _methods(recipe: Recipe, methods: tuple[str, ...], pairs: int, steps: int, s
         found.append({
             "method": name,
             "stages": [planned.stage.name for planned in arm.run.stages],
-            "samples_per_s": round(arm.images * steps / statistics.median(b for _, b in times), 1),
+            "samples_per_s": round(arm.samples * steps / statistics.median(b for _, b in times), 1),
             f"times_{base_name}": round(cost, 3),
             "interval": [round(low, 3), round(high, 3)],
             "kept_for_backward_mb": round(loop.kept_bytes() / 1e6, 1),

@@ -161,7 +161,7 @@ class Images(task.Task):
 
         return predict(target, inputs, **given)
 
-    def export(self, target: str, to: Sequence[str], **given: Any) -> dict[str, Any]:
+    def export(self, target: str, to: Sequence[str] | None, **given: Any) -> dict[str, Any]:
         """See ``kdtool.tasks.images.export.export``."""
         from kdtool.tasks.images.export.export import export
 
@@ -171,6 +171,7 @@ class Images(task.Task):
         """Return a run's teachers, student and exports, or the one network that is named."""
         from kdtool.tasks.images.profiled import profiled
 
+        self.refuse_others(given, {"image_size"})
         return profiled(target, say, **given)
 
     def sections(self, run: Path, recipe: schema.Recipe, say: Say) -> Any:

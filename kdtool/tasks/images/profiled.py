@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.errors import InputError
+from kdtool.tasks.common.export.folder import EXPORTS
 from kdtool.tasks.common.targets import Found
 from kdtool.tasks.images.evaluation.evaluate import about
 from kdtool.tasks.images.evaluation.exported import SUFFIXES
@@ -17,9 +18,6 @@ from kdtool.tasks.images.evaluation.target import Target, find, open_target
 from kdtool.tasks.images.models.built import Built
 from kdtool.tasks.images.networks import build_teachers
 from kdtool.tasks.task import Profiled, Say
-
-EXPORTS = "export"
-"""The folder in a run's that ``kdtool export`` writes to."""
 
 
 def profiled(name: str, say: Say, image_size: int | None = None) -> list[Profiled]:
@@ -78,7 +76,8 @@ def _profiled(part: str, target: Target) -> Profiled:
         # A fresh session: its memory grows at the first run, and is kept.
         return _runner(open_target(find(target.name), None), batch_size, device)
 
-    facts: dict[str, Any] = {"part": part, **about(target), "image_size": target.preprocessing.size}
+    size = target.preprocessing.size
+    facts: dict[str, Any] = {"part": part, **about(target), "image_size": size, "input": f"{size}x{size}"}
     return Profiled(facts, forward, fresh if target.kind == "onnx" else None)
 
 

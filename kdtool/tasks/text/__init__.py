@@ -141,6 +141,19 @@ class Text(task.Task):
 
         return stages(cast("Built", built))
 
+    def export(self, target: str, to: Sequence[str] | None, **given: Any) -> dict[str, Any]:
+        """See ``kdtool.tasks.text.export.export``."""
+        from kdtool.tasks.text.export.export import export
+
+        return export(target, to, **given)
+
+    def profiled(self, target: str, say: task.Say, **given: Any) -> list[task.Profiled]:
+        """Return a run's teachers, student and exports, or the one network that is named."""
+        from kdtool.tasks.text.profiled import profiled
+
+        self.refuse_others(given, {"length"})
+        return profiled(target, say, **given)
+
     def specimens(self) -> task.Specimens:
         """Return sixty sentences, and the small networks."""
         from kdtool.tasks.text import specimens

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,25 +12,25 @@ import numpy as np
 import torch
 from torch import nn
 
-from kdtool.errors import InputError, RunError, did_you_mean
+from kdtool.errors import InputError, RunError
 from kdtool.measure.profile import machine
-from kdtool.system.disk import aside, write_whole, writing
-from kdtool.system.locks import sole_lock
+from kdtool.system.disk import write_whole
+from kdtool.tasks.common.export import onnx_file, program
+from kdtool.tasks.common.export.checks import POINTS, Reference, refusal, speeds
+from kdtool.tasks.common.export.folder import check_asked, folder_for, held, keep_if_good
 from kdtool.tasks.common.matching import choose, class_map
 from kdtool.tasks.common.targets import Found
 from kdtool.tasks.images.data.loader import Loader
 from kdtool.tasks.images.data.open import open_data
 from kdtool.tasks.images.evaluation.evaluate import data_recipe
-from kdtool.tasks.images.evaluation.exported import open_exported
+from kdtool.tasks.images.evaluation.exported import INPUT, open_exported
 from kdtool.tasks.images.evaluation.predictions import EvaluationViews, Examined
 from kdtool.tasks.images.evaluation.preprocessing import Metadata
 from kdtool.tasks.images.evaluation.target import Target, find, open_target
-from kdtool.tasks.images.export import onnx_file, program, quantise
-from kdtool.tasks.images.export.checks import Reference, refusal, speeds
+from kdtool.tasks.images.export import quantise
 from kdtool.tasks.images.export.hub import check_repo, push
 from kdtool.tasks.images.models.dry import dry_images
 from kdtool.tasks.images.models.measure import macs, parameters
-from kdtool.tasks.images.profiled import EXPORTS
 from kdtool.tasks.task import Reading
 
 FORMATS = {
@@ -52,7 +50,7 @@ Say = Callable[[str], None]
 
 def export(
     target: str | Path,
-    to: Sequence[str] = ("program", "onnx"),
+    to: Sequence[str] | None = None,
     *,
     out: str | Path | None = None,
     data: str | Path | None = None,
@@ -70,7 +68,7 @@ def export(
 
     Args:
         target: a run's folder, a saved model's folder, or a model by name with ``weights``.
-        to: names of ``FORMATS``.
+        to: names of ``FORMATS``; None: a program and ONNX.
         out: the folder to write to; default: ``export`` in the target's folder.
         data: as for ``kdtool.evaluate``.
         weights: of a model by name.
@@ -88,6 +86,7 @@ def export(
         RunError: an export differs too much and was not kept (those that do not are), or cannot be made.
     """
     say = say or (lambda _: None)
+    to = ("program", "onnx") if to is None else to
     found = find(str(target))
     folder = _check(found, to, out, tolerance, push_to_hub)
     recipe = data_recipe(found, data, overrides)
@@ -108,7 +107,7 @@ def export(
     reference = Reference(making.logits(student.network), number[test.labels])
     exports: dict[str, dict[str, Any]] = {}
     networks: dict[str, nn.Module] = {"student": student.network}
-    with _held(folder) as apart:
+    with held(folder) as apart:
         for form in dict.fromkeys(to):
             exports[form], network = _make(form, folder / FORMATS[form], apart, making, reference, tolerance)
             if network is not None:
@@ -117,15 +116,17 @@ def export(
             say(f"{form}: {verdict}, top-1 {100 * exports[form]['top1']:.2f} %")
     result = {
         "target": student.name,
+        "unit": "images",
+        "metric": "top-1",
         "folder": str(folder),
         "machine": machine(cpu),
         "test": {"data": opened.name, "images": len(test.labels), "top1": reference.top1(reference.logits)},
         "exports": exports,
-        "speed": speeds(networks, student.preprocessing.size),
+        "speed": speeds({name: _runner(each, student.preprocessing.size) for name, each in networks.items()}),
         "hub": None,
     }
     write_whole(folder / "export.json", json.dumps(result, indent=2) + "\n")
-    refused = [refusal(form, each) for form, each in exports.items() if not each["accepted"]]
+    refused = [refusal(form, each, "top-1") for form, each in exports.items() if not each["accepted"]]
     if refused:
         raise RunError("not kept: " + "; ".join(refused) + ".")
     if push_to_hub is not None:
@@ -138,24 +139,14 @@ def _check(
     found: Found, to: Sequence[str], out: str | Path | None, tolerance: float | None, push_to_hub: str | None
 ) -> Path:
     """Return the folder to write to, after refusing what cannot be done."""
-    if wrong := [name for name in to if name not in FORMATS] or ([""] if not to else []):
-        raise InputError(f"--to {wrong[0]} is no format. {did_you_mean(wrong[0], FORMATS)}")
+    check_asked(to, list(FORMATS), tolerance)
     if found.kind in ("onnx", "program"):
         raise InputError(f"{found.name} is an export already: name the run or the student's folder.")
-    if tolerance is not None and not 0 <= tolerance <= 100:
-        raise InputError(f"--tolerance {tolerance:g}: points of top-1, from 0 to 100.")
-    if any(name.startswith("onnx") for name in to):
-        onnx_file.need_packages()
     if push_to_hub is not None:
         check_repo(push_to_hub)
         if found.kind == "model":
             raise InputError("--push-to-hub takes a run or a student's folder.")
-    if out is None and found.path is None:
-        raise InputError(f"{found.name} has no folder of its own: say where to write with --out.")
-    folder = Path(out) if out is not None else Path(str(found.path)) / EXPORTS
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--out {folder} is a file; name a folder.")
-    return folder
+    return folder_for(found.name, found.path, out)
 
 
 @dataclass
@@ -175,22 +166,22 @@ class _Making:
         return self.student.preprocessing.size
 
     @property
-    def metadata(self) -> Metadata:
+    def metadata(self) -> dict[str, str]:
         cost = parameters(self.module), macs(self.module, self.size)
-        return Metadata(self.student.preprocessing, self.class_names, Path(self.student.name).name, *cost)
+        return Metadata(self.student.preprocessing, self.class_names, Path(self.student.name).name, *cost).texts()
 
     def logits(self, network: nn.Module, examined: Examined | None = None) -> torch.Tensor:
         return (examined or self.test).logits(network, self.student.preprocessing)
 
     def program(self) -> Any:
         if self.traced is None:
-            self.traced = program.trace(self.module, self.size)
+            self.traced = traced(self.module, self.size)
         return self.traced
 
     def onnx_model(self) -> Any:
         """Return a fresh copy of the fp32 ONNX model."""
         if self.onnx is None:
-            self.onnx = onnx_file.to_onnx(self.program(), dry_images(self.module, self.size))
+            self.onnx = onnx_file.to_onnx(self.program(), {INPUT: dry_images(self.module, self.size)}, [_free()])
         copied = type(self.onnx)()
         copied.CopyFrom(self.onnx)
         return copied
@@ -215,44 +206,17 @@ class _Making:
         return [batch.inputs.numpy() for batch in batches.epoch(0)]
 
 
-@contextmanager
-def _held(folder: Path) -> Iterator[Path]:
-    """Make and hold the folder of exports; gives one inside it for what is not compared yet, and removes that.
-
-    Raises:
-        InputError: another process holds it.
-    """
-    with sole_lock(folder / ".lock", f"the folder {folder}"):
-        apart = aside(folder / "exports")
-        shutil.rmtree(apart, ignore_errors=True)  # of one that was killed
-        with writing(apart, 0):
-            apart.mkdir()
-        try:
-            yield apart
-        finally:
-            shutil.rmtree(apart, ignore_errors=True)
-
-
 def _make(
     form: str, place: Path, apart: Path, making: _Making, reference: Reference, tolerance: float | None
 ) -> tuple[dict[str, Any], nn.Module | None]:
-    """Write one export into the folder ``apart``, load it back and compare it; move it to its place if it is good.
-
-    Returns:
-        What is known of it, and the loaded network where it was kept.
-    """
-    made = apart / place.name
-    with writing(made, parameters(making.module)):
-        more = _write(form, made, making, tolerance)
-    network, _ = open_exported(made)
-    found = reference.compare(form, making.logits(network), tolerance)
-    size = made.stat().st_size
-    if found["accepted"]:
-        made.replace(place)
-    else:
-        place.unlink(missing_ok=True)  # an older one is no export of this student
-    about = {"file": str(place) if found["accepted"] else None, "bytes": size, **found, **more}
-    return about, network if found["accepted"] else None
+    """Write one export, compare it and keep it if it is good: see ``keep_if_good``."""
+    return keep_if_good(
+        form, place, apart, reference, tolerance,
+        needed=parameters(making.module),
+        write=lambda path: _write(form, path, making, tolerance),
+        open_file=lambda path: open_exported(path)[0],
+        logits=making.logits,
+    )  # fmt: skip
 
 
 def _write(form: str, path: Path, making: _Making, tolerance: float | None) -> dict[str, Any]:
@@ -261,7 +225,7 @@ def _write(form: str, path: Path, making: _Making, tolerance: float | None) -> d
         program.write_program(making.program(), path, making.metadata)
     elif form == "torchao-int8":
         quantised = program.quantised_by_torchao(program.plain_copy(making.module))
-        program.write_program(program.trace(quantised, making.size), path, making.metadata)
+        program.write_program(traced(quantised, making.size), path, making.metadata)
     elif form == "onnx-int8":
         model, tried = _int8(path, making, tolerance)
         onnx_file.write_onnx(model, path, making.metadata)
@@ -272,9 +236,29 @@ def _write(form: str, path: Path, making: _Making, tolerance: float | None) -> d
     return {}
 
 
-def _int8(path: Path, making: _Making, tolerance: float | None) -> tuple[Any, list[dict[str, Any]]]:
-    from kdtool.tasks.images.export.checks import POINTS
+def traced(module: nn.Module, size: int) -> Any:
+    """Return the program (B, 3, size, size) -> (B, K) of a module, for any B from 1 on."""
+    return program.trace(module, [dry_images(module, size)], [_free()])
 
+
+def _free() -> dict[int, Any]:
+    return {0: torch.export.Dim("batch", min=1)}
+
+
+def _runner(network: nn.Module, size: int) -> Callable[[int], Callable[[], object]]:
+    def runner(batch_size: int) -> Callable[[], object]:
+        images = torch.randn(batch_size, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+        def run() -> object:
+            with torch.inference_mode():
+                return network(images)
+
+        return run
+
+    return runner
+
+
+def _int8(path: Path, making: _Making, tolerance: float | None) -> tuple[Any, list[dict[str, Any]]]:
     examined = making.chosen_on()
     expected = making.logits(making.student.network, examined).argmax(1)
 
@@ -284,4 +268,4 @@ def _int8(path: Path, making: _Making, tolerance: float | None) -> tuple[Any, li
         return making.logits(network, examined).argmax(1).ne(expected).double().mean().item()
 
     enough = (POINTS["onnx-int8"] if tolerance is None else tolerance) / 100
-    return quantise.search(making.onnx_model(), making.calibration(), changed, enough, making.say)
+    return quantise.chosen(making.onnx_model(), making.calibration(), changed, enough, making.say)

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from kdtool.tasks.common.export.onnx_file import quiet
+from kdtool.tasks.common.export.search import search
 from kdtool.tasks.images.evaluation.exported import INPUT
-from kdtool.tasks.images.export.onnx_file import quiet
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 
@@ -96,34 +97,22 @@ def quantised(model: Any, setting: Setting, images: Sequence[np.ndarray]) -> Any
         return onnx.load(str(made))
 
 
-def search(
+def chosen(
     model: Any,
     images: Sequence[np.ndarray],
     changed: Callable[[Any], float],
     enough: float,
     say: Callable[[str], None],
 ) -> tuple[Any, list[dict[str, Any]]]:
-    """Return the int8 model of the first setting that changes few enough answers, else of the one that changes fewest.
+    """Return the int8 model of an fp32 one, by the first setting that is good enough: see ``search``.
 
     Args:
         model: fp32.
         images: as for ``quantised``.
-        changed: a model's share of validation images with another top class than the student gives.
-        enough: the share at which the search ends.
-        say: is told each setting and its share.
+        changed, enough, say: as for ``search``.
     """
-    ready, tried, best = prepared(model), [], None
-    for setting in SETTINGS:
-        made = quantised(ready, setting, images)
-        share = changed(made)
-        tried.append({"setting": str(setting), "changed": share})
-        say(f"int8, {setting}: {share:.2%} of the validation images get another class")
-        if best is None or share < best[0]:
-            best = (share, made)
-        if share <= enough:
-            break
-    assert best is not None
-    return best[1], tried
+    ready = prepared(model)
+    return search(SETTINGS, lambda setting: quantised(ready, setting, images), changed, enough, say, "images")
 
 
 def _in_float(model: Any, which: str) -> list[str]:

@@ -60,6 +60,10 @@ class Built(task.Built):
             "std": self.std,
         }
 
+    def dry_input(self) -> str:
+        """Return the input's size."""
+        return f"{self.image_size}x{self.image_size}"
+
     def describe(self) -> dict[str, Any]:
         """Return the input's size."""
         return {"image_size": self.image_size}

@@ -85,15 +85,16 @@ class TextNetwork(Hooked):
         """Return the plain network's (B, K) logits."""
         own = inputs[self.key]
         if self.own:
-            types = {"token_type_ids": own["types"]} if self._takes_types else {}
+            types = {"token_type_ids": own["types"]} if self.takes_types else {}
             found: Tensor = self.module(input_ids=own["ids"], attention_mask=own["mask"].long(), **types).logits
             return found
         found = self.module(own["ids"], own["mask"])
         return found
 
     @property
-    def _takes_types(self) -> bool:
-        return bool(getattr(self.module.config, "type_vocab_size", 0))
+    def takes_types(self) -> bool:
+        """Whether it tells the tokens of a pair's second text apart."""
+        return self.own and bool(getattr(self.module.config, "type_vocab_size", 0))
 
     def feature(self, key: str, tensor: Tensor, inputs: Inputs) -> Tensor:
         """Return the feature, zero where there is padding."""
@@ -138,6 +139,10 @@ class Built(task.Built):
         ids = drawn.to(device)
         own = {"ids": ids, "mask": torch.ones_like(ids, dtype=torch.bool), "types": torch.zeros_like(ids)}
         return {self.tokens.digest: own}
+
+    def dry_input(self) -> str:
+        """Return the length of a dry text."""
+        return f"{DRY_LENGTH} tokens"
 
     def identity(self) -> dict[str, Any]:
         """Return architecture, arguments, classes and tokenizer."""

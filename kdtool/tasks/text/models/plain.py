@@ -24,10 +24,20 @@ class Recurrent(nn.Module):
     def forward(self, tokens_BLD: Tensor, mask_BL: Tensor) -> Tensor:
         place_L = torch.arange(mask_BL.shape[1], device=mask_BL.device)
         turned_BL = (mask_BL.sum(1, keepdim=True) - 1 - place_L).clamp(min=0)
-        ahead_BLH = self.forwards(tokens_BLD)[0]
-        back_BLH = _picked(self.backwards(_picked(tokens_BLD, turned_BL))[0], turned_BL)
+        ahead_BLH = _run(self.forwards, tokens_BLD)
+        back_BLH = _picked(_run(self.backwards, _picked(tokens_BLD, turned_BL)), turned_BL)
         found: Tensor = torch.cat([ahead_BLH, back_BLH], dim=2) * mask_BL.unsqueeze(2)
         return found
+
+
+def _run(layer: nn.LSTM, tokens_BLD: Tensor) -> Tensor:
+    """Return a layer's states; on a CPU in its weights' own precision, since not every CPU has an LSTM in bf16."""
+    if tokens_BLD.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            found: Tensor = layer(tokens_BLD.to(next(layer.parameters()).dtype))[0]
+            return found
+    found = layer(tokens_BLD)[0]
+    return found
 
 
 def _picked(tokens_BLD: Tensor, place_BL: Tensor) -> Tensor:
@@ -70,7 +80,7 @@ class BiLSTM(nn.Module):
         """Return (B, K) logits of (B, L) token numbers; ``mask`` (B, L) bool is True at real tokens."""
         states_BLH = self.lstm(self.dropout(self.embedding(ids)) * mask.unsqueeze(2), mask)
         half, last_B = states_BLH.shape[2] // 2, mask.sum(1).clamp(min=1) - 1
-        rows_B = torch.arange(len(ids), device=ids.device)
+        rows_B = torch.arange(ids.shape[0], device=ids.device)  # len() would fix an export's batch size
         ends_BH = torch.cat([states_BLH[rows_B, last_B, :half], states_BLH[:, 0, half:]], dim=1)
         logits: Tensor = self.head(self.dropout(self.hidden(ends_BH).relu()))
         return logits

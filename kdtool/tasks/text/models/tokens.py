@@ -120,6 +120,20 @@ def of_file(path: Path, max_length: int) -> Tokens:
     return of_folder(str(path.parent), max_length)
 
 
+def of_size(size: int, max_length: int) -> Tokens:
+    """Return a tokenizer that is of use for its size alone: networks that are only timed need no words.
+
+    Args:
+        size: V.
+        max_length: tokens of a text at most.
+    """
+    extra.transformers()
+    from tokenizers import Tokenizer, models
+
+    backend = Tokenizer(models.WordLevel({str(number): number for number in range(size)}, unk_token="0"))
+    return Tokens(backend, 0, None, max_length, "{}\n")
+
+
 def trained_on(texts: Iterable[str], size: int, max_length: int) -> Tokens:
     """Return a WordPiece of lower-case words, whose vocabulary follows from the texts alone.
 

@@ -122,7 +122,7 @@ def test_the_readme_serves_an_export_without_torch(done: Done, tmp_path: Path, c
 def test_an_export_that_loses_too_much_is_not_kept(
     done: Done, exported: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kdtool.tasks.images.export import checks
+    from kdtool.tasks.common.export import checks
 
     monkeypatch.setattr(checks, "EXACT", 0.0)
     said = call("export", done.folder, "--to", "onnx", "--out", done.folder / "refused")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdtool.measure.timing import in_turns, summary
 
@@ -15,12 +14,17 @@ EXACT = 1e-5
 """Largest difference of fp32 logits, relative to the student's largest absolute logit."""
 
 POINTS = {"onnx-fp16": 0.5, "onnx-int8": 2.0, "torchao-int8": 2.0}
-"""Points of top-1 that a format may lose unless ``--tolerance`` says otherwise; the others must be exact."""
+"""Points of accuracy that a format may lose unless ``--tolerance`` says otherwise; the others must be exact."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What the student says of the test split: (N, K) logits and (N,) labels in the logits' numbering."""
+    """What the student says of the test split.
+
+    Attributes:
+        logits: (N, K).
+        labels: (N,) in the logits' numbering.
+    """
 
     logits: Tensor
     labels: Tensor
@@ -35,7 +39,7 @@ class Reference:
         Args:
             form: the format.
             logits: (N, K) of the export.
-            tolerance: points of top-1; None: the format's own.
+            tolerance: points of accuracy; None: the format's own.
         """
         difference = (logits - self.logits).abs().max().item()
         relative = difference / max(self.logits.abs().max().item(), 1e-30)
@@ -54,12 +58,12 @@ class Reference:
         }
 
 
-def refusal(form: str, found: Mapping[str, Any]) -> str:
-    """Return why an export is refused, with its number."""
+def refusal(form: str, found: Mapping[str, Any], metric: str) -> str:
+    """Return why an export is refused, with its number; ``metric`` is what the accuracy is called."""
     if "lost_points" in found["tolerance"]:
         return (
-            f"{form} loses {found['lost_points']:.2f} points of top-1 on the test split ({100 * found['top1']:.2f} %), "
-            f"more than {found['tolerance']['lost_points']:g} (--tolerance)"
+            f"{form} loses {found['lost_points']:.2f} points of {metric} on the test split "
+            f"({100 * found['top1']:.2f} %), more than {found['tolerance']['lost_points']:g} (--tolerance)"
         )
     return (
         f"{form} differs by {found['relative_difference']:.2e} of the largest logit, more than "
@@ -67,20 +71,15 @@ def refusal(form: str, found: Mapping[str, Any]) -> str:
     )
 
 
-def speeds(networks: Mapping[str, nn.Module], size: int, batch_sizes: tuple[int, ...] = (1, 32)) -> dict[str, Any]:
+Runner = Callable[[int], Callable[[], object]]
+"""Given a batch size, returns what runs a network once."""
+
+
+def speeds(networks: Mapping[str, Runner], batch_sizes: tuple[int, ...] = (1, 32)) -> dict[str, Any]:
     """Return each network's latency and throughput by batch size, measured in turns on this machine."""
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in networks}
     for batch_size in batch_sizes:
-        images = torch.randn(batch_size, 3, size, size, generator=torch.Generator().manual_seed(0))
-        runs = [_forward(network, images) for network in networks.values()]
+        runs = [runner(batch_size) for runner in networks.values()]
         for name, times in zip(networks, in_turns(runs, seconds=0.5), strict=True):
             found[name].append(summary(times, batch_size))
     return found
-
-
-def _forward(network: nn.Module, images: Tensor) -> Any:
-    def run() -> object:
-        with torch.inference_mode():
-            return network(images)
-
-    return run

@@ -1,9 +1,10 @@
-"""A network as a ``torch.export`` program with a free batch size."""
+"""A network as a ``torch.export`` program with free sizes."""
 
 from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,7 @@ import torch
 from torch import nn
 
 from kdtool.errors import InputError, RunError
-from kdtool.tasks.images.evaluation.exported import EXTRA_FILE
-from kdtool.tasks.images.evaluation.preprocessing import Metadata
-from kdtool.tasks.images.models.dry import dry_images
+from kdtool.tasks.common.export.opened import EXTRA_FILE
 
 _PLACES = ("stack_trace", "source_fn_stack")
 """What torch notes at each operation: lines and files of the machine that exported."""
@@ -24,16 +23,20 @@ def plain_copy(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).cpu().float().to(memory_format=torch.contiguous_format).eval()
 
 
-def trace(module: nn.Module, size: int) -> Any:
-    """Return the program (B, 3, size, size) -> (B, K) of a module, for any B from 1 on.
+def trace(module: nn.Module, inputs: Sequence[Any], shapes: Sequence[Any]) -> Any:
+    """Return the program of a module.
+
+    Args:
+        module: on the CPU, in evaluation mode.
+        inputs: what it takes; its samples number two or more.
+        shapes: for each input the free sizes by dimension, ``torch.export.Dim``.
 
     Raises:
         RunError: torch.export cannot follow the module's forward.
     """
-    images, batch = dry_images(module, size), torch.export.Dim("batch", min=1)
     try:
         with torch.no_grad():
-            program = torch.export.export(module, (images,), dynamic_shapes=({0: batch},))
+            program = torch.export.export(module, tuple(inputs), dynamic_shapes=tuple(shapes))
     except Exception as error:  # whatever tracing meets
         line = (str(error).strip().splitlines() or [""])[0][:200]
         raise RunError(f"torch.export cannot follow this network: {type(error).__name__}: {line}") from error
@@ -43,9 +46,9 @@ def trace(module: nn.Module, size: int) -> Any:
     return program
 
 
-def write_program(program: Any, path: Path, metadata: Metadata) -> None:
-    """Write a program with its metadata."""
-    torch.export.save(program, path, extra_files={EXTRA_FILE: json.dumps(metadata.texts())})
+def write_program(program: Any, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a program with its metadata, texts by key."""
+    torch.export.save(program, path, extra_files={EXTRA_FILE: json.dumps(dict(metadata))})
 
 
 def quantised_by_torchao(module: nn.Module) -> nn.Module:

@@ -6,13 +6,14 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kdtool.errors import InputError, RunError
-from kdtool.tasks.images.evaluation.exported import INPUT, OUTPUT
-from kdtool.tasks.images.evaluation.preprocessing import Metadata
+
+OUTPUT = "logits"
+"""Name of an ONNX file's output (B, K)."""
 
 
 def need_packages() -> None:
@@ -29,8 +30,19 @@ def need_packages() -> None:
         raise InputError(f"ONNX exports need {error.name}: pip install 'kdtool[export]'.") from error
 
 
-def to_onnx(program: Any, images: Any) -> Any:
-    """Return the ONNX model of a torch.export program, input "images" (batch, 3, S, S), output "logits" (batch, K).
+def to_onnx(
+    program: Any,
+    inputs: Mapping[str, Any],
+    shapes: Sequence[Any],
+    translated: Mapping[Any, Callable[..., Any]] | None = None,
+) -> Any:
+    """Return the ONNX model of a torch.export program, output "logits" (batch, K).
+
+    Args:
+        program: the program.
+        inputs: by name a tensor that it takes, in its order.
+        shapes: for each the free sizes by dimension, as torch.export takes them.
+        translated: operations that torch's exporter does not know, and what says them in ONNX.
 
     Raises:
         RunError: an operation of it has no ONNX counterpart.
@@ -40,8 +52,9 @@ def to_onnx(program: Any, images: Any) -> Any:
     try:
         with quiet():
             made = torch.onnx.export(
-                program, (images,), dynamo=True, input_names=[INPUT], output_names=[OUTPUT],
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), external_data=False, verbose=False,
+                program, tuple(inputs.values()), dynamo=True, input_names=list(inputs), output_names=[OUTPUT],
+                dynamic_shapes=tuple(shapes), external_data=False, verbose=False,
+                custom_translation_table=dict(translated or {}),
             )  # fmt: skip
     except Exception as error:  # whatever the exporter meets
         line = (str(error).strip().splitlines() or [""])[0][:200]
@@ -62,12 +75,12 @@ def without_places(model: Any) -> Any:
     return model
 
 
-def write_onnx(model: Any, path: Path, metadata: Metadata) -> None:
-    """Write an ONNX model with its metadata."""
+def write_onnx(model: Any, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write an ONNX model with its metadata, texts by key."""
     import onnx
 
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, metadata.texts())
+    onnx.helper.set_model_props(model, dict(metadata))
     onnx.save(model, str(path))
 
 
