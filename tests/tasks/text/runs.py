@@ -10,8 +10,8 @@ from kdtool.tasks.text.specimens import WORDS
 from tests.running import Done, call
 
 CLASSES = list(WORDS)
-QUICK = ["--device", "cpu", "--epochs", "2", "--batch-size", "16", "--lr", "0.01", "teacher.check=off"]
-QUICK += ["teacher.train.epochs=2", "teacher.train.batch_size=16", "data.vocab_size=200", "data.max_length=16"]
+SMALL = ["--task", "text", "--device", "cpu", "--batch-size", "16", "data.vocab_size=200", "data.max_length=16"]
+QUICK = ["--epochs", "2", "--lr", "0.01", "teacher.check=off", "teacher.train.epochs=2", "teacher.train.batch_size=16"]
 
 
 def sentences(path: Path, count: int = 90, classes: list[str] | None = None, first: str = "") -> Path:
@@ -26,10 +26,14 @@ def sentences(path: Path, count: int = 90, classes: list[str] | None = None, fir
     return path
 
 
+def pair(data: Path, teacher: str = "transformer-tiny", student: str = "bilstm") -> list[object]:
+    """Return what every command that takes a recipe takes for a tiny pair."""
+    return [*SMALL, "--teacher", teacher, "--student", student, "--data", data]
+
+
 def distil(folder: Path, data: Path, *more: object, teacher: str = "transformer-tiny", student: str = "bilstm") -> Done:
     """Run into ``folder``, and assert that it succeeds."""
-    models = ["--teacher", teacher, "--student", student]
-    done = call("run", "--task", "text", *models, *QUICK, "--data", data, "--out", folder, *more, folder=folder)
+    done = call("run", *pair(data, teacher, student), *QUICK, "--out", folder, *more, folder=folder)
     assert done.code == 0, done.err
     return done
 

@@ -10,11 +10,11 @@ import torch
 
 from kdtool.tasks.text.models.plain import BiLSTM
 from tests.running import call
-from tests.tasks.text.small import pair
+from tests.tasks.text.runs import pair, sentences
 
 
 def test_inspect_counts_an_lstm_and_speaks_of_sentences(tmp_path: Path) -> None:
-    said = call("inspect", *pair(tmp_path))
+    said = call("inspect", *pair(sentences(tmp_path / "data.tsv")))
     assert said.code == 0, said.err
     assert "MACs at 12 tokens" in said.out
     assert "a step of 16 sentences" in said.out
@@ -22,7 +22,7 @@ def test_inspect_counts_an_lstm_and_speaks_of_sentences(tmp_path: Path) -> None:
 
 
 def test_inspect_adds_up(tmp_path: Path) -> None:
-    found = json.loads(call("inspect", *pair(tmp_path), "--method", "distilbert", "--json").out)
+    found = json.loads(call("inspect", *pair(sentences(tmp_path / "data.tsv")), "--method", "distilbert", "--json").out)
     _, student = found["networks"]
     both_directions = 2 * 12 * 4 * (300 + 150) * 150
     assert student["macs"] == both_directions + 300 * 400 + 400 * 3
@@ -34,7 +34,7 @@ def test_inspect_adds_up(tmp_path: Path) -> None:
 
 
 def test_bench_measures_both_precisions_and_has_no_layout_to_choose(tmp_path: Path) -> None:
-    said = call("bench", *pair(tmp_path), "--pairs", "2", "--steps", "1", "--json")
+    said = call("bench", *pair(sentences(tmp_path / "data.tsv")), "--pairs", "2", "--steps", "1", "--json")
     assert said.code == 0, said.err
     found = json.loads(said.out)
     assert {row["precision"] for row in found["rows"]} == {"fp32", "bf16"}

@@ -16,7 +16,7 @@ from torch import nn
 
 from kdtool.tasks.text.export.recurrent import for_onnx, translated
 from tests.running import Done, call
-from tests.tasks.text.small import distil
+from tests.tasks.text.runs import distil, sentences
 
 README = Path(__file__).parents[4] / "README.md"
 TEXTS = ["rain", "bread salt oven knife butter soup 3", "ship sail, and a WORD that nobody knows", "x " * 40]
@@ -28,7 +28,8 @@ def shipped(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Done, dict[str, Any]]:
     """A run, and what its export says."""
-    done = distil(tmp_path_factory.mktemp("ship"), request.param)
+    place = tmp_path_factory.mktemp("ship")
+    done = distil(place / "run", sentences(place / "data.tsv"), student=request.param)
     said = call("export", done.folder, "--to", FORMATS[request.param], "--tolerance", "100", "--json")
     assert said.code == 0, said.err
     return request.param, done, json.loads(said.out)
