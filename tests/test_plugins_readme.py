@@ -45,6 +45,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="the commands are those of a POSIX shell")
 def test_following_it_gives_a_published_method(environment: dict[str, str], tmp_path: Path) -> None:
     where = tmp_path

@@ -101,6 +101,7 @@ def test_its_teacher_is_cached_and_replayed(environment: dict[str, str], run: Pa
     assert "64x64" in kdtool(environment, "cache", "info", cwd=place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fitnets", "dml"])
 def test_methods_run_on_it(environment: dict[str, str], run: Path, method: str) -> None:
     kdtool(environment, "run", *SHORT, "--method", method, "--out", method, cwd=run.parent)
@@ -128,6 +129,7 @@ def test_its_tables_that_cannot_be_read_are_told(environment: dict[str, str], pl
     assert "expected widths of hidden layers" in said
 
 
+@pytest.mark.slow  # following plugins/README.md does the same
 def test_it_passes_the_conformance_kit(environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "test_table.py").write_text(
         "from kdtool.testing import parametrize_with_task_checks\n\n"

@@ -128,6 +128,7 @@ def test_killed_stopped_and_resumed_equals_uninterrupted(whole: Done, tmp_path: 
     assert len(students(folder)) == 4
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_does_not_end_the_others(tmp_path: Path) -> None:
     folder = tmp_path / "c"
     done = compare(folder, "--methods", "none,fitnets", "--seeds", "1", *OVERFLOW, "--json")

@@ -343,7 +343,7 @@ def test_a_users_own_network_gets_vocabulary_and_padding(tmp_path: Path) -> None
 def test_what_cannot_be_built_is_told_in_one_sentence(
     model: str, weights: str, args: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match=message) as caught:
         build(Request(model, weights, 3, tokens(), args, 0, "student"))
     assert "\n" not in str(caught.value)
