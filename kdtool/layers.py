@@ -55,11 +55,14 @@ def packed(feat: Tensor, mask_BN: Tensor | None) -> Tensor:
 
 
 def token_mean(feat: Tensor, mask_BN: Tensor | None) -> Tensor:
-    """Return the mean of a sequence's real tokens, (B, D), where there is a mask; any other feature unchanged."""
+    """Return the mean of a sequence's real tokens, (B, D), where there is a mask; any other feature unchanged.
+
+    What stands in the padding has no effect, nor a gradient, not even a NaN.
+    """
     if mask_BN is None or feat.ndim != 3:
         return feat
-    weight_BN1 = mask_BN.unsqueeze(2).to(feat.dtype)
-    return (feat * weight_BN1).sum(1) / weight_BN1.sum(1).clamp(min=1)
+    mask_BN = mask_BN.bool()
+    return torch.where(mask_BN.unsqueeze(2), feat, 0.0).sum(1) / mask_BN.sum(1, keepdim=True).clamp(min=1)
 
 
 def as_map(feat: Tensor) -> Tensor:

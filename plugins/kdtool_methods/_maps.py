@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from kdtool.layers import as_map, map_shape
+from kdtool.layers import as_map, map_shape, width
 from kdtool.losses import at_least_fp32
-from kdtool.method import Batch, Shape
+from kdtool.method import Batch, Setup, Shape
 
 
 def stretched(feat_BND: Tensor, mask_BN: Tensor, count: int) -> Tensor:
@@ -55,28 +55,54 @@ def solid_maps(feats: Sequence[Tensor], shapes: Sequence[Shape], mask_BN: Tensor
     return [solid_map(feat, shape, mask_BN) for feat, shape in zip(feats, shapes, strict=True)]
 
 
-def solid_pairs(
-    batch: Batch, student: Sequence[Shape], teachers: Sequence[Sequence[Shape]]
-) -> list[list[tuple[Tensor, Tensor]]]:
-    """Return, of each teacher, the (student's, teacher's) maps of the paired layers, role "stages".
+class PairedLayers:
+    """The layers that a method taps in pairs, as the role "stages" of both sides.
 
-    Args:
-        batch: a batch whose tokens, where there are any, have the student's mask on both sides.
-        student: shapes of the student's layers, as in ``Setup``.
+    Attributes:
+        student: shapes of the student's, as in ``Setup``.
         teachers: those of each teacher's.
     """
-    mask_BN = batch.student.mask
-    ours = solid_maps(batch.student.taps["stages"], student, mask_BN)
-    return [
-        list(zip(ours, solid_maps(out.taps["stages"], shapes, mask_BN), strict=True))
-        for out, shapes in zip(batch.teachers, teachers, strict=True)
-    ]
+
+    def __init__(self, student: Sequence[Shape], teachers: Sequence[Sequence[Shape]]):
+        self.student, self.teachers = student, teachers
+
+    @classmethod
+    def of(cls, setup: Setup) -> PairedLayers:
+        """Return those that ``Setup`` tells."""
+        return cls(setup.student["stages"], [shapes["stages"] for shapes in setup.teachers])
+
+    @property
+    def shapes(self) -> list[tuple[Shape, Shape]]:
+        """(student's, teacher's) shape of every pair, teacher after teacher."""
+        return [pair for shapes in self.teachers for pair in zip(self.student, shapes, strict=True)]
+
+    def projections(self) -> nn.ModuleList:
+        """Return for every pair a 1x1 convolution to the teacher's channels; nothing where they are the student's."""
+        widths = [(width(ours), width(theirs)) for ours, theirs in self.shapes]
+        return nn.ModuleList(nn.Identity() if a == b else nn.Conv2d(a, b, 1, bias=False) for a, b in widths)
+
+    def maps(self, batch: Batch) -> list[list[tuple[Tensor, Tensor]]]:
+        """Return, of each teacher, the (student's, teacher's) maps of every pair.
+
+        Args:
+            batch: a batch whose tokens, where there are any, have the student's mask on both sides.
+        """
+        mask_BN = batch.student.mask
+        ours = solid_maps(batch.student.taps["stages"], self.student, mask_BN)
+        return [
+            list(zip(ours, solid_maps(out.taps["stages"], shapes, mask_BN), strict=True))
+            for out, shapes in zip(batch.teachers, self.teachers, strict=True)
+        ]
+
+    def all_maps(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        """Return the maps of every pair, teacher after teacher."""
+        return [pair for pairs in self.maps(batch) for pair in pairs]
 
 
 def size_of(shape: Shape) -> tuple[int, int]:
     """Return the (H, W) of a feature's map."""
-    _, height, width = map_shape(shape)
-    return height, width
+    _, height, width_ = map_shape(shape)
+    return height, width_
 
 
 def nearest(feat_BCHW: Tensor, size: tuple[int, int]) -> Tensor:

@@ -23,7 +23,7 @@ from kdtool import Batch, Method, Setup, Taps, option
 from kdtool.layers import layer_pairs, resize_map, width
 from kdtool.losses import at_least_fp32
 from kdtool.method import Shape
-from kdtool_methods._maps import size_of, solid_pairs, total
+from kdtool_methods._maps import PairedLayers, size_of, total
 from kdtool_methods._masking import draws, normal_noise
 
 TIMES = 1000
@@ -191,16 +191,14 @@ class DiffKD(Method):
 
     def __init__(self, cfg: Any, setup: Setup):
         super().__init__(cfg, setup)
-        self.student: list[Shape] = setup.student["stages"]
-        self.of_teachers: list[list[Shape]] = [shapes["stages"] for shapes in setup.teachers]
+        self.layers = PairedLayers.of(setup)
         self.diffusions = nn.ModuleList(
             Diffusion(ours, theirs, max(1, width(theirs) // 2) if cfg.autoencoder else None, cfg.steps)
-            for shapes in self.of_teachers
-            for ours, theirs in zip(self.student, shapes, strict=True)
+            for ours, theirs in self.layers.shapes
         )
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        cfg, pairs = self.cfg, [pair for each in solid_pairs(batch, self.student, self.of_teachers) for pair in each]
+        cfg, pairs = self.cfg, self.layers.all_maps(batch)
         found = [
             diffusion(ours, theirs, batch.index, batch.epoch, number)
             for number, (diffusion, (ours, theirs)) in enumerate(zip(self.diffusions, pairs, strict=True))

@@ -14,14 +14,13 @@ from typing import Any, Optional
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdtool import Batch, Method, Setup, Stage, Taps, option
 from kdtool.errors import InputError
-from kdtool.layers import layer_pairs, width
+from kdtool.layers import layer_pairs
 from kdtool.losses import at_least_fp32
-from kdtool.method import Shape
-from kdtool_methods._maps import require_equal, solid_pairs, total
+from kdtool_methods._maps import PairedLayers, require_equal, total
 
 INIT_SHARE = 0.3  # of the student's epochs, where fsp.init_epochs is not given
 Pair = tuple[Tensor, Tensor]
@@ -116,18 +115,13 @@ class FSP(Method):
 
     def __init__(self, cfg: Any, setup: Setup):
         super().__init__(cfg, setup)
-        self.student: list[Shape] = setup.student["stages"]
-        self.of_teachers: list[list[Shape]] = [shapes["stages"] for shapes in setup.teachers]
-        self.projections = nn.ModuleList(
-            nn.Identity() if width(ours) == width(theirs) else nn.Conv2d(width(ours), width(theirs), 1, bias=False)
-            for shapes in self.of_teachers
-            for ours, theirs in zip(self.student, shapes, strict=True)
-        )
+        self.layers = PairedLayers.of(setup)
+        self.projections = self.layers.projections()
 
     def flows(self, batch: Batch) -> dict[str, Tensor]:
         """Stage 1: the FSP matrices alone, summed over teachers."""
         losses, projections = [], iter(self.projections)
-        for pairs in solid_pairs(batch, self.student, self.of_teachers):
+        for pairs in self.layers.maps(batch):
             ours = [next(projections)(feat) for feat, _ in pairs]
             theirs = [feat for _, feat in pairs]
             losses.append(flow_loss(list(pairwise(ours)), list(pairwise(theirs)), self.cfg.pool))

@@ -18,7 +18,7 @@ from kdtool import Batch, Method, Setup, Taps, option
 from kdtool.layers import layer_pairs, width
 from kdtool.losses import at_least_fp32
 from kdtool.method import Shape
-from kdtool_methods._maps import solid_pairs, total
+from kdtool_methods._maps import PairedLayers, total
 
 
 def correlation_loss(student_map: Tensor, teacher_map: Tensor, grid: int = 1) -> Tensor:
@@ -114,16 +114,11 @@ class ICKD(Method):
 
     def __init__(self, cfg: Any, setup: Setup):
         super().__init__(cfg, setup)
-        self.student: list[Shape] = setup.student["stages"]
-        self.of_teachers: list[list[Shape]] = [shapes["stages"] for shapes in setup.teachers]
-        self.embeds = nn.ModuleList(
-            Embed(ours, theirs)
-            for shapes in self.of_teachers
-            for ours, theirs in zip(self.student, shapes, strict=True)
-        )
+        self.layers = PairedLayers.of(setup)
+        self.embeds = nn.ModuleList(Embed(ours, theirs) for ours, theirs in self.layers.shapes)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        pairs = [pair for each in solid_pairs(batch, self.student, self.of_teachers) for pair in each]
+        pairs = self.layers.all_maps(batch)
         losses = []
         for embed, (ours, theirs) in zip(self.embeds, pairs, strict=True):
             scale = theirs.shape[1] if self.cfg.per == "channel" else 1

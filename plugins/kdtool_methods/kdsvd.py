@@ -21,14 +21,13 @@ from itertools import pairwise
 from typing import Any, Optional
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdtool import Batch, Method, Setup, Taps, option
 from kdtool.errors import InputError
-from kdtool.layers import layer_pairs, width
+from kdtool.layers import layer_pairs
 from kdtool.losses import at_least_fp32
-from kdtool.method import Shape
-from kdtool_methods._maps import solid_pairs, total
+from kdtool_methods._maps import PairedLayers, total
 
 CANDIDATES = 3  # singular vectors of the student beyond the number that is kept
 SPREAD = 8.0  # of the radial basis function, the authors'
@@ -171,17 +170,12 @@ class KDSVD(Method):
 
     def __init__(self, cfg: Any, setup: Setup):
         super().__init__(cfg, setup)
-        self.student: list[Shape] = setup.student["stages"]
-        self.of_teachers: list[list[Shape]] = [shapes["stages"] for shapes in setup.teachers]
-        self.projections = nn.ModuleList(
-            nn.Identity() if width(ours) == width(theirs) else nn.Conv2d(width(ours), width(theirs), 1, bias=False)
-            for shapes in self.of_teachers
-            for ours, theirs in zip(self.student, shapes, strict=True)
-        )
+        self.layers = PairedLayers.of(setup)
+        self.projections = self.layers.projections()
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         losses, projections = [], iter(self.projections)
-        for pairs in solid_pairs(batch, self.student, self.of_teachers):
+        for pairs in self.layers.maps(batch):
             ours = [next(projections)(feat) for feat, _ in pairs]
             losses.append(singular_loss(ours, [feat for _, feat in pairs], self.cfg.vectors))
         return {"singular": self.cfg.weight * total(losses)}

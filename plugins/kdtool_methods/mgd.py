@@ -21,7 +21,7 @@ from kdtool import Batch, Method, Setup, Taps, option
 from kdtool.layers import layer_pairs, resize_map, width
 from kdtool.losses import at_least_fp32
 from kdtool.method import Shape
-from kdtool_methods._maps import require_equal, size_of, solid_pairs, total
+from kdtool_methods._maps import PairedLayers, require_equal, size_of, total
 from kdtool_methods._masking import draws, masked_independently
 
 MEAN_WEIGHT = 7e-5 * 512 * 7 * 7  # of the ImageNet experiments
@@ -112,17 +112,11 @@ class MGD(Method):
 
     def __init__(self, cfg: Any, setup: Setup):
         super().__init__(cfg, setup)
-        self.student: list[Shape] = setup.student["stages"]
-        self.of_teachers: list[list[Shape]] = [shapes["stages"] for shapes in setup.teachers]
-        self.generators = nn.ModuleList(
-            Generator(ours, theirs)
-            for shapes in self.of_teachers
-            for ours, theirs in zip(self.student, shapes, strict=True)
-        )
+        self.layers = PairedLayers.of(setup)
+        self.generators = nn.ModuleList(Generator(ours, theirs) for ours, theirs in self.layers.shapes)
         self.weights = [
             MEAN_WEIGHT / math.prod(shape) if cfg.weight is None else float(cfg.weight)
-            for shapes in self.of_teachers
-            for shape in shapes
+            for _, shape in self.layers.shapes
         ]
 
     def hidden(self, batch: Batch, layer: int, teacher_map: Tensor) -> Tensor:
@@ -133,7 +127,7 @@ class MGD(Method):
         return masked_BN[:, :, None, None] if self.cfg.mask == "channels" else masked_BN.view(-1, 1, *size)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        pairs = [pair for each in solid_pairs(batch, self.student, self.of_teachers) for pair in each]
+        pairs = self.layers.all_maps(batch)
         losses = []
         for layer, (generator, (ours, theirs)) in enumerate(zip(self.generators, pairs, strict=True)):
             generated = generator(ours, self.hidden(batch, layer, theirs))

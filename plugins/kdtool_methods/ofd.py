@@ -13,6 +13,7 @@ sum over entries; where ``weight`` is not given it is that for a deepest map of 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -23,7 +24,7 @@ from kdtool import Batch, Method, Setup, Taps, option
 from kdtool.layers import layer_pairs, resize_map, width
 from kdtool.losses import at_least_fp32
 from kdtool.method import Shape
-from kdtool_methods._maps import require_equal, size_of, solid_pairs, total
+from kdtool_methods._maps import PairedLayers, require_equal, size_of, total
 
 DEEPEST_SCALE = 1e-3 * 256 * 8 * 8  # of the CIFAR-100 experiments
 
@@ -146,17 +147,12 @@ class OFD(Method):
 
     def __init__(self, cfg: Any, setup: Setup):
         super().__init__(cfg, setup)
-        self.student: list[Shape] = setup.student["stages"]
-        self.of_teachers: list[list[Shape]] = [shapes["stages"] for shapes in setup.teachers]
-        self.regressors = nn.ModuleList(
-            Regressor(ours, theirs)
-            for shapes in self.of_teachers
-            for ours, theirs in zip(self.student, shapes, strict=True)
-        )
-        self.margins = nn.ModuleList(Margin(width(shape)) for shapes in self.of_teachers for shape in shapes)
-        self.weights = [weight for shapes in self.of_teachers for weight in self.layer_scales(shapes)]
+        self.layers = PairedLayers.of(setup)
+        self.regressors = nn.ModuleList(Regressor(ours, theirs) for ours, theirs in self.layers.shapes)
+        self.margins = nn.ModuleList(Margin(width(shape)) for _, shape in self.layers.shapes)
+        self.weights = [weight for shapes in self.layers.teachers for weight in self.layer_scales(shapes)]
 
-    def layer_scales(self, teacher: list[Shape]) -> list[float]:
+    def layer_scales(self, teacher: Sequence[Shape]) -> list[float]:
         """Return the weight of each layer's loss for one teacher."""
         weight = DEEPEST_SCALE / math.prod(teacher[-1]) if self.cfg.weight is None else float(self.cfg.weight)
         halving, last = self.cfg.layer_weights == "halving", len(teacher) - 1
@@ -166,17 +162,13 @@ class OFD(Method):
         losses = [
             weight * partial_l2(regressor(ours), theirs, margin(theirs))
             for weight, regressor, margin, (ours, theirs) in zip(
-                self.weights, self.regressors, self.margins, self.pairs(batch), strict=True
+                self.weights, self.regressors, self.margins, self.layers.all_maps(batch), strict=True
             )
         ]
         return {"partial": total(losses)}
 
-    def pairs(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
-        """Return (student's map, teacher's map) of all layers, teacher after teacher."""
-        return [pair for each in solid_pairs(batch, self.student, self.of_teachers) for pair in each]
-
     @torch.no_grad()
     def after_step(self, batch: Batch) -> None:
-        for margin, (_, theirs) in zip(self.margins, self.pairs(batch), strict=True):
+        for margin, (_, theirs) in zip(self.margins, self.layers.all_maps(batch), strict=True):
             assert isinstance(margin, Margin)
             margin.update(theirs)

@@ -22,7 +22,7 @@ from kdtool import Batch, Method, Setup, Taps, option
 from kdtool.layers import layer_pairs, width
 from kdtool.losses import at_least_fp32
 from kdtool.method import Shape
-from kdtool_methods._maps import nearest, require_equal, size_of, solid_pairs, total
+from kdtool_methods._maps import PairedLayers, nearest, require_equal, size_of, total
 
 PAPER_EPOCHS, PAPER_WARMUP = 240, 20  # of the CIFAR-100 experiments
 LARGEST_WIDTH = 512
@@ -157,13 +157,12 @@ class ReviewKD(Method):
 
     def __init__(self, cfg: Any, setup: Setup):
         super().__init__(cfg, setup)
-        self.student: list[Shape] = setup.student["stages"]
-        self.of_teachers: list[list[Shape]] = [shapes["stages"] for shapes in setup.teachers]
-        self.reviews = nn.ModuleList(Review(self.student, shapes) for shapes in self.of_teachers)
+        self.layers = PairedLayers.of(setup)
+        self.reviews = nn.ModuleList(Review(self.layers.student, shapes) for shapes in self.layers.teachers)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         losses: list[Tensor] = []
-        for review, pairs in zip(self.reviews, solid_pairs(batch, self.student, self.of_teachers), strict=True):
+        for review, pairs in zip(self.reviews, self.layers.maps(batch), strict=True):
             reviewed = review([ours for ours, _ in pairs])
             losses += [hierarchical_loss(ours, theirs) for ours, (_, theirs) in zip(reviewed, pairs, strict=True)]
         return {"review": self.rise(batch) * self.cfg.weight * total(losses)}

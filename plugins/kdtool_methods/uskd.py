@@ -20,10 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdtool import Batch, Method, Setup, Taps, option
-from kdtool.layers import as_vector, width
+from kdtool.layers import as_vector, token_mean, width
 from kdtool.losses import at_least_fp32
 from kdtool.method import Out
-from kdtool_methods._tokens import real_tokens
 from kdtool_methods.nkd import labelled_mean, other_logits
 
 SMOOTHING = 0.1  # of the weak logits' hard labels, as in the authors' code
@@ -134,8 +133,4 @@ class USKD(Method):
 
 def _pooled(out: Out) -> Tensor:
     """Return the middle feature as (B, C): the mean over space, or over the real tokens."""
-    feat: Tensor = out.taps["middle"]
-    if feat.ndim != 3 or out.mask is None:
-        return as_vector(feat)
-    mask_BN, feat_BND = real_tokens(feat, out.mask)
-    return feat_BND.sum(1) / mask_BN.sum(1, keepdim=True).clamp_min(1)
+    return as_vector(token_mean(out.taps["middle"], out.mask))

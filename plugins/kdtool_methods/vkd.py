@@ -21,7 +21,7 @@ from kdtool import Batch, Method, Setup, Taps, option
 from kdtool.layers import as_vector, layer_pairs, width
 from kdtool.losses import at_least_fp32
 from kdtool.method import Shape
-from kdtool_methods._maps import require_equal, solid_pairs, total
+from kdtool_methods._maps import PairedLayers, require_equal, total
 
 
 def projection_loss(projected_BD: Tensor, target_BD: Tensor, form: str = "squared") -> Tensor:
@@ -159,17 +159,15 @@ class VkD(Method):
     def __init__(self, cfg: Any, setup: Setup):
         super().__init__(cfg, setup)
         # Sequences with padding are averaged over their real tokens: into one place.
-        self.student = _one_place(setup.student["stages"])
-        self.of_teachers = [_one_place(shapes["stages"]) for shapes in setup.teachers]
+        of = PairedLayers.of(setup)
+        self.layers = PairedLayers(_one_place(of.student), [_one_place(shapes) for shapes in of.teachers])
         self.projections = nn.ModuleList(
-            Projection(width(ours), width(theirs), cfg.by)
-            for shapes in self.of_teachers
-            for ours, theirs in zip(self.student, shapes, strict=True)
+            Projection(width(ours), width(theirs), cfg.by) for ours, theirs in self.layers.shapes
         )
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         normalise = NORMALISED[self.cfg.normalise]
-        pairs = [pair for each in solid_pairs(batch, self.student, self.of_teachers) for pair in each]
+        pairs = self.layers.all_maps(batch)
         losses = [
             projection_loss(projection(as_vector(ours)), normalise(as_vector(theirs)), self.cfg.form)
             for projection, (ours, theirs) in zip(self.projections, pairs, strict=True)
