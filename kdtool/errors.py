@@ -69,3 +69,9 @@ def did_you_mean(name: str, valid: Iterable[str], count: int = 3) -> str:
     if len(names) <= 30:
         return f"Valid: {', '.join(names) or 'none'}."
     return ""
+
+
+def first_line(error: Exception) -> str:
+    """Return an error's type and the first line of its message."""
+    line = (str(error).strip().splitlines() or [""])[0][:200]
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdtool.errors import InputError, did_you_mean
+from kdtool.errors import InputError, did_you_mean, first_line
 
 NESTED = ("state_dict", "model", "model_state_dict", "net")
 """Keys under which training scripts keep the weights, in the order in which they are looked for."""
@@ -59,7 +59,7 @@ def _read(path: Path) -> Any:
         try:
             return load_file(path, device="cpu")
         except Exception as error:
-            raise InputError(f"{str(path)!r} is no safetensors file: {_first_line(error)}") from error
+            raise InputError(f"{str(path)!r} is no safetensors file: {first_line(error)}") from error
     try:
         # timm's and DeiT's checkpoints carry their command line as a Namespace, which is plain data.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
@@ -75,15 +75,10 @@ def _read(path: Path) -> Any:
 def _why(error: Exception) -> str:
     """Return what a file holds that is not read; torch's own words recommend to run it."""
     if not isinstance(error, pickle.UnpicklingError):
-        return _first_line(error)
+        return first_line(error)
     asked = re.search(r"GLOBAL (\S+)", str(error))
     named = f": {asked[1]}" if asked else ""
     return f"it holds other things than tensors and plain values, which could run code{named}"
-
-
-def _first_line(error: Exception) -> str:
-    line = str(error).strip().split("\n")[0]
-    return f"{type(error).__name__}: {line[:200]}" if line else type(error).__name__
 
 
 def _unwrap(content: Any) -> dict[str, Tensor]:

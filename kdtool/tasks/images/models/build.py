@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import nn
 
-from kdtool.errors import InputError
+from kdtool.errors import InputError, first_line
 from kdtool.randomness import seeded_libraries
 from kdtool.recipe.names import is_own_file
 from kdtool.registry import models
 from kdtool.tasks.common.own_code import Factory, load_factory
-from kdtool.tasks.images.models.built import Built, Request, check_logits, dry_logits, first_line, load_file
+from kdtool.tasks.images.models.built import Built, Request, check_logits, dry_logits, load_file
 from kdtool.tasks.images.models.dry import runnable_size
 from kdtool.tasks.images.models.names import resolve
 from kdtool.tasks.images.models.timm_models import build_timm

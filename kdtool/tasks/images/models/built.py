@@ -131,9 +131,3 @@ def check_logits(logits: Any, request: Request) -> None:
             f"{request.name} gives {found} for 2 images instead of (2, {request.num_classes}): one value for each of "
             f"the data's {request.num_classes} classes. Make its last layer as wide as num_classes says."
         )
-
-
-def first_line(error: Exception) -> str:
-    """Return an error's type and the first line of its message."""
-    line = (str(error).strip().splitlines() or [""])[0][:200]
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdtool.errors import InputError
+from kdtool.errors import InputError, first_line
 from kdtool.randomness import seeded_libraries
 from kdtool.tasks.common.weight_files import class_count_message, fit, load_state
 from kdtool.tasks.common.weights import digest
@@ -19,7 +19,6 @@ from kdtool.tasks.images.models.built import (
     Request,
     check_logits,
     dry_logits,
-    first_line,
     load_file,
     mark_loaded,
 )

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from kdtool.engine.dry import undisturbed
-from kdtool.errors import InputError, did_you_mean
+from kdtool.errors import InputError, did_you_mean, first_line
 from kdtool.randomness import seeded_libraries
 from kdtool.recipe.names import is_own_file
 from kdtool.tasks.common.own_code import load_factory
@@ -163,7 +163,7 @@ def _from_config(request: Request, config: Any) -> nn.Module:
         try:
             module: nn.Module = transformers.AutoModelForSequenceClassification.from_config(config)
         except (ValueError, KeyError) as error:
-            raise InputError(f"{request.model} cannot be built ({extra.first_line(error)}).") from error
+            raise InputError(f"{request.model} cannot be built ({first_line(error)}).") from error
     return module
 
 
@@ -186,7 +186,7 @@ def _pretrained(request: Request) -> Built:
                     ignore_mismatched_sizes=True, output_loading_info=True,
                 )  # fmt: skip
             except Exception as error:
-                raise InputError(f"{name}: its weights cannot be had ({extra.first_line(error)}).") from error
+                raise InputError(f"{name}: its weights cannot be had ({first_line(error)}).") from error
     built = _encoder(request, module, "pretrained")
     new = {*report["missing_keys"], *(each[0] for each in report["mismatched_keys"])}
     built.needs_training = bool(new)
@@ -202,7 +202,7 @@ def _not_found(name: str, error: Exception) -> str:
     near = did_you_mean(name, OWN)
     where = f"the folder {name!r} holds no model of transformers" if Path(name).is_dir() else f"unknown model {name!r}"
     return (
-        f"{where} ({extra.first_line(error)}). {near} A model is one of {', '.join(OWN)}, an encoder of transformers "
+        f"{where} ({first_line(error)}). {near} A model is one of {', '.join(OWN)}, an encoder of transformers "
         "by hub name or local folder, or path/to/file.py:FUNCTION."
     )
 
@@ -236,7 +236,7 @@ def _check_runs(built: Built) -> None:
         with undisturbed(built.module):
             found = built.tapped()(built.dry_inputs(2))[0]
     except Exception as error:
-        raise InputError(f"{built.name} does not run on two texts ({extra.first_line(error)}).") from error
+        raise InputError(f"{built.name} does not run on two texts ({first_line(error)}).") from error
     shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
     if shape != (2, built.num_classes):
         raise InputError(

@@ -46,9 +46,3 @@ def quiet() -> Iterator[None]:
         said.set_verbosity(level)
         if bars:
             said.enable_progress_bar()
-
-
-def first_line(error: Exception) -> str:
-    """Return an error's type and the first line of its message."""
-    line = (str(error).strip().splitlines() or [""])[0][:200]
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__

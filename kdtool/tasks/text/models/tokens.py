@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kdtool.errors import InputError
+from kdtool.errors import InputError, first_line
 from kdtool.tasks.text.models import extra
 
 Text = str | tuple[str, str]
@@ -92,9 +92,7 @@ def of_folder(name: str, max_length: int) -> Tokens:
             found = transformers.AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
         except Exception as error:  # of any of a dozen kinds, from any of a dozen libraries
             known = f"the folder {name!r}" if Path(name).is_dir() else f"unknown model {name!r}: it"
-            raise InputError(
-                f"{known} has no tokenizer that transformers can open ({extra.first_line(error)})."
-            ) from error
+            raise InputError(f"{known} has no tokenizer that transformers can open ({first_line(error)}).") from error
     backend = getattr(found, "backend_tokenizer", None)
     if backend is None:
         raise InputError(f"the tokenizer of {name} is not of the library tokenizers (a tokenizer.json).")
