@@ -8,12 +8,11 @@ without those that need a keyboard.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import numpy as np
 
-from kdtool.errors import InputError, did_you_mean
 from kdtool.randomness import key_of
+from kdtool.tasks.common.corruption import Damage
 from kdtool.tasks.text.models.tokens import Text
 
 STRENGTHS = {
@@ -21,44 +20,20 @@ STRENGTHS = {
     "case": (0.05, 0.1, 0.2, 0.3, 0.5),  # share of letters in the other case
     "drop": (0.05, 0.1, 0.2, 0.3, 0.5),  # share of words left out
 }
-USUAL_SEVERITY = 3
 
 _WORD = re.compile(r"(\s+)")
 
 
-@dataclass(frozen=True)
-class Corruption:
-    """One kind of damage.
+class Corruption(Damage):
+    """One kind of damage: "typos", "case" or "drop"."""
 
-    Attributes:
-        kind: "typos", "case" or "drop".
-        severity: 1 to 5.
-        seed: of what is hit, together with the sample's row.
-    """
-
-    kind: str
-    severity: int = USUAL_SEVERITY
-    seed: int = 0
-
-    @classmethod
-    def parse(cls, text: str) -> Corruption:
-        """Return what ``kind`` or ``kind:severity`` says.
-
-        Raises:
-            InputError: another kind, or a severity outside 1 to 5.
-        """
-        kind, colon, severity = text.partition(":")
-        if kind not in STRENGTHS:
-            raise InputError(f"--corrupt {text}: there is no {kind!r}. {did_you_mean(kind, STRENGTHS)}")
-        if colon and severity not in ("1", "2", "3", "4", "5"):
-            raise InputError(f"--corrupt {text}: the severity is a whole number from 1 to 5, such as {kind}:3.")
-        return cls(kind, int(severity) if colon else USUAL_SEVERITY)
+    strengths = STRENGTHS
 
     def __call__(self, text: Text, row: int) -> Text:
         """Return the text, or the pair, made worse: a function of text, row and this corruption; never empty."""
         draw = np.random.Generator(np.random.Philox(key_of("corrupt text", self.kind, self.seed, row)))
         change = {"typos": _misspelt, "case": _flipped, "drop": _thinned}[self.kind]
-        strength = STRENGTHS[self.kind][self.severity - 1]
+        strength = self.strength
         if isinstance(text, str):
             return change(text, strength, draw)
         return change(text[0], strength, draw), change(text[1], strength, draw)
