@@ -69,17 +69,18 @@ class Tokenizers:
 
     def __init__(self, recipe: Any, data: Any):
         self.recipe, self.data = recipe, data
-        self._own: Tokens | None = None
 
     @property
     def own(self) -> Tokens:
         """A WordPiece trained on the training set."""
-        if self._own is None:
-            cfg, train = self.recipe.data, self.data.train
+        cfg, train = self.recipe.data, self.data.train
+        key = "WordPiece", cfg.vocab_size, cfg.max_length
+        if key not in self.data.made:
             texts = (train.samples[row] for row in train.rows)
             parts = (part for text in texts for part in ([text] if isinstance(text, str) else text))
-            self._own = trained_on(parts, cfg.vocab_size, cfg.max_length)
-        return self._own
+            self.data.made[key] = trained_on(parts, cfg.vocab_size, cfg.max_length)
+        found: Tokens = self.data.made[key]
+        return found
 
     def of(self, section: Any, asked: str = "auto", fallback: Any = None) -> Tokens:
         """Return the tokenizer of a network.

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,10 +45,12 @@ class TextData(HeldData):
     Attributes:
         notes: sentences for the user, such as on texts that are trained on and tested on.
         bad: the lines left out.
+        made: what was made of the texts so far and is wanted by several networks, such as a vocabulary.
     """
 
     notes: list[str] = field(default_factory=list)
     bad: Faults = field(default_factory=Faults)
+    made: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
     def texts(self) -> Texts:
