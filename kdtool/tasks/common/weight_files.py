@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import pickle
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from kdtool.errors import InputError, did_you_mean, first_line
+
+if TYPE_CHECKING:
+    from kdtool.tasks.task import Built
 
 NESTED = ("state_dict", "model", "model_state_dict", "net")
 """Keys under which training scripts keep the weights, in the order in which they are looked for."""
@@ -161,3 +165,10 @@ def _listed(what: str, names: Iterable[str], count: int = 3) -> str:
         return ""
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return f"{len(names)} {what} ({', '.join(names[:count])}{more})"
+
+
+def mark_loaded(built: Built, path: str | Path) -> None:
+    """Note that a network's weights came from a file that was made for these classes."""
+    built.origin = f"file:{path}"
+    built.needs_training = False
+    built.weights_id = "sha256:" + hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,7 +11,7 @@ from kdtool.engine.dry import undisturbed
 from kdtool.errors import InputError
 from kdtool.method import TapSpec
 from kdtool.tasks import task
-from kdtool.tasks.common.weight_files import fit, load_state
+from kdtool.tasks.common.weight_files import fit, load_state, mark_loaded
 from kdtool.tasks.images.models.backbone import Backbone
 from kdtool.tasks.images.models.dry import dry_images
 from kdtool.tasks.images.models.trace import classifiers
@@ -101,13 +99,6 @@ def load_file(built: Built, path: str) -> None:
     """
     fit(built.module, load_state(path), f"the weights in {path!r}", built.num_classes, classifiers(built.module))
     mark_loaded(built, path)
-
-
-def mark_loaded(built: Built, path: str | Path) -> None:
-    """Note that a network's weights came from a file that was made for these classes."""
-    built.origin = f"file:{path}"
-    built.needs_training = False
-    built.weights_id = "sha256:" + hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
 
 
 def dry_logits(module: nn.Module, size: int) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdtool.errors import InputError, first_line
 from kdtool.randomness import seeded_libraries
-from kdtool.tasks.common.weight_files import class_count_message, fit, load_state
+from kdtool.tasks.common.weight_files import class_count_message, fit, load_state, mark_loaded
 from kdtool.tasks.common.weights import digest
 from kdtool.tasks.images.models.built import (
     Built,
@@ -20,7 +20,6 @@ from kdtool.tasks.images.models.built import (
     check_logits,
     dry_logits,
     load_file,
-    mark_loaded,
 )
 from kdtool.tasks.images.models.hub import WEIGHT_FILES, cached_weights, why_unreachable
 from kdtool.tasks.images.models.sources import Source, check_args, find_source, registering_package

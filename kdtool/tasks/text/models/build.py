@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from kdtool.errors import InputError, did_you_mean, first_line
 from kdtool.randomness import seeded_libraries
 from kdtool.recipe.names import is_own_file
 from kdtool.tasks.common.own_code import load_factory
-from kdtool.tasks.common.weight_files import fit, load_state
+from kdtool.tasks.common.weight_files import fit, load_state, mark_loaded
 from kdtool.tasks.common.weights import digest
 from kdtool.tasks.text.models import extra, plain
 from kdtool.tasks.text.models.built import DRY_LENGTH, Built, Parts, parts_of
@@ -82,8 +81,7 @@ def build(request: Request) -> Built:
     if request.weights_file is not None:
         path = request.weights_file
         fit(built.module, load_state(path), f"the weights in {path!r}", built.num_classes, [built.parts.head])
-        built.origin, built.needs_training = f"file:{path}", False
-        built.weights_id = "sha256:" + hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
+        mark_loaded(built, path)
     _check_runs(built)
     return built
 
