@@ -117,6 +117,13 @@ def top_level(module: nn.Module) -> str:
     return ", ".join(name for name, _ in module.named_children())
 
 
+def layers_of(tapped: Layer | Sequence[Layer]) -> tuple[bool, list[Layer]]:
+    """Return whether a role taps one layer rather than a list, and the layers."""
+    if isinstance(tapped, Sequence) and not isinstance(tapped, str):
+        return False, list(tapped)
+    return True, [tapped]
+
+
 def shape_of(tap: Tensor | list[Tensor]) -> Shape | list[Shape]:
     """Return the shape of a tap without the batch, or those of a list."""
     return [tuple(each.shape[1:]) for each in tap] if isinstance(tap, list) else tuple(tap.shape[1:])
@@ -153,9 +160,7 @@ class Hooked(nn.Module):
         self.single: dict[str, bool] = {}
         points: dict[str, Point] = {}
         for role, layers in (taps or {}).items():
-            listed = isinstance(layers, Sequence) and not isinstance(layers, str)
-            self.single[role] = not listed
-            entries: list[Layer] = list(layers) if listed else [layers]  # type: ignore[arg-type, list-item]
+            self.single[role], entries = layers_of(layers)
             named = [self.point(layer) for layer in entries]
             self.roles[role] = [key for key, _ in named]
             points |= dict(named)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from kdtool.engine.dry import undisturbed
 from kdtool.errors import InputError
 from kdtool.method import Layer, TapSpec
-from kdtool.tasks.common.hooked import EMBEDDING, Point, Recording, does_not_run, hook, shape_of, stage_index
+from kdtool.tasks.common.hooked import EMBEDDING, Point, Recording, does_not_run, hook, layers_of, shape_of, stage_index
 from kdtool.tasks.images.models.dry import dry_images, runnable_size
 from kdtool.tasks.images.models.layout import Layout, layout_of, vector_of
 from kdtool.tasks.images.models.taps import Stages, embedding_points, find_stages, module_points
@@ -56,9 +55,7 @@ class Backbone(nn.Module):
         if not isinstance(plain, Tensor) or plain.ndim != 2:
             raise InputError(f"the network must return logits (B, K), not {_kind(plain)}.")
         for role, layers in taps.items():
-            listed = isinstance(layers, Sequence) and not isinstance(layers, str)
-            self.single[role] = not listed
-            entries: list[Layer] = list(layers) if listed else [layers]  # type: ignore[arg-type, list-item]
+            self.single[role], entries = layers_of(layers)
             self.roles[role] = [self._key(layer, images) for layer in entries]
         for key, points in self.points.items():
             for number, point in enumerate(points):
