@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tests.running import PAIR, SMALL, Done, call, distil
+from tests.sampling import sampled
 
 FITNETS = [*PAIR, "--method", "fitnets"]
 LONG = ["--epochs", "16", "fitnets.hint_epochs=2", "checkpoint.every_epochs=5"]
@@ -76,9 +77,12 @@ def _resumed(process: Process, home: Path, folder: Path, monkeypatch: pytest.Mon
     return call(*words, folder=folder / words[-1])
 
 
+STOPS = [(r"^student distill 3/", signal.SIGTERM), (r"^teacher test_resnet train 1/", signal.SIGTERM)]
+
+
 @pytest.mark.parametrize(
     ("until", "stopped_by"),
-    [(r"^student distill 3/", signal.SIGTERM), (r"^teacher test_resnet train 1/", signal.SIGTERM)],
+    sampled(STOPS, STOPS[0]),
     ids=["student", "teacher"],
 )
 def test_a_stopped_run_ends_as_if_it_had_not_been(

@@ -93,6 +93,7 @@ def test_it_is_resumed_to_equal_bytes(environment: dict[str, str], run: Path) ->
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 def test_its_teacher_is_cached_and_replayed(environment: dict[str, str], run: Path) -> None:
     place, cached = run.parent, [*SHORT, "data.views=1"]
     kdtool(environment, "cache", "build", *[each for each in cached if each not in ("--device", "cpu")], cwd=place)

@@ -203,7 +203,7 @@ TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_si
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     name=TEXTS
     | st.sampled_from(["no", "off", "1e3", "007", "null", "~", "1:30", "2024-01-01", "# x", "[", "<<", "=", "1_0"]),

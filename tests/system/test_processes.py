@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.running import PAIR, SMALL, call, distil
+from tests.sampling import sampled
 
 # Clipped, since a trained student whose norms keep their statistics diverges at this rate (plain torch too), and what
 # diverges makes of a rounding error whatever it likes.
@@ -61,9 +62,7 @@ def _apart(one: Path, other: Path) -> float:
 CASES = [("kd", "fp64"), ("crd", "fp32"), ("rkd", "fp64"), ("kd", "fp32"), ("rkd", "fp32"), ("crd", "fp64")]
 
 
-@pytest.mark.parametrize(
-    ("method", "precision"), [pytest.param(*case, marks=[pytest.mark.slow] * (n > 1)) for n, case in enumerate(CASES)]
-)
+@pytest.mark.parametrize(("method", "precision"), sampled(CASES, ("kd", "fp64")))
 def test_two_processes_train_what_one_does(tmp_path: Path, trained: Path, method: str, precision: str) -> None:
     given = [*PAIR, *SMALL, *TWENTY_STEPS, "--method", method, "--precision", precision]
     given += ["--student-weights", trained]
@@ -149,6 +148,7 @@ def test_a_process_that_dies_takes_the_others_down(long_run: tuple[Any, Path]) -
 
 
 @needs_proc
+@pytest.mark.slow
 def test_no_process_outlives_the_command(long_run: tuple[Any, Path]) -> None:
     process, _ = long_run
     children = _children(process.pid)

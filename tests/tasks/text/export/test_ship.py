@@ -16,6 +16,7 @@ from torch import nn
 
 from kdtool.tasks.text.export.recurrent import for_onnx, translated
 from tests.running import Done, call
+from tests.sampling import sampled
 from tests.tasks.text.runs import distil, sentences
 
 README = Path(__file__).parents[4] / "README.md"
@@ -23,7 +24,7 @@ TEXTS = ["rain", "bread salt oven knife butter soup 3", "ship sail, and a WORD t
 FORMATS = {"bilstm": "onnx,onnx-int8", "textcnn": "onnx", "transformer-tiny": "program,onnx,onnx-int8"}
 
 
-@pytest.fixture(scope="module", params=list(FORMATS))
+@pytest.fixture(scope="module", params=sampled(FORMATS, "bilstm", "transformer-tiny"))
 def shipped(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Done, dict[str, Any]]:
@@ -182,7 +183,10 @@ class _States(nn.Module):
         return found
 
 
-@pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"bidirectional": True, "num_layers": 2}, {"bias": False}])
+LSTMS: list[dict[str, Any]] = [{}, {"num_layers": 2}, {"bidirectional": True, "num_layers": 2}, {"bias": False}]
+
+
+@pytest.mark.parametrize("options", sampled(LSTMS, LSTMS[2]))
 @pytest.mark.parametrize("batch_first", [True, False])
 def test_every_lstm_becomes_the_same_in_onnx(options: dict[str, Any], batch_first: bool, tmp_path: Path) -> None:
     import onnx
