@@ -113,6 +113,10 @@ class Stage:
             Stages that train the student count against ``train.epochs``; others come on top.
         trains: any of "student" and "method" (the method's own parameters, and the peers of an online method).
         task_weight: weight of the hard-label loss that the engine adds; 0 leaves the classifier untouched.
+        on_top: its epochs come on top of ``train.epochs`` though it trains the student.
+        lr: its peak learning rate; None: ``optim.lr``.
+        schedule: name of its learning-rate schedule; None: ``schedule.name``. Every stage runs through the whole
+            schedule: milestones and periods, which count epochs of ``train.epochs``, shrink with its length.
     """
 
     name: str
@@ -120,6 +124,9 @@ class Stage:
     epochs: int | float | None = None
     trains: tuple[str, ...] = ("student", "method")
     task_weight: float = 1.0
+    on_top: bool = False
+    lr: float | None = None
+    schedule: str | None = None
 
 
 class Method(nn.Module):

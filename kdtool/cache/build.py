@@ -60,7 +60,7 @@ class Source:
         share, spoke, began, done = list(share), time.monotonic(), time.monotonic(), 0
         for number, (place, parts) in enumerate(share):
             rows: dict[str, list[np.ndarray]] = {part.name: [] for part in parts}
-            positions = torch.tensor(store.manifest.rows_of(place))
+            positions = torch.tensor(store.manifest.samples_of(place))
             for loaded in self.batches.view(place.view, list(positions.split(BATCH))):
                 out = teacher(loaded.inputs)[0]
                 for part in parts:
@@ -90,8 +90,7 @@ def refuse_without_room(store: Store, missing: Mapping[Place, Sequence[Part]]) -
     Raises:
         InputError: there is less room than the missing shards need.
     """
-    rows_of = store.manifest.rows_of
-    needed = sum(len(rows_of(place)) * part.row.itemsize for place, parts in missing.items() for part in parts)
+    needed = sum(store.manifest.count(place) * part.row.itemsize for place, parts in missing.items() for part in parts)
     there = next(folder for folder in (store.folder, *store.folder.parents) if folder.exists())
     free = shutil.disk_usage(there).free
     if needed > free:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from kdtool.cache.build import Source, refuse_without_room
@@ -105,13 +106,23 @@ class CachedTeacher:
     @property
     def size(self) -> int:
         """Bytes of what is to be kept."""
-        return len(self.context.split) * sum(part.views * part.row.itemsize for part in self.parts.values())
+        rows = len(self.context.split) if self.offsets is None else int(self.offsets[-1])
+        return rows * sum(part.views * part.row.itemsize for part in self.parts.values())
+
+    @property
+    def offsets(self) -> np.ndarray | None:
+        """(samples + 1,) where each sample's rows begin; None: a sample is one row."""
+        found: np.ndarray | None = getattr(self.context.batches, "offsets", None)
+        return found
 
     @property
     def wanted(self) -> Manifest:
         about = {"teacher": self.built.name, "data": self.context.data.name}
-        samples = len(self.context.split)
-        return Manifest(self.decides, self.parts, samples, self.context.recipe.cache.shard_rows, about)
+        samples, size = len(self.context.split), self.context.recipe.cache.shard_rows
+        rows = None
+        if self.offsets is not None:
+            rows = np.diff(self.offsets[[*range(0, samples, size), samples]]).tolist()
+        return Manifest(self.decides, self.parts, samples, size, about, rows)
 
     @property
     def source(self) -> Source:
@@ -155,7 +166,7 @@ class CachedTeacher:
                 if edited:
                     warn(f"the teacher cache {self.folder} was edited, and is mended: {'; '.join(edited)}")
                 else:
-                    manifest.shard_rows = have.shard_rows
+                    manifest.shard_rows, manifest.rows = have.shard_rows, have.rows
                     for name, part in have.parts.items():
                         # More views than this run wants stay, and so does what it has no use for.
                         wanted = manifest.parts.get(name, part)

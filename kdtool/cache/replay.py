@@ -33,7 +33,7 @@ class Outputs:
 
     def __init__(self, store: Store, part: Part, resident: bool, device: torch.device, dtype: torch.dtype):
         self.part, self.device, self.dtype = part, device, dtype
-        self.shard_rows, self.samples = store.manifest.shard_rows, store.manifest.samples
+        self.ends = store.manifest.ends
         paths = store.found(part)
         shards = {at: store.open(part, at, paths[at], whole=False) for at in store.manifest.places(part)}
         self.mapped: dict[Place, np.ndarray] = {} if resident else shards
@@ -48,9 +48,9 @@ class Outputs:
         return {name: torch.from_numpy(np.concatenate([s[name] for s in shards])).to(place) for name in names}
 
     def __call__(self, index_B: Tensor, view: int) -> Tensor:
-        """Return (B, width) outputs for positions in the training set."""
+        """Return (B, width) outputs for rows of the training set."""
         if self.kept:
-            at = index_B + view * self.samples
+            at = index_B + view * int(self.ends[-1])
             stored = {name: field.index_select(0, at.to(field.device)) for name, field in self.kept.items()}
         else:
             stored = self._mapped_rows(index_B.cpu().numpy(), view)
@@ -58,10 +58,10 @@ class Outputs:
 
     def _mapped_rows(self, index: np.ndarray, view: int) -> dict[str, Tensor]:
         rows = np.empty(len(index), dtype=self.part.row)
-        blocks = index // self.shard_rows
+        blocks = np.searchsorted(self.ends, index, side="right")
         for block in np.unique(blocks):
             here = blocks == block
-            rows[here] = self.mapped[Place(view, int(block))][index[here] - block * self.shard_rows]
+            rows[here] = self.mapped[Place(view, int(block))][index[here] - (self.ends[block - 1] if block else 0)]
         return {name: torch.from_numpy(np.ascontiguousarray(rows[name])) for name in self.part.row.names or ()}
 
 

@@ -55,6 +55,7 @@ class Manifest:
         parts: the outputs it holds, by name.
         samples: N.
         shard_rows: samples in a shard (fewer in the last of a view).
+        rows: rows of the samples of each block; None: a sample is one row.
         about: for people: the teacher, the data set.
     """
 
@@ -63,13 +64,28 @@ class Manifest:
     samples: int
     shard_rows: int
     about: dict[str, str] = field(default_factory=dict)
+    rows: list[int] | None = None
 
     def places(self, part: Part) -> list[Place]:
         """Return where a part has shards."""
-        blocks = -(-self.samples // self.shard_rows)
-        return [Place(view, block) for view in range(part.views) for block in range(blocks)]
+        return [Place(view, block) for view in range(part.views) for block in range(self.blocks)]
 
-    def rows_of(self, place: Place) -> range:
+    @property
+    def ends(self) -> np.ndarray:
+        """(blocks,) int64: up to which row each block goes."""
+        sizes = self.rows or [len(self.samples_of(Place(0, block))) for block in range(self.blocks)]
+        return np.cumsum(sizes, dtype=np.int64)
+
+    @property
+    def blocks(self) -> int:
+        """How many shards a view has."""
+        return -(-self.samples // self.shard_rows)
+
+    def count(self, place: Place) -> int:
+        """Return how many rows a shard holds."""
+        return len(self.samples_of(place)) if self.rows is None else self.rows[place.block]
+
+    def samples_of(self, place: Place) -> range:
         """Return the positions in the training set that a shard holds."""
         return range(place.block * self.shard_rows, min((place.block + 1) * self.shard_rows, self.samples))
 
@@ -88,7 +104,9 @@ class Manifest:
             plain = json.loads((folder / MANIFEST).read_text())
             parts = {each["name"]: Part(**each) for each in plain.pop("parts")}
             found = cls(**plain, parts=parts)
-            if not (found.parts and found.samples >= 1 and found.shard_rows >= 1 and dict(found.decides)):
+            if not (found.parts and found.samples >= 1 and found.shard_rows >= 1 and dict(found.decides)) or (
+                found.rows is not None and len(found.rows) != found.blocks
+            ):
                 raise ValueError("a number is out of range")
             _ = [part.row for part in parts.values()], key_of(found.decides)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -170,7 +188,7 @@ class Store:
             else:
                 rows = np.load(path, mmap_mode="r", allow_pickle=False)
                 end = getattr(rows, "offset", 0) + rows.nbytes
-            if rows.dtype != part.row or rows.shape != (len(self.manifest.rows_of(place)),):
+            if rows.dtype != part.row or rows.shape != (self.manifest.count(place),):
                 raise ValueError(f"it holds {rows.shape} rows of {rows.dtype}")
             if end != path.stat().st_size:
                 raise ValueError("its size is another")

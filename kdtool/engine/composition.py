@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from kdtool.engine.watched import Watched
+from kdtool.errors import InputError
 from kdtool.method import Batch, Layer, Method, Setup, Stage, Taps, Terms
 
 _SEPARATOR = "/"  # no method's name holds one, so roles of different parts never meet
@@ -80,8 +81,19 @@ class Combined(Method):
             self._loss_of(list(self._stages), last),
             trains=trains,
             task_weight=prod(stage.task_weight for stage in last),
+            lr=self._agreed("lr", last),
+            schedule=self._agreed("schedule", last),
         )
         return [*early, joint]
+
+    def _agreed(self, what: str, last: list[Stage]) -> Any:
+        """Return what the parts' last stages say of themselves, None where none does."""
+        said = {name: getattr(stage, what) for name, stage in zip(self._stages, last, strict=True)}
+        said = {name: value for name, value in said.items() if value is not None}
+        if len(set(said.values())) > 1:
+            each = ", ".join(f"{name}: {value}" for name, value in said.items())
+            raise InputError(f"the methods' last stage is one, but they want another {what} each ({each}).")
+        return next(iter(said.values()), None)
 
     def _loss_of(self, names: list[str], stages: list[Stage]) -> Any:
         def loss(batch: Batch) -> Terms:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from kdtool.errors import InputError, did_you_mean
-from kdtool.recipe.schema import Optim, Schedule
+from kdtool.method import Stage
+from kdtool.recipe.schema import SCHEDULES, Optim, Schedule
 
 
 class _Trainables(nn.Module):
@@ -68,21 +70,50 @@ def _fused(name: str) -> dict[str, bool]:
     return {"fused": True} if "fused" in arguments else {}
 
 
-def build_schedule(cfg: Schedule, optimizer: torch.optim.Optimizer, epochs: int, steps_per_epoch: int) -> Any:
+def settings_of(stage: Stage, optim: Optim, schedule: Schedule) -> tuple[Optim, Schedule]:
+    """Return a stage's optimizer and schedule: the run's, but for what the stage says itself.
+
+    Raises:
+        InputError: there is no such schedule.
+    """
+    if stage.lr is not None:
+        optim = replace(optim, lr=stage.lr)
+    if stage.schedule is not None:
+        if stage.schedule not in SCHEDULES:
+            valid = ", ".join(SCHEDULES)
+            raise InputError(f"stage {stage.name!r} has the schedule {stage.schedule!r}; valid: {valid}.")
+        schedule = replace(schedule, name=stage.schedule)
+    return optim, schedule
+
+
+def build_schedule(
+    cfg: Schedule, optimizer: torch.optim.Optimizer, epochs: int, steps_per_epoch: int, budget: int
+) -> Any:
     """Return timm's scheduler, to be asked with ``step_update(step)``: the rate is a function of the step alone.
 
-    Milestones and periods count from the start of the stage.
+    Milestones and periods are epochs of the whole ``budget`` and shrink with the stage: of 240 epochs a stage that has
+    192 drops at 120 where the run would at 150. So each stage reaches its last drop.
+
+    Args:
+        cfg: which schedule.
+        optimizer: whose rates it sets.
+        epochs: of the stage.
+        steps_per_epoch: updates of an epoch.
+        budget: ``train.epochs``.
     """
     from timm.scheduler import create_scheduler_v2
 
     kind = {"linear": "poly", "constant": "step"}.get(cfg.name, cfg.name)
     decay_rate = 1.0 if cfg.name in ("linear", "constant") else cfg.decay_rate
+    share = epochs / budget
+    # timm lets a milestone count from one update before its place on: the last one of the epoch before.
+    milestones = [(round(each * share * steps_per_epoch) + 0.5) / steps_per_epoch for each in cfg.milestones]
     scheduler, _ = create_scheduler_v2(
         optimizer,
         sched=kind,
         num_epochs=epochs,
-        decay_epochs=cfg.step_epochs,
-        decay_milestones=list(cfg.milestones),
+        decay_epochs=cfg.step_epochs * share,
+        decay_milestones=milestones,
         decay_rate=decay_rate,
         min_lr=min(cfg.min_lr, min(group["lr"] for group in optimizer.param_groups)),
         warmup_lr=cfg.warmup_lr,

@@ -30,7 +30,7 @@ def hard_labels_only(batch: Batch) -> Terms:
 
 
 def plan_stages(method: Method | None, epochs: int, task_weight: float | None) -> list[Planned]:
-    """Share the student's budget of ``epochs`` among the stages that train it; the others come on top.
+    """Share the student's budget of ``epochs`` among the stages that train it; others, and ``on_top``, are extra.
 
     Args:
         method: None is one stage on hard labels.
@@ -58,7 +58,11 @@ def plan_stages(method: Method | None, epochs: int, task_weight: float | None) -
 def _lengths(stages: list[Stage], epochs: int) -> list[int]:
     fixed = [_fixed(stage, epochs) for stage in stages]
     open_ended = [i for i, length in enumerate(fixed) if length is None]
-    spent = sum(length or 0 for stage, length in zip(stages, fixed, strict=True) if "student" in stage.trains)
+    spent = sum(
+        length or 0
+        for stage, length in zip(stages, fixed, strict=True)
+        if "student" in stage.trains and not stage.on_top
+    )
     left = epochs - spent
     if left < len(open_ended) or (left < 0):
         shares = ", ".join(f"{stage.name}: {length or 'the rest'}" for stage, length in zip(stages, fixed, strict=True))

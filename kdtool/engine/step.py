@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdtool.engine.precision import Precision
 from kdtool.engine.processes import gather, world_size
+from kdtool.engine.rows import whole
 from kdtool.losses import at_least_fp32
 from kdtool.method import Batch, Method, Out, Stage
 
@@ -28,7 +29,7 @@ def run_network(network: nn.Module, inputs: Any, precision: Precision) -> Out:
 def as_out(found: tuple[Any, ...], convert: Callable[[Tensor], Tensor]) -> Out:
     """Return what a tapped network gave: logits, taps and, where there are sequences with padding, their mask."""
     logits, taps, *mask = found
-    return map_out(Out(logits, taps, *mask), convert)
+    return map_out(Out(whole(logits), taps, *mask), convert)
 
 
 def map_out(out: Out, convert: Callable[[Tensor], Tensor]) -> Out:

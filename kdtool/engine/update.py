@@ -15,7 +15,7 @@ from kdtool.engine.guard import Guard
 from kdtool.engine.job import Job, Loaded
 from kdtool.engine.meters import total
 from kdtool.engine.micro import Share, cached_backward
-from kdtool.engine.optim import build_optimizer, build_schedule
+from kdtool.engine.optim import build_optimizer, build_schedule, settings_of
 from kdtool.engine.plan import Planned
 from kdtool.engine.processes import rank, world_size
 from kdtool.engine.step import Step, join_outs
@@ -55,8 +55,10 @@ class Updater:
     def __init__(self, job: Job, step: Step, call: Any, teaching: Teaching, planned: Planned, ema: Any):
         self.job, self.step, self.call, self.teaching, self.planned, self.ema = job, step, call, teaching, planned, ema
         self.precision = step.precision
-        self.optimizer = build_optimizer(job.optim, step)
-        self.schedule = build_schedule(job.schedule, self.optimizer, planned.epochs, job.train_batches.steps)
+        optim, schedule = settings_of(planned.stage, job.optim, job.schedule)
+        self.optimizer = build_optimizer(optim, step)
+        steps, budget = job.train_batches.steps, job.train.epochs
+        self.schedule = build_schedule(schedule, self.optimizer, planned.epochs, steps, budget)
         self.guard = Guard(job.train, self.optimizer, self.precision.scaler)
         self.trained = [p for p in step.parameters() if p.requires_grad]
         self.trains_student = "student" in planned.stage.trains

@@ -15,6 +15,8 @@ from kdtool.recipe.options import OUTPUTS, STUDENT, TEACHER, option
 
 EVERYTHING = (TEACHER, OUTPUTS, STUDENT)
 
+SCHEDULES = ("cosine", "multistep", "step", "linear", "constant")
+
 # typing.Optional rather than "X | None": OmegaConf reads these annotations at run time on Python 3.10 too.
 
 
@@ -34,14 +36,17 @@ class Optim:
 
 @dataclass
 class Schedule:
-    name: str = option(
-        "cosine", "learning-rate schedule", choices=("cosine", "multistep", "step", "linear", "constant")
-    )
+    name: str = option("cosine", "learning-rate schedule", choices=SCHEDULES)
     warmup_epochs: float = option(1.0, "epochs of linear warm-up from warmup_lr; at most a third of a stage", min=0.0)
     warmup_lr: float = option(1e-6, "learning rate at the start of the warm-up", min=0.0)
     min_lr: float = option(1e-6, "learning rate at the end (cosine, linear)", min=0.0)
-    milestones: list[int] = option([], "epochs at which multistep multiplies the rate by decay_rate", min=1)
-    step_epochs: float = option(30.0, "epochs between the drops of step", min=0.01)
+    milestones: list[int] = option(
+        [],
+        "epochs, of train.epochs, after which multistep multiplies the rate by decay_rate; a stage that is shorter "
+        "drops as much earlier, so that each reaches its last drop",
+        min=1,
+    )
+    step_epochs: float = option(30.0, "epochs between the drops of step, shrunk to a stage as milestones are", min=0.01)
     decay_rate: float = option(0.1, "factor of multistep's and step's drops", min=0.0, max=1.0)
 
 

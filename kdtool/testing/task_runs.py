@@ -18,6 +18,7 @@ from torch import Tensor
 
 from kdtool import registry
 from kdtool.engine.dry import undisturbed
+from kdtool.engine.rows import whole
 from kdtool.events import Reporter
 from kdtool.recipe.schema import Recipe
 from kdtool.runs.api import run
@@ -50,7 +51,7 @@ def state_round_trips(bench: TaskBench) -> None:
             found.task.load(theirs, path.parent)
             with undisturbed(ours.module), undisturbed(theirs.module):
                 batch = found.batches([ours])[0]
-                want, got = (each.tapped().eval()(batch.inputs)[0] for each in (ours, theirs))
+                want, got = (whole(each.tapped().eval()(batch.inputs)[0]) for each in (ours, theirs))
             require(torch.equal(want, got), "a network that load filled gives other outputs than the saved one")
 
 

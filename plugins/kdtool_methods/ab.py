@@ -23,8 +23,8 @@ from kdtool import Batch, Method, Setup, Stage, Taps, option
 from kdtool.layers import Resampler, as_map, layer_pairs, map_shape, paired_tokens
 from kdtool.losses import at_least_fp32, ensemble_logits, softened_kl
 from kdtool.method import Shape
+from kdtool_methods._stages import InitOptions, init_stage
 
-INIT_SHARE = 0.3  # of the student's epochs, where ab.init_epochs is not given
 DEEPEST_SCALE = 100.0  # the authors' 1/1000 on a teacher's map of 2048 x 7 x 7 entries
 
 
@@ -88,7 +88,7 @@ class AB(Method):
     teachers = (1, None)
 
     @dataclass
-    class Config:
+    class Config(InitOptions):
         margin: float = option(1.0, "mu, distance from the boundary that the student should reach", min=0.0)
         weight: Optional[float] = option(
             None,
@@ -108,9 +108,6 @@ class AB(Method):
             None, "dotted names of the student's layers, instead of depths; name:in is a module's input"
         )
         teacher_layers: Optional[list[str]] = option(None, "dotted names of the teacher's layers, instead of depths")
-        init_epochs: Optional[int] = option(
-            None, "epochs of stage init, out of train.epochs; default: 30% of them", min=1
-        )
         temperature: float = option(3.0, "T of stage distill", min=0.01)
         soft_weight: float = option(1.0, "weight of T^2 · KL in stage distill; 0: hard labels alone", min=0.0)
         hard_weight: float = option(1.0, "weight of the hard labels in stage distill", min=0.0)
@@ -157,6 +154,6 @@ class AB(Method):
 
     def stages(self) -> list[Stage]:
         return [
-            Stage("init", self.boundary, epochs=self.cfg.init_epochs or INIT_SHARE, task_weight=0.0),
+            init_stage(self.boundary, self.cfg),
             Stage("distill", self.loss, trains=("student",), task_weight=self.cfg.hard_weight),
         ]

@@ -21,8 +21,8 @@ from kdtool.errors import InputError
 from kdtool.layers import layer_pairs
 from kdtool.losses import at_least_fp32
 from kdtool_methods._maps import PairedLayers, require_equal, total
+from kdtool_methods._stages import InitOptions, init_stage
 
-INIT_SHARE = 0.3  # of the student's epochs, where fsp.init_epochs is not given
 Pair = tuple[Tensor, Tensor]
 
 
@@ -88,7 +88,7 @@ class FSP(Method):
     teachers = (1, None)
 
     @dataclass
-    class Config:
+    class Config(InitOptions):
         weight: float = option(1.0, "weight of the flow term, the only one of stage init", min=0.0)
         layers: list[float] = option(
             [0.0, 0.33, 0.67, 1.0],
@@ -101,9 +101,6 @@ class FSP(Method):
         teacher_layers: Optional[list[str]] = option(None, "dotted names of the teacher's layers, instead of depths")
         pool: str = option(
             "max", "how the larger map of a pair of layers shrinks; max: the paper's", choices=("max", "mean")
-        )
-        init_epochs: Optional[int] = option(
-            None, "epochs of stage init, out of train.epochs; default: 30% of them", min=1
         )
 
     @classmethod
@@ -133,6 +130,6 @@ class FSP(Method):
 
     def stages(self) -> list[Stage]:
         return [
-            Stage("init", self.flows, epochs=self.cfg.init_epochs or INIT_SHARE, task_weight=0.0),
+            init_stage(self.flows, self.cfg),
             Stage("distill", self.loss, trains=("student",)),
         ]

@@ -19,6 +19,7 @@ from kdtool import Batch, Method, Setup, Stage, Taps, option
 from kdtool.layers import Resampler, as_map, map_shape, packed, unit_rows, width
 from kdtool.losses import at_least_fp32
 from kdtool.method import Shape
+from kdtool.recipe.schema import SCHEDULES
 
 PARAPHRASE_SHARE = 0.1  # of train.epochs, where ft.paraphrase_epochs is not given
 BETA, BETA_ENTRIES = 500.0, 2048  # the authors' weight for p=1, and the factor's entries (32 x 8 x 8) that go with it
@@ -112,6 +113,12 @@ class FT(Method):
         paraphrase_epochs: Optional[int] = option(
             None, "epochs of stage paraphrase, on top of train.epochs; default: 10% of them", min=1
         )
+        paraphrase_lr: Optional[float] = option(
+            None, "peak learning rate of stage paraphrase; default: optim.lr", min=0.0
+        )
+        paraphrase_schedule: Optional[str] = option(
+            None, "schedule of stage paraphrase; default: schedule.name, shrunk to the stage", choices=SCHEDULES
+        )
         reconstruction: str = option(
             "squared", "error of the paraphraser; the authors' code: absolute", choices=("squared", "absolute")
         )
@@ -167,8 +174,14 @@ class FT(Method):
         return {"factor": sum(losses[1:], losses[0])}
 
     def stages(self) -> list[Stage]:
-        epochs = self.cfg.paraphrase_epochs or PARAPHRASE_SHARE
-        return [
-            Stage("paraphrase", self.paraphrase, epochs=epochs, trains=("method",), task_weight=0.0),
-            Stage("distill", self.loss),
-        ]
+        cfg = self.cfg
+        paraphrase = Stage(
+            "paraphrase",
+            self.paraphrase,
+            epochs=cfg.paraphrase_epochs or PARAPHRASE_SHARE,
+            trains=("method",),
+            task_weight=0.0,
+            lr=cfg.paraphrase_lr,
+            schedule=cfg.paraphrase_schedule,
+        )
+        return [paraphrase, Stage("distill", self.loss)]

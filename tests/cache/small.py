@@ -58,5 +58,5 @@ def stored(folder: Path, samples: int = 90, shard_rows: int = 40, views: int = 2
     store = Store(folder, manifest)
     draw = torch.Generator().manual_seed(0)
     for place in manifest.places(part):
-        store.write(part, place, part.encode(torch.randn(len(manifest.rows_of(place)), width, generator=draw)))
+        store.write(part, place, part.encode(torch.randn(len(manifest.samples_of(place)), width, generator=draw)))
     return store

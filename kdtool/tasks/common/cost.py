@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from kdtool.engine.dry import undisturbed
+from kdtool.engine.rows import whole
 
 
 def parameters(module: nn.Module) -> int:
@@ -29,7 +30,8 @@ def macs(module: nn.Module, inputs: Any) -> int:
 
     # The counter knows attention as matrix products on every device, the fused kernels only on some.
     with undisturbed(module), sdpa_kernel(SDPBackend.MATH), counted(module) as count, torch.no_grad():
-        module(inputs)
+        found = module(inputs)
+        whole(found[0] if isinstance(found, tuple) else found)  # a head's work, too
     return count.macs
 
 

@@ -17,7 +17,7 @@ from kdtool.engine import tree
 from kdtool.engine.job import Loaded
 from kdtool.recipe.schema import Data
 from kdtool.tasks.common.order import Order
-from kdtool.tasks.task import Reading
+from kdtool.tasks.task import Reading, Split
 
 
 @dataclass(frozen=True)
@@ -79,23 +79,26 @@ class HeldBatches:
         cfg: the recipe's section ``data``.
         decides: what inputs follow from, besides the samples and the view, by the recipe's names.
         lengths: (N,) how long each sample is, where batches to train on are to hold samples of like length.
+        offsets: (N + 1,) int64, where each sample's rows begin among the split's; None: a sample is one row.
     """
 
     placement = "kept in memory"
 
     def __init__(
         self,
-        split: HeldSplit,
+        split: Split,
         reading: Reading,
         make: Callable[[Tensor, int], Any],
         cfg: Data,
         decides: Mapping[str, Any] | None = None,
         lengths: np.ndarray | None = None,
+        offsets: np.ndarray | None = None,
     ):
         per_class = cfg.samples_per_class if cfg.sampler == "class-uniform" and reading.train else None
         self.reading, self.make, self.views = reading, make, cfg.views
-        self.order = Order(split.labels, reading, per_class, lengths)
-        self.labels = torch.from_numpy(split.labels)
+        classes = split.labels if offsets is None else np.zeros(len(offsets) - 1, dtype=np.int64)
+        self.order = Order(classes, reading, per_class, lengths)
+        self.labels, self.offsets = torch.from_numpy(split.labels), offsets
         self.decides = dict(decides or {})
 
     @property
@@ -119,4 +122,12 @@ class HeldBatches:
         device = self.reading.device
         for index in batches:
             inputs = tree.to(self.make(index, view), device)
-            yield Loaded(inputs, self.labels[index].to(device), index.to(device), view)
+            rows, counts = self._rows(index)
+            yield Loaded(inputs, self.labels[rows].to(device), rows.to(device), view, counts)
+
+    def _rows(self, index: Tensor) -> tuple[Tensor, list[int] | None]:
+        """Return the numbers of samples' rows, and how many each has; None: one."""
+        if self.offsets is None:
+            return index, None
+        spans = [range(self.offsets[i], self.offsets[i + 1]) for i in index.tolist()]
+        return torch.tensor([row for span in spans for row in span], dtype=torch.int64), list(map(len, spans))

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from kdtool.errors import InputError
+from kdtool.tasks.common.files.faults import FILE, Faults
+from kdtool.tasks.common.files.tables import shown
 from kdtool.tasks.common.held import HeldData, HeldSplit
-from kdtool.tasks.text.data.faults import FILE, Faults
 from kdtool.tasks.text.data.read import Part
-from kdtool.tasks.text.data.tables import shown
 from kdtool.tasks.text.data.texts import Texts
 
 

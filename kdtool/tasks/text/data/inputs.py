@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from kdtool.errors import InputError
+from kdtool.tasks.common.files.cells import Unfit, sound, text_of
+from kdtool.tasks.common.files.lines import NOT_UTF8
+from kdtool.tasks.common.files.tables import Table
 from kdtool.tasks.common.predicting import Item, in_chunks
-from kdtool.tasks.text.data.lines import NOT_UTF8
-from kdtool.tasks.text.data.read import KINDS, Unfit, open_table, sound, text_of
-from kdtool.tasks.text.data.tables import Table, choose
+from kdtool.tasks.text.data.columns import choose
+from kdtool.tasks.text.data.read import KINDS, open_table
 from kdtool.tasks.text.models.tokens import Text
 
 AT_ONCE = 1 << 16

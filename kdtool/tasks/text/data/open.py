@@ -10,13 +10,15 @@ import numpy as np
 
 from kdtool.errors import InputError
 from kdtool.tasks.common import held_out
+from kdtool.tasks.common.files import hub
+from kdtool.tasks.common.files.folders import files_of, refuse_large, roles_of
+from kdtool.tasks.common.files.tables import Table
 from kdtool.tasks.common.held import HeldSplit
+from kdtool.tasks.common.pydocs import topics
 from kdtool.tasks.common.splits import kept, stratified
-from kdtool.tasks.text.data import hub, pydocs
+from kdtool.tasks.text.data import pydocs
 from kdtool.tasks.text.data.dataset import Source, TextData, assemble, digest_of, fingerprint
-from kdtool.tasks.text.data.files import files_of, refuse_large, roles_of
 from kdtool.tasks.text.data.read import KINDS, Part, open_table, read
-from kdtool.tasks.text.data.tables import Table
 from kdtool.tasks.text.data.texts import Texts
 from kdtool.tasks.text.data.unlabelled import read_lines, without
 from kdtool.tasks.text.options import Data
@@ -53,7 +55,7 @@ def _open(cfg: Data) -> Source:
         return _read(hub.open_tables(cfg), cfg)
     path = Path(name).expanduser()
     if path.is_dir():
-        by_split = files_of(path, cfg)
+        by_split = files_of(path, cfg, KINDS)
         wanted = {role: by_split[split] for role, split in roles_of(by_split, cfg, "file").items()}
         refuse_large([file for files in wanted.values() for file in files], cfg)
         return _read({role: [open_table(file) for file in files] for role, files in wanted.items()}, cfg)
@@ -80,7 +82,7 @@ def _read(tables: dict[str, list[Table]], cfg: Data) -> Source:
 
 
 def _open_pydocs() -> Source:
-    found = pydocs.sentences_by_topic(pydocs.topics())
+    found = pydocs.sentences_by_topic(topics())
     names = list(found)
     texts = Texts([sentence for some in found.values() for sentence in some])
     labels = np.repeat(np.arange(len(names), dtype=np.int64), [len(some) for some in found.values()])

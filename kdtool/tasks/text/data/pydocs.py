@@ -8,8 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from kdtool.errors import InputError
-
 CLASSES = 10
 """How many topics, those with the most sentences."""
 
@@ -22,22 +20,6 @@ _CODE = re.compile(
 )
 _VERSION = re.compile(r"^(?:New|Added|Changed|Deprecated) (?:in|since) version [\w. ]+[:.]?\s*")
 _PROSE = re.compile(r"^[\"\u201c\u2018'(]*[A-Z].*[.!?][\"\u201d\u2019')]*$")
-
-
-def topics() -> Mapping[str, str]:
-    """Return Python's own documentation: the text of each topic.
-
-    Raises:
-        InputError: this Python came without it.
-    """
-    try:
-        from pydoc_data.topics import topics as found
-    except ImportError as error:
-        raise InputError(
-            "--data pydocs reads the documentation that comes with Python (module pydoc_data), which this Python "
-            "lacks; name a file or a folder of texts."
-        ) from error
-    return found
 
 
 def sentences_by_topic(texts: Mapping[str, str]) -> dict[str, list[str]]:

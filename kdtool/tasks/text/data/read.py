@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.errors import InputError
-from kdtool.tasks.text.data.arrow import Parquet
-from kdtool.tasks.text.data.faults import BadLine
-from kdtool.tasks.text.data.lines import NUL, Delimited, JsonLines
-from kdtool.tasks.text.data.tables import Columns, Row, Table, choose, shown
+from kdtool.tasks.common.files.arrow import Parquet
+from kdtool.tasks.common.files.cells import Unfit, sound, text_of
+from kdtool.tasks.common.files.faults import BadLine
+from kdtool.tasks.common.files.lines import Delimited, JsonLines
+from kdtool.tasks.common.files.tables import Row, Table, shown
+from kdtool.tasks.text.data.columns import Columns, choose
 from kdtool.tasks.text.data.texts import Texts
 
 KINDS: dict[str, Callable[[Path, str], Table]] = {
@@ -51,10 +53,6 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.texts)
-
-
-class Unfit(Exception):
-    """A cell that cannot be used; says why."""
 
 
 def open_table(path: Path) -> Table:
@@ -104,38 +102,6 @@ def _add(part: Part, row: Row) -> None:
         part.texts.second.append(texts[1])
     part.labels.append(label)
     part.lines.append(row.line)
-
-
-def text_of(cell: Any, column: str) -> str:
-    """Return the text in a cell, without the white space around it.
-
-    Raises:
-        Unfit: it is no text, or one that no tokenizer takes.
-    """
-    if cell is None:
-        raise Unfit(f"its {shown(column)} is empty.")
-    if not isinstance(cell, str):
-        raise Unfit(f"its {shown(column)} is no text.")
-    return sound(cell, f"its {shown(column)}")
-
-
-def sound(text: str, what: str) -> str:
-    """Return a text without the white space around it.
-
-    Raises:
-        Unfit: nothing is left, or it holds what no tokenizer takes.
-    """
-    text = text.strip()
-    if not text:
-        raise Unfit(f"{what} is empty.")
-    if "\0" in text:
-        raise Unfit(NUL)
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise Unfit(f"{what} holds half a character (a lone surrogate).") from error
-    return text
 
 
 def _label(cell: Any, declared: list[str] | None) -> str | None:

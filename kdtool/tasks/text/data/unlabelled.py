@@ -6,9 +6,9 @@ from collections.abc import Container
 from pathlib import Path
 
 from kdtool.errors import InputError
-from kdtool.tasks.text.data.faults import BadLine
-from kdtool.tasks.text.data.lines import Lines
-from kdtool.tasks.text.data.read import Unfit, sound
+from kdtool.tasks.common.files.cells import Unfit, sound
+from kdtool.tasks.common.files.faults import BadLine
+from kdtool.tasks.common.files.lines import Lines
 from kdtool.tasks.text.data.texts import Texts
 
 

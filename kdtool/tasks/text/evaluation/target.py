@@ -12,11 +12,12 @@ from kdtool.errors import InputError
 from kdtool.recipe.names import is_own_file
 from kdtool.runs.folder import RECIPE
 from kdtool.runs.student import recipe_of
+from kdtool.tasks.common import extra
 from kdtool.tasks.common.cost import macs, parameters
 from kdtool.tasks.common.targets import CONFIG, Found, config_of, recipe_above, refuse_beside
 from kdtool.tasks.common.weights import WEIGHTS
 from kdtool.tasks.text.data.dataset import TextData
-from kdtool.tasks.text.models import extra, plain
+from kdtool.tasks.text.models import plain
 from kdtool.tasks.text.models.build import Request, build, is_own
 from kdtool.tasks.text.models.built import Built
 from kdtool.tasks.text.models.tokens import FILE, Tokens, of_folder

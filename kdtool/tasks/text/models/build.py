@@ -13,10 +13,11 @@ from kdtool.engine.dry import undisturbed
 from kdtool.errors import InputError, did_you_mean, first_line
 from kdtool.randomness import seeded_libraries
 from kdtool.recipe.names import is_own_file
+from kdtool.tasks.common import extra
 from kdtool.tasks.common.own_code import load_factory
 from kdtool.tasks.common.weight_files import fit, load_state, mark_loaded
 from kdtool.tasks.common.weights import digest
-from kdtool.tasks.text.models import extra, plain
+from kdtool.tasks.text.models import plain
 from kdtool.tasks.text.models.built import DRY_LENGTH, Built, Parts, parts_of
 from kdtool.tasks.text.models.tokens import Tokens
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.errors import InputError, first_line
-from kdtool.tasks.text.models import extra
+from kdtool.tasks.common import extra
 
 Text = str | tuple[str, str]
 """A text, or a pair of them."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from kdtool.errors import InputError
+from kdtool.tasks.common.pydocs import topics
 from kdtool.tasks.text.data import pydocs
 from kdtool.tasks.text.data.open import open_data
 from kdtool.tasks.text.options import Data
@@ -39,7 +40,7 @@ def test_its_test_split_does_not_depend_on_options() -> None:
 
 
 def test_it_depends_on_the_text_of_the_topics_only() -> None:
-    found = dict(pydocs.topics())
+    found = dict(topics())
     turned = dict(reversed(found.items()))
     one, other = pydocs.sentences_by_topic(found), pydocs.sentences_by_topic(turned)
     assert list(one.items()) == list(other.items())

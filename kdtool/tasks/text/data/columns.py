@@ -1,53 +1,12 @@
-"""What every kind of file is to its reader: named columns, and rows of cells that may be bad."""
+"""Which columns of a table hold texts, and which the class."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from kdtool.errors import InputError, did_you_mean
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a table.
-
-    Attributes:
-        line: its number in the file, from 1.
-        cells: those that were asked for, in that order; None where the row is bad.
-        why: what is wrong with it.
-        lines: how many lines it takes.
-    """
-
-    line: int
-    cells: Sequence[Any] | None
-    why: str = ""
-    lines: int = 1
-
-
-class Table(Protocol):
-    """A file, or a split from elsewhere, that is read once.
-
-    Attributes:
-        origin: its name in messages.
-        unit: "line" or "row": what its numbers count.
-        columns: their names, in their order.
-    """
-
-    origin: str
-    unit: str
-    columns: list[str]
-
-    def rows(self, wanted: Sequence[str]) -> Iterator[Row]:
-        """Yield the cells of these columns; which are among ``columns``."""
-        ...
-
-    def declared(self, column: str) -> list[str] | None:
-        """Return the class names that the numbers of a column stand for, None where the file gives none."""
-        ...
-
+from kdtool.tasks.common.files.tables import Table, columns_called, shown
 
 TEXT_COLUMNS = (
     ("sentence1", "sentence2"),
@@ -96,7 +55,7 @@ def choose(table: Table, text: Sequence[str], label: str | None, *, bare: bool =
     for name in text:
         _refuse_unknown(table, name, "text")
     if not text:
-        candidates = (_found(table, names) for names in TEXT_COLUMNS)
+        candidates = (columns_called(table, names) for names in TEXT_COLUMNS)
         text = next((names for names in candidates if names is not None), ())
         if not text:
             raise InputError(
@@ -108,7 +67,7 @@ def choose(table: Table, text: Sequence[str], label: str | None, *, bare: bool =
     elif label is not None:
         label = None
     else:
-        label = next((found[0] for name in LABEL_COLUMNS if (found := _found(table, (name,)))), None)
+        label = next((found[0] for name in LABEL_COLUMNS if (found := columns_called(table, (name,)))), None)
         if label is None and not bare:
             raise InputError(
                 f"{table.origin}: no column of classes was found by its name; data.label names it. {_there(table)}"
@@ -119,19 +78,6 @@ def choose(table: Table, text: Sequence[str], label: str | None, *, bare: bool =
         if table.columns.count(name) > 1:
             raise InputError(f"{table.origin}: column {shown(name)} stands in the header twice. Rename one.")
     return Columns(tuple(text), label)
-
-
-def shown(value: Any) -> str:
-    """Return a value as messages show it: on one line, and not longer than one."""
-    text = json.dumps(value, ensure_ascii=False, default=str) if not isinstance(value, str) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _found(table: Table, names: Sequence[str]) -> tuple[str, ...] | None:
-    by_name = {column.strip().casefold(): column for column in reversed(table.columns)}
-    by_name |= {column: column for column in table.columns}  # the same case goes first
-    found = tuple(by_name[name] for name in names if name in by_name)
-    return found if len(found) == len(names) else None
 
 
 def _refuse_unknown(table: Table, name: str, key: str) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from kdtool.errors import InputError, did_you_mean
-from kdtool.tasks.text.data.read import KINDS
-from kdtool.tasks.text.options import Data
+from kdtool.recipe.schema import Data
 
 VAL_NAMES = ("validation", "val", "valid", "dev")
 """What a split to choose epochs by is called, the first of these."""
@@ -49,10 +48,15 @@ def roles_of(names: Iterable[str], cfg: Data, what: str) -> dict[str, str]:
     return found if val is None else {**found, "val": val}
 
 
-def files_of(folder: Path, cfg: Data) -> dict[str, list[Path]]:
+def files_of(folder: Path, cfg: Data, kinds: Collection[str]) -> dict[str, list[Path]]:
     """Return the files of each split in a folder, shards in the order of their names.
 
     They lie in the folder or, where it has none, in its folder ``data``, as Hugging Face has them.
+
+    Args:
+        folder: where.
+        cfg: the recipe's section ``data``.
+        kinds: how the names of files end that can be read.
 
     Raises:
         InputError: there are none, two kinds of one split, or one is a link that leads out of the folder.
@@ -60,10 +64,10 @@ def files_of(folder: Path, cfg: Data) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for place in (folder, folder / "data"):
         for file in sorted(place.iterdir()) if place.is_dir() and not found else ():
-            if file.suffix.lower() in KINDS and not file.name.startswith(".") and file.is_file():
+            if file.suffix.lower() in kinds and not file.name.startswith(".") and file.is_file():
                 found.setdefault(_SHARD.sub("", file.stem), []).append(file)
     if not found:
-        raise InputError(f"--data {folder}: the folder holds no file of texts (train{', train'.join(KINDS)}).")
+        raise InputError(f"--data {folder}: the folder holds no file of texts (train{', train'.join(kinds)}).")
     for name, files in found.items():
         if len({file.suffix.lower() for file in files}) > 1:
             raise InputError(

@@ -1,4 +1,4 @@
-"""What text takes from transformers, an extra that a plain installation does not have."""
+"""What tasks take from transformers, an extra that a plain installation does not have."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from typing import Any
 from kdtool.errors import InputError
 
 
-def transformers() -> Any:
+def transformers(task: str = "text") -> Any:
     """Return the library.
+
+    Args:
+        task: that needs it, and the extra that has it.
 
     Raises:
         InputError: it is missing.
@@ -20,7 +23,7 @@ def transformers() -> Any:
     try:
         import transformers as found
     except ImportError as error:
-        raise InputError("the task 'text' needs transformers: pip install 'kdtool[text]'.") from error
+        raise InputError(f"the task {task!r} needs transformers: pip install 'kdtool[{task}]'.") from error
     return found
 
 

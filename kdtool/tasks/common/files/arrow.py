@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.errors import InputError
-from kdtool.tasks.text.data.tables import Row
+from kdtool.tasks.common.files.tables import Row
 
 BATCH = 10_000
 """Rows that are turned into Python's own values at once."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.errors import InputError, from_os
-from kdtool.tasks.text.data.tables import Row
+from kdtool.tasks.common.files.tables import Row
 
 LONGEST = 2**31 - 1
 """Characters of a quoted field at most: what csv's own limit can be raised to everywhere."""

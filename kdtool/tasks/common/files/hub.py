@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.errors import InputError
-from kdtool.tasks.text.data.arrow import HubSplit
-from kdtool.tasks.text.data.files import roles_of
-from kdtool.tasks.text.data.tables import Table
-from kdtool.tasks.text.options import Data
+from kdtool.recipe.schema import Data
+from kdtool.tasks.common.files.arrow import HubSplit
+from kdtool.tasks.common.files.folders import roles_of
+from kdtool.tasks.common.files.tables import Table
 
 PREFIX = "hf/"
 """What the names of such data sets begin with."""

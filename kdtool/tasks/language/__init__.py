@@ -1,0 +1,142 @@
+"""Causal language models: the next token, learnt from a larger model's distributions. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from kdtool.errors import InputError
+from kdtool.events import Metric
+from kdtool.recipe import schema
+from kdtool.tasks import task
+from kdtool.tasks.language import options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdtool.engine.job import Batches
+    from kdtool.method import Method
+    from kdtool.tasks.common.adapted import Unchanged
+    from kdtool.tasks.language.data.dataset import LanguageData, Split
+    from kdtool.tasks.language.models.built import Built
+    from kdtool.tasks.language.objective import NextToken
+    from kdtool.tasks.task import Reading
+
+UNUSED = ("labels_per_class", "exclude_classes", "unlabelled")
+"""Keys of ``data`` that speak of classes, which tokens are not."""
+
+
+class Language(task.Task):
+    """Causal language models, chats and plain texts."""
+
+    api = 1
+    name = "language"
+    unit = "samples"
+    headline = Metric("perplexity", "perplexity", larger_is_better=False, percent=False)
+    Data = options.Data
+    Teacher = options.Teacher
+    Student = options.Student
+    method_defaults = {"temperature": 1.0}  # noqa: RUF012 - as the base declares it
+
+    def check(self, recipe: schema.Recipe, methods: Mapping[str, type[Method]]) -> None:
+        """Refuse what speaks of classes of samples."""
+        data = recipe.data
+        for key in UNUSED:
+            if getattr(data, key):
+                raise InputError(
+                    f"data.{key}={getattr(data, key)}: language models have no classes of samples; leave it out."
+                )
+        if data.sampler != "random":
+            raise InputError(f"data.sampler={data.sampler}: language models have no classes of samples. Valid: random.")
+
+    def open(self, recipe: schema.Recipe) -> LanguageData:
+        """Open chats and texts, and put them into the tokens of the recipe's student."""
+        from kdtool.tasks.language.data.open import in_tokens, read_data
+        from kdtool.tasks.language.networks import shared_tokens
+
+        cfg = cast(options.Data, recipe.data)
+        raw = read_data(cfg)
+        tokens, classes, notes = shared_tokens(recipe, raw.texts())
+        data = in_tokens(raw, cfg, tokens, classes)
+        data.notes.extend(notes)
+        return data
+
+    def student(self, recipe: schema.Recipe, data: LanguageData) -> Built:
+        """Return the student, and say how well it predicts before it is trained."""
+        from kdtool.tasks.language.networks import build_student, say_start
+
+        built = build_student(recipe, data)
+        say_start(built, data)
+        return built
+
+    def teachers(self, recipe: schema.Recipe, data: LanguageData, online: bool) -> list[task.Built]:
+        """Return the teachers, which read the student's tokens."""
+        from kdtool.tasks.language.networks import build_teachers
+
+        return list(build_teachers(recipe, data, online))
+
+    def adapt(self, network: Any, teacher: task.Built, student: task.Built) -> Unchanged:
+        """Return the teacher as it is: it was built for the tokens that both know."""
+        from kdtool.tasks.common.adapted import Unchanged
+
+        return Unchanged(network)
+
+    def batches(
+        self, data: LanguageData, split: Split, recipe: schema.Recipe, networks: Sequence[task.Built], reading: Reading
+    ) -> Batches:
+        """Return a split's batches; to train on of samples of like length, unless these are packed."""
+        from kdtool.tasks.common.held import HeldBatches
+        from kdtool.tasks.language.data.batches import Maker
+
+        cfg = cast(options.Data, recipe.data)
+        lengths = split.lengths if reading.train and not cfg.packing else None
+        return HeldBatches(split, reading, Maker(split), cfg, lengths=lengths, offsets=split.offsets)
+
+    def objective(self, data: LanguageData, label_smoothing: float) -> NextToken:
+        """Return cross-entropy of the next token, with perplexity as what epochs are selected by."""
+        from kdtool.tasks.language.objective import NextToken
+
+        return NextToken(len(data.class_names), label_smoothing, self.headline)
+
+    def versions(self, what: str) -> dict[str, str]:
+        """Return the versions of transformers and tokenizers."""
+        from importlib.metadata import version
+
+        return {name: version(name) for name in ("transformers", "tokenizers")}
+
+    def load(self, built: task.Built, folder: Path) -> None:
+        """Give a network the weights that ``save`` wrote into a folder."""
+        from kdtool.tasks.language.models.save import load
+
+        load(cast("Built", built), folder)
+
+    def save(
+        self, folder: Path, built: task.Built, state: Mapping[str, Tensor], data: LanguageData, recipe: schema.Recipe
+    ) -> Path:
+        """Write weights, configuration and tokenizer."""
+        from kdtool.tasks.language.models.save import save_student
+
+        return save_student(folder, cast("Built", built), state)
+
+    def how_to_open(self, built: task.Built, folder: Path) -> str:
+        """Return transformers' line."""
+        from kdtool.tasks.language.models.save import how_to_open
+
+        return how_to_open(folder)
+
+    def stages(self, built: task.Built) -> list[dict[str, Any]]:
+        """Return the layers, and the head."""
+        from kdtool.tasks.language.stages import stages
+
+        return stages(cast("Built", built))
+
+    def specimens(self) -> task.Specimens:
+        """Return a few dozen chats, and the smallest network."""
+        from kdtool.tasks.language import specimens
+
+        return task.Specimens(specimens.MODELS, specimens.write)
+
+    def model_names(self, quick: bool) -> list[str]:
+        """Return the names that need no hub."""
+        return ["llama-tiny", "llama-mini"]

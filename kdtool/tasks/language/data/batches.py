@@ -1,0 +1,36 @@
+"""Batches of samples: token numbers, as long as the longest of the batch, and where the rows of a loss are."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdtool.tasks.language.data.dataset import Split
+from kdtool.tasks.language.models.built import Inputs
+
+
+class Maker:
+    """Makes a batch's inputs, see ``kdtool.tasks.language.models.built.Inputs``."""
+
+    def __init__(self, split: Split):
+        self.split = split
+
+    def __call__(self, positions: Tensor, view: int) -> Inputs:
+        """Return the inputs of the samples at these positions; they look the same in every view."""
+        return padded([self.split.samples[row] for row in self.split.rows[positions.numpy()]])
+
+
+def padded(samples: list[tuple[np.ndarray, np.ndarray]]) -> Inputs:
+    """Return samples, each (L,) tokens and which of them are learnt, as a batch.
+
+    Padding is any token: what is real is told by length, so that an end token that pads as well stays one.
+    """
+    longest = max(len(ids) for ids, _ in samples)
+    ids_BL = np.zeros((len(samples), longest), dtype=np.int64)
+    next_BL = np.zeros((len(samples), longest), dtype=bool)
+    for row, (ids, learnt) in enumerate(samples):
+        ids_BL[row, : len(ids)] = ids
+        next_BL[row, : len(ids) - 1] = learnt[1:]
+    lengths = torch.tensor([len(ids) for ids, _ in samples])
+    return {"ids": torch.from_numpy(ids_BL), "next": torch.from_numpy(next_BL), "lengths": lengths}

@@ -1,0 +1,141 @@
+"""Samples in tokens, and which of them are learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kdtool.tasks.common.files.cells import Unfit
+from kdtool.tasks.language.data.chats import Sample, Writer, Written
+from kdtool.tasks.language.models.tokens import Encoded
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """Samples in tokens, one after the other.
+
+    Attributes:
+        ids: (T,) int32, all samples' tokens.
+        learnt: (T,) bool, tokens that are to be predicted; never a sample's first, which nothing stands before.
+        starts: (N + 1,) int64, where each sample begins; its tokens are ``ids[starts[i]:starts[i + 1]]``.
+        sources: (N,) int64, the sample that each is, or is a piece of.
+    """
+
+    ids: np.ndarray = field(repr=False)
+    learnt: np.ndarray = field(repr=False)
+    starts: np.ndarray = field(repr=False)
+    sources: np.ndarray = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return a sample's (L,) tokens, and which of them are learnt."""
+        part = slice(self.starts[row], self.starts[row + 1])
+        return self.ids[part], self.learnt[part]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) tokens of each."""
+        return np.diff(self.starts)
+
+
+@dataclass
+class Cuts:
+    """What became of samples on their way into tokens.
+
+    Attributes:
+        samples: how many lost their beginning.
+        tokens: how many tokens they lost.
+        learnt: how many of these were to be learnt.
+        bare: samples of which nothing is left to learn, so that they were left out.
+        refused: (sample, why) that cannot be written.
+    """
+
+    samples: int = 0
+    tokens: int = 0
+    learnt: int = 0
+    bare: int = 0
+    refused: list[tuple[int, str]] = field(default_factory=list)
+
+    def notes(self, max_length: int) -> Iterator[str]:
+        """Yield sentences for the user."""
+        if self.samples:
+            one = self.samples == 1
+            lost = f", {self.learnt:,} of them to be learnt" if self.learnt else ""
+            yield (
+                f"{self.samples:,} sample{' was' if one else 's were'} longer than data.max_length={max_length} and "
+                f"lost {self.tokens:,} tokens at {'its' if one else 'their'} beginning{lost}"
+            )
+        if self.bare:
+            verbs = ("sample has", "was") if self.bare == 1 else ("samples have", "were")
+            yield f"{self.bare:,} {verbs[0]} nothing to learn, and {verbs[1]} left out"
+
+
+def tokenize(samples: Sequence[Sample], writer: Writer, max_length: int) -> tuple[Tokenized, Cuts]:
+    """Return samples in tokens, cut to a length, and what was cut.
+
+    A text is put into tokens in one go, prompt and answer together. A token is learnt where its last character is. Of a
+    sample that is too long the last tokens are kept. A plain text is cut into pieces, each of which begins with the
+    last token of the one before, so that every token is predicted once.
+
+    Args:
+        samples: N of them.
+        writer: makes them text.
+        max_length: tokens of a sample at most.
+    """
+    cuts, ids, learnt, sources = Cuts(), list[np.ndarray](), list[np.ndarray](), list[int]()
+    start = writer.tokens.start
+    for number, written, encoded in _encoded(samples, writer, cuts):
+        lead = [] if not written.whole and writer.by_template else start  # a template writes its own
+        found = np.array([*lead, *encoded.ids], dtype=np.int32)
+        wanted = np.concatenate([np.zeros(len(lead), dtype=bool), _in(written.learnt, encoded)])
+        for tokens, marks in _pieces(found, wanted, max_length, written.whole, cuts):
+            marks[:1] = False
+            if marks.any():
+                ids.append(tokens)
+                learnt.append(marks)
+                sources.append(number)
+            elif not written.whole or len(found) < 2:
+                cuts.bare += 1
+    lengths = [len(each) for each in ids]
+    starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+    joined = np.concatenate([*ids, np.zeros(0, dtype=np.int32)]), np.concatenate([*learnt, np.zeros(0, dtype=bool)])
+    return Tokenized(*joined, starts, np.array(sources, dtype=np.int64)), cuts
+
+
+def _encoded(samples: Sequence[Sample], writer: Writer, cuts: Cuts) -> Iterator[tuple[int, Written, Encoded]]:
+    numbers, texts = [], []
+    for number, sample in enumerate(samples):
+        try:
+            texts.append(writer(sample))
+            numbers.append(number)
+        except Unfit as why:
+            cuts.refused.append((number, str(why)))
+    yield from zip(numbers, texts, writer.tokens.encode([each.text for each in texts]), strict=True)
+
+
+def _in(learnt: Sequence[tuple[int, int]], encoded: Encoded) -> np.ndarray:
+    """Return which tokens' last character lies in one of the spans."""
+    spans = np.array(encoded.spans, dtype=np.int64).reshape(-1, 2)
+    found = np.zeros(len(spans), dtype=bool)
+    for first, end in learnt:
+        found |= (spans[:, 1] > first) & (spans[:, 1] <= end)
+    return found & (spans[:, 1] > spans[:, 0])
+
+
+def _pieces(
+    ids: np.ndarray, learnt: np.ndarray, most: int, whole: bool, cuts: Cuts
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    if len(ids) <= most:
+        yield ids, learnt.copy()
+    elif whole:
+        for first in range(0, len(ids) - 1, most - 1):
+            yield ids[first : first + most], learnt[first : first + most].copy()
+    else:
+        cuts.samples += 1
+        cuts.tokens += len(ids) - most
+        cuts.learnt += int(learnt[: len(ids) - most + 1].sum())
+        yield ids[-most:], learnt[-most:].copy()

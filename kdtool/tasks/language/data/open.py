@@ -1,0 +1,197 @@
+"""Opening what ``data.name`` names: its kind of source, what is held out, and all of it in tokens."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdtool.errors import InputError
+from kdtool.tasks.common import held_out
+from kdtool.tasks.common.files import hub
+from kdtool.tasks.common.files.faults import BadLine, Faults
+from kdtool.tasks.common.files.folders import files_of, refuse_large, roles_of
+from kdtool.tasks.common.held import HeldSplit
+from kdtool.tasks.common.pydocs import topics
+from kdtool.tasks.common.splits import stratified
+from kdtool.tasks.language.data import pydocs
+from kdtool.tasks.language.data.chats import Chat, Sample, Writer
+from kdtool.tasks.language.data.dataset import LanguageData, Names, Split, digest_of
+from kdtool.tasks.language.data.encode import tokenize
+from kdtool.tasks.language.data.read import KINDS, Part, read, read_table
+from kdtool.tasks.language.models.tokens import Tokens
+from kdtool.tasks.language.options import Data
+
+PYDOCS_TEST = 0.2
+"""The share of the built-in data set that is its test split."""
+
+NAMES = {"train": "training", "test": "test", "val": "validation"}
+"""What messages call the splits."""
+
+
+@dataclass
+class Raw:
+    """Samples as they were read, and what is held out of them.
+
+    Attributes:
+        samples: N of them.
+        splits: by "train", "val" (or None) and "test"; each with N' rows.
+        faults: the lines left out.
+        columns: digest of the split's names.
+    """
+
+    samples: list[Sample]
+    splits: dict[str, HeldSplit | None]
+    faults: Faults = field(default_factory=Faults)
+
+    def texts(self) -> Iterator[str]:
+        """Yield all texts that are trained on."""
+        train = self.splits["train"]
+        assert train is not None
+        for row in train.rows.tolist():
+            sample = self.samples[row]
+            if isinstance(sample, Chat):
+                yield from (content for _, content in sample.turns)
+            else:
+                yield sample
+
+
+def read_data(cfg: Data) -> Raw:
+    """Read what ``data.name`` names and hold out what the recipe asks for.
+
+    Raises:
+        InputError: it is not there, is empty, has more bad lines than ``data.max_bad`` allows, or needs a package that
+            is missing.
+    """
+    raw = _open(cfg)
+    found = held_out.roles(raw.splits["train"], raw.splits.get("val"), raw.splits.get("test"), cfg)
+    raw.splits = dict(zip(("train", "val", "test"), found, strict=True))
+    named = {NAMES[role]: split for role, split in raw.splits.items()}
+    held_out.refuse_unfit(named, cfg, "texts")
+    return raw
+
+
+def in_tokens(raw: Raw, cfg: Data, tokens: Tokens, classes: int) -> LanguageData:
+    """Return what was read in tokens.
+
+    Args:
+        raw: what was read.
+        cfg: the recipe's section ``data``.
+        tokens: the student's tokenizer.
+        classes: V, the tokens that all networks know.
+
+    Raises:
+        InputError: a split has nothing to learn, the tokenizer has no chat template, samples cannot be written by it,
+            or hold tokens that not all networks know.
+    """
+    if cfg.template == "chat" and tokens.template is None:
+        raise InputError("data.template=chat: the tokenizer has no chat template. Use auto, or plain.")
+    writer = Writer(tokens, cfg.template, cfg.loss_on)
+    found, cuts = tokenize(raw.samples, writer, cfg.max_length)
+    faults = raw.faults
+    faults.note(
+        "template", len(raw.samples) - len(cuts.refused),
+        [BadLine(cfg.name, number + 1, why, "sample") for number, why in cuts.refused],
+    )  # fmt: skip
+    if len(found) and int(found.ids.max()) >= classes:
+        many = int((found.ids >= classes).sum())
+        raise InputError(
+            f"--data {cfg.name}: {many:,} of its tokens, such as {tokens.by_number[int(found.ids.max())]!r}, are not "
+            f"in the {classes:,} that all networks know. Use networks of one tokenizer."
+        )
+    # Pieces of one text are on one side.
+    splits = {role: Split(found, np.flatnonzero(np.isin(found.sources, split.rows))) if split is not None else None
+              for role, split in raw.splits.items()}  # fmt: skip
+    if splits["val"] is not None and raw.splits["val"] is raw.splits["test"]:
+        splits["val"] = splits["test"]  # data.watch_test
+    for role, part in splits.items():
+        if part is not None and not len(part):
+            raise InputError(
+                f"--data {cfg.name}: in the {NAMES[role]} split there is nothing to learn: no answer of an assistant, "
+                "or no text of two tokens."
+            )
+    train, test = splits["train"], splits["test"]
+    assert train is not None
+    assert test is not None
+    decides = cfg.max_length, cfg.template, cfg.loss_on, tokens.digest, classes
+    sources = [raw_split.rows.tolist() if raw_split is not None else None for raw_split in raw.splits.values()]
+    digest = held_out.fingerprint(digest_of(raw.samples, decides, sources), cfg)
+    notes = [*cuts.notes(cfg.max_length), *_notes(raw), *_counted(train, test)]
+    return LanguageData(
+        cfg.name, Names(tokens, classes), train, splits["val"], test, digest, notes=notes, raw=raw.samples,
+        writer=writer, bad=faults,
+    )  # fmt: skip
+
+
+def _open(cfg: Data) -> Any:
+    name = cfg.name
+    if name == "pydocs":
+        return _pydocs()
+    if name.startswith(hub.PREFIX) and not Path(name).exists():
+        tables = hub.open_tables(cfg)
+        return _joined({role: [read_table(each) for each in some] for role, some in tables.items()}, cfg)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        by_split = files_of(path, cfg, KINDS)
+        wanted = {role: by_split[split] for role, split in roles_of(by_split, cfg, "file").items()}
+        refuse_large([file for files in wanted.values() for file in files], cfg)
+        return _joined({role: [read(file) for file in files] for role, files in wanted.items()}, cfg)
+    if path.is_file():
+        for key, usual in (("train_split", "train"), ("test_split", "auto")):
+            if getattr(cfg, key) != usual:
+                raise InputError(f"--data {name} is one file, of which no split has a name: leave out data.{key}.")
+        refuse_large([path], cfg)
+        return _joined({"train": [read(path)]}, cfg)
+    near = "Did you mean 'pydocs'? " if difflib.get_close_matches(name, ["pydocs"]) else ""
+    raise InputError(
+        f"--data {name}: there is no such file or folder. {near}Valid: pydocs, a file ({', '.join(KINDS)}), a folder "
+        f"of them, or {hub.PREFIX}NAME for a data set of Hugging Face."
+    )
+
+
+def _joined(parts: dict[str, list[Part]], cfg: Data) -> Raw:
+    raw = Raw([], {}, Faults(cfg.max_bad))
+    for role, some in parts.items():
+        samples = [sample for part in some for sample in part.samples]
+        raw.faults.note(NAMES[role], len(samples), [bad for part in some for bad in part.bad])
+        if not samples:
+            bad = next((str(bad) for part in some for bad in part.bad), None)
+            raise InputError(f"{some[0].origin} holds no sample.{f' {bad}' if bad else ''}")
+        raw.splits[role] = _rows(len(raw.samples), len(samples))
+        raw.samples += samples
+    return raw
+
+
+def _pydocs() -> Raw:
+    samples: list[Sample] = list(pydocs.passages(topics()))
+    whole = _rows(0, len(samples))
+    keep, held = stratified(whole.labels, whole.rows, PYDOCS_TEST, 0, "pydocs")
+    return Raw(samples, {"train": whole.take(keep), "test": whole.take(held)})
+
+
+def _rows(first: int, count: int) -> HeldSplit:
+    """Return a split of so many rows, all of one class."""
+    return HeldSplit(None, np.zeros(count, dtype=np.int64), np.arange(first, first + count, dtype=np.int64))
+
+
+def _notes(raw: Raw) -> Iterator[str]:
+    def keys(role: str) -> list[Sample]:
+        split = raw.splits[role]
+        return [] if split is None else [raw.samples[row] for row in split.rows.tolist()]
+
+    trained = set(keys("train"))
+    for role in ("test", "val") if raw.splits["val"] is not raw.splits["test"] else ("test",):
+        some = keys(role)
+        both = sum(each in trained for each in some)
+        if both:
+            verb = "stands" if both == 1 else "stand"
+            yield f"{both:,} of {len(some):,} {NAMES[role]} samples {verb} in the training set, too"
+
+
+def _counted(train: Split, test: Split) -> Sequence[str]:
+    learnt, tokens = int(train.offsets[-1]), int(train.lengths.sum())
+    return [f"{learnt:,} of {tokens:,} training tokens are learnt; {int(test.offsets[-1]):,} are tested on"]

@@ -1,0 +1,183 @@
+"""Files read: chats, prompts with their completions, instructions, and plain texts; and what of them is no sample."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdtool.errors import InputError
+from kdtool.tasks.common.files.arrow import Parquet
+from kdtool.tasks.common.files.cells import Unfit, sound, text_of
+from kdtool.tasks.common.files.faults import BadLine
+from kdtool.tasks.common.files.lines import JsonLines, Lines
+from kdtool.tasks.common.files.tables import Row, Table, columns_called, shown
+from kdtool.tasks.language.data.chats import ASSISTANT, Chat, Sample
+
+TABLES: dict[str, Callable[[Path, str], Table]] = {".jsonl": JsonLines, ".parquet": Parquet}
+TEXT = ".txt"
+KINDS = (*TABLES, TEXT)
+"""The files that can be read, by how their names end."""
+
+
+@dataclass
+class Part:
+    """What was read of a file.
+
+    Attributes:
+        origin: its name in messages.
+        samples: N.
+        bad: the lines left out.
+    """
+
+    origin: str
+    samples: list[Sample] = field(default_factory=list)
+    bad: list[BadLine] = field(default_factory=list)
+
+
+def read(path: Path) -> Part:
+    """Read a file whole.
+
+    Raises:
+        InputError: it is of no kind that is known, is empty, or has no columns that are known.
+    """
+    kind = path.suffix.lower()
+    if kind == TEXT:
+        return _read_text(path)
+    if kind not in TABLES:
+        raise InputError(f"{path}: a file of texts is one of {', '.join(KINDS)}.")
+    return read_table(TABLES[kind](path, str(path)))
+
+
+def read_table(table: Table) -> Part:
+    """Read a table whole: its columns say what its rows are.
+
+    Raises:
+        InputError: it has none of the columns that are known.
+    """
+    columns, make = _kind(table)
+    part = Part(table.origin)
+    for row in table.rows(columns):
+        try:
+            part.samples.append(_sample(row, columns, make))
+        except Unfit as why:
+            part.bad.append(BadLine(table.origin, row.line, str(why), table.unit, row.lines))
+    return part
+
+
+def _sample(row: Row, columns: Sequence[str], make: Callable[[Mapping[str, Any]], Sample]) -> Sample:
+    if row.cells is None:
+        raise Unfit(row.why)
+    return make(dict(zip(columns, row.cells, strict=True)))
+
+
+def _chat(columns: Sequence[str]) -> Callable[[Mapping[str, Any]], Sample]:
+    (name,) = columns
+
+    def make(cells: Mapping[str, Any]) -> Sample:
+        messages = cells[name]
+        if not isinstance(messages, list) or not messages:
+            raise Unfit(f"its {shown(name)} is no list of messages.")
+        chat = Chat(tuple(_turn(number, each) for number, each in enumerate(messages, 1)))
+        if not chat.answers:
+            raise Unfit(f"its {shown(name)} has no message of the {ASSISTANT}, so there is nothing to learn.")
+        return chat
+
+    return make
+
+
+def _turn(number: int, message: Any) -> tuple[str, str]:
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        raise Unfit(f"its message {number} has no role.")
+    content = message.get("content")
+    if not isinstance(content, str):
+        raise Unfit(f"its message {number} has no text as content.")
+    return message["role"], sound(content, f"its message {number}")
+
+
+def _pair(glue: str) -> Callable[[Sequence[str]], Callable[[Mapping[str, Any]], Sample]]:
+    def of(columns: Sequence[str]) -> Callable[[Mapping[str, Any]], Sample]:
+        prompt, completion = columns
+
+        def make(cells: Mapping[str, Any]) -> Sample:
+            texts = [text_of(cells[name], name) for name in (prompt, completion)]
+            if not glue:  # white space between the two is part of them
+                texts = [cells[prompt].lstrip(), cells[completion].rstrip()]
+            return Chat((("user", texts[0]), (ASSISTANT, texts[1])), glue)
+
+        return make
+
+    return of
+
+
+def _instruction(columns: Sequence[str]) -> Callable[[Mapping[str, Any]], Sample]:
+    instruction, *more, output = columns
+
+    def make(cells: Mapping[str, Any]) -> Sample:
+        asked = text_of(cells[instruction], instruction)
+        for name in more:
+            if cells[name] is not None and str(cells[name]).strip():  # most have none
+                asked += "\n\n" + text_of(cells[name], name)
+        return Chat((("user", asked), (ASSISTANT, text_of(cells[output], output))))
+
+    return make
+
+
+def _text(columns: Sequence[str]) -> Callable[[Mapping[str, Any]], Sample]:
+    (name,) = columns
+    return lambda cells: text_of(cells[name], name)
+
+
+COLUMNS: dict[tuple[str, ...], Callable[[Sequence[str]], Callable[[Mapping[str, Any]], Sample]]] = {
+    ("messages",): _chat,
+    ("prompt", "completion"): _pair(""),
+    ("question", "answer"): _pair("\n"),
+    ("instruction", "input", "output"): _instruction,
+    ("instruction", "output"): _instruction,
+    ("text",): _text,
+}
+"""What a table's columns are called, the first of these that it has, and what makes a sample of their cells."""
+
+
+def _kind(table: Table) -> tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Sample]]:
+    for names, kind in COLUMNS.items():
+        columns = columns_called(table, names)
+        if columns is not None:
+            return columns, kind(columns)
+    known = "; ".join(" and ".join(names) for names in COLUMNS)
+    there = ", ".join(shown(name) for name in table.columns[:20])
+    raise InputError(f"{table.origin}: its columns ({there}) are none that are known. Valid: {known}.")
+
+
+def _read_text(path: Path) -> Part:
+    """Read a file of plain text: each paragraph, up to an empty line, is a sample."""
+    part, lines = Part(str(path)), Lines(path)
+    for number, paragraph, spoilt in _paragraphs(lines):
+        try:
+            if spoilt:
+                raise Unfit(spoilt)
+            part.samples.append(sound(paragraph, "its text"))
+        except Unfit as why:
+            part.bad.append(BadLine(str(path), number, str(why)))
+    if not part.samples and not part.bad:
+        raise InputError(f"{path} is empty.")
+    return part
+
+
+def _paragraphs(lines: Lines) -> Iterator[tuple[int, str, str]]:
+    """Yield (number of the first line, text, what is wrong with it)."""
+    first, found, spoilt = 0, list[str](), ""
+    for line in lines:
+        if re.fullmatch(r"\s*", line) and not lines.spoilt:
+            if found:
+                yield first, "".join(found), spoilt
+            found, spoilt = [], ""
+            continue
+        if not found:
+            first = lines.number
+        found.append(line)
+        spoilt, lines.spoilt = spoilt or lines.spoilt, ""
+    if found:
+        yield first, "".join(found), spoilt

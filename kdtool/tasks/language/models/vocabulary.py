@@ -1,0 +1,42 @@
+"""Whether networks speak of the same tokens: compared one by one, and cut to those that all know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kdtool.errors import InputError
+from kdtool.tasks.language.models.tokens import Tokens
+
+
+def common(student: Tokens, teachers: Sequence[tuple[str, Tokens]]) -> tuple[int, list[str]]:
+    """Return V, how many tokens from number 0 on the student and all teachers share, and sentences on what is cut.
+
+    Padding of a vocabulary at its end, and tokens that one of them has beyond the others', are left out.
+
+    Args:
+        student: its tokenizer.
+        teachers: (name, tokenizer) each.
+
+    Raises:
+        InputError: a teacher has another token under some number.
+    """
+    size = min([student.size, *(tokens.size for _, tokens in teachers)])
+    notes = []
+    for name, theirs in teachers:
+        ours = student.by_number
+        other = [i for i in range(size) if ours.get(i) != theirs.by_number.get(i)]
+        if other:
+            first = other[0]
+            raise InputError(
+                f"teacher {name} has another vocabulary than the student: {len(other):,} of {size:,} tokens differ, "
+                f"the first is {first}, {theirs.by_number.get(first)!r} instead of {ours.get(first)!r}. Take a teacher "
+                "and a student of one family, let the student take the teacher's tokenizer "
+                "(student.tokenizer=FOLDER, a student from scratch), cut it out of the teacher "
+                "(student.from_teacher.layers=N), or train on texts that the teacher wrote (--method none)."
+            )
+        if theirs.size != student.size:
+            notes.append(
+                f"teacher {name} has {theirs.size:,} tokens and the student {student.size:,}: the first {size:,} are "
+                "the same, and the others are left out"
+            )
+    return size, notes

@@ -1,0 +1,120 @@
+"""A recipe's language models: whose tokens they speak, built, and how the student starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kdtool.engine.dry import undisturbed
+from kdtool.errors import InputError
+from kdtool.tasks.language.data.batches import padded
+from kdtool.tasks.language.data.dataset import LanguageData
+from kdtool.tasks.language.models.build import CONFIGS, WORDS, Request, build, is_own
+from kdtool.tasks.language.models.built import Built
+from kdtool.tasks.language.models.cut import cut_out
+from kdtool.tasks.language.models.tokens import FILE, Tokens, of_folder, trained_on
+from kdtool.tasks.language.models.vocabulary import common
+from kdtool.tasks.language.objective import TokenMeter
+
+LOOKED_AT = 2048
+"""Rows, about, on which a student's start is measured."""
+
+
+def shared_tokens(recipe: Any, texts: Iterable[str]) -> tuple[Tokens, int, list[str]]:
+    """Return the student's tokenizer, V (the tokens that all networks know), and sentences for the user.
+
+    Args:
+        recipe: of the task's own type.
+        texts: of the training set, for a tokenizer that is trained on them.
+
+    Raises:
+        InputError: there is no tokenizer, or a teacher has another vocabulary.
+    """
+    student = _tokens_of_student(recipe) or trained_on(texts, recipe.data.vocab_size)
+    teachers = [(section.model, tokens) for section in recipe.teacher if (tokens := _own_tokens(section)) is not None]
+    size, notes = common(student, teachers)
+    return student, size, notes
+
+
+def _tokens_of_student(recipe: Any) -> Tokens | None:
+    """Return the student's tokenizer; None: it is trained on the data."""
+    section = recipe.student
+    if section.tokenizer == "own":
+        return None
+    if section.tokenizer != "auto":
+        return of_folder(section.tokenizer)
+    own = None if section.from_teacher.wanted else _own_tokens(section)
+    if own is not None:
+        return own
+    return next((tokens for each in recipe.teacher if (tokens := _own_tokens(each)) is not None), None)
+
+
+def _own_tokens(section: Any) -> Tokens | None:
+    """Return the tokenizer that comes with a network, None where it takes any."""
+    if not is_own(section.model):
+        return of_folder(section.model)
+    folder = Path(section.weights).expanduser().parent
+    return of_folder(str(folder)) if section.weights not in WORDS and (folder / FILE).is_file() else None
+
+
+def build_student(recipe: Any, data: LanguageData) -> Built:
+    """Return the student with its first weights, a function of ``train.seed``."""
+    section = recipe.student
+    if not section.from_teacher.wanted:
+        return build(_request(recipe, section, data, recipe.train.seed, "student"))
+    if section.model != type(section)().model:
+        raise InputError(
+            f"student.model={section.model} and student.from_teacher exclude one another: a student is named, or cut "
+            "out of the first teacher."
+        )
+    if not recipe.teacher:
+        raise InputError("student.from_teacher: there is no teacher to cut a student out of.")
+    teacher = build(_request(recipe, recipe.teacher[0], data, recipe.teacher[0].train.seed, "student"))
+    return cut_out(teacher, section.from_teacher, data, recipe.train.seed)
+
+
+def build_teachers(recipe: Any, data: LanguageData, online: bool) -> list[Built]:
+    """Return the teachers in order; first weights follow their own seed, a peer's the run's."""
+    found = []
+    for number, section in enumerate(recipe.teacher):
+        role, seed = (f"peer{number}", recipe.train.seed) if online else ("teacher", section.train.seed)
+        found.append(build(_request(recipe, section, data, seed, role)))
+    return found
+
+
+def _request(recipe: Any, section: Any, data: LanguageData, seed: int, role: str) -> Request:
+    cfg = recipe.data
+    return Request(
+        section.model, section.weights, len(data.class_names), data.tokens, section.model_args, seed, role,
+        cfg.max_length, cfg.packing,
+    )  # fmt: skip
+
+
+def say_start(built: Built, data: LanguageData) -> None:
+    """Add to a student's notes how well it predicts before it is trained, beside guessing."""
+    split = data.val if data.val is not None else data.train
+    count = int(np.searchsorted(split.offsets, LOOKED_AT)) or 1
+    meter, few = TokenMeter(), split.take(np.arange(min(count, len(split))))
+    network = built.tapped()
+    with undisturbed(network):
+        for row in few.rows:
+            sample = few.samples[row]
+            logits = network(padded([sample]))[0].whole()
+            meter.add(logits, torch.from_numpy(sample[0][sample[1]].astype(np.int64)), torch.zeros(0))
+    loss = meter.metrics()["nll"]
+    guess = math.log(built.num_classes)
+    worse = "; it starts worse than guessing: warm it up (schedule.warmup_epochs)" if loss > guess + 0.1 else ""
+    built.notes.append(
+        f"student {built.name} starts at {loss:.2f} nats a token on {few.offsets[-1]:,} tokens; guessing gives "
+        f"ln {built.num_classes} = {guess:.2f}{worse}"
+    )
+
+
+def names() -> list[str]:
+    """Return the models that need no hub."""
+    return list(CONFIGS)

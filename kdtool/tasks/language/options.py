@@ -1,0 +1,77 @@
+"""The recipe's keys that language models bring. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from kdtool.recipe import schema
+from kdtool.recipe.options import OUTPUTS, STUDENT, TEACHER, option
+from kdtool.recipe.schema import EVERYTHING
+
+MODEL = (
+    "llama-tiny or llama-mini (from scratch); a causal language model of transformers by hub name or local folder; or "
+    "a .gguf file"
+)
+
+
+@dataclass
+class Teacher(schema.Teacher):
+    model: str = option("llama-mini", MODEL)
+
+
+@dataclass
+class Cut:
+    """A student that is a part of the first teacher."""
+
+    layers: Optional[int] = option(None, "keep so many of the teacher's layers, evenly spaced; none: all", min=1)
+    width: float = option(
+        1.0, "share of attention heads and of hidden neurons to keep, those that are most active on the data",
+        min=0.01, max=1.0,
+    )  # fmt: skip
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is to be cut."""
+        return self.layers is not None or self.width < 1.0
+
+
+@dataclass
+class Student(schema.Student):
+    model: str = option("llama-tiny", MODEL)
+    tokenizer: str = option(
+        "auto", "auto: the model's, else the first teacher's, else one trained on the data; own: that; or a folder"
+    )
+    from_teacher: Cut = option(Cut, "cut the student out of the first teacher instead; model then stays as it is")
+
+
+@dataclass
+class Data(schema.Data):
+    name: str = option(
+        "pydocs", "pydocs, a .jsonl, .parquet or .txt file, a folder of them, or hf/NAME[:CONFIGURATION]"
+    )
+    max_bad: float = option(
+        0.01,
+        "share of a split's lines that may be unreadable; they are left out and listed in bad-lines.jsonl",
+        min=0.0,
+        max=1.0,
+        decides=(TEACHER, STUDENT),
+    )
+    max_length: int = option(
+        512, "tokens of a sample at most: of a longer one the last are kept, and a plain text is cut into pieces",
+        min=4, decides=EVERYTHING,
+    )  # fmt: skip
+    vocab_size: int = option(2000, "entries of a tokenizer that is trained on the data", min=300, decides=EVERYTHING)
+    template: str = option(
+        "auto", "how messages become text; auto: by the tokenizer's chat template, where it has one; plain: without",
+        choices=("auto", "chat", "plain"), decides=EVERYTHING,
+    )  # fmt: skip
+    loss_on: str = option(
+        "completion",
+        "which tokens are learnt: completion: the assistant's, all of a plain text; last: its last turn; all: all",
+        choices=("completion", "last", "all"),
+        decides=EVERYTHING,
+    )
+    packing: bool = option(
+        False, "put several samples into one sequence, none of which sees another", decides=(OUTPUTS, STUDENT)
+    )
