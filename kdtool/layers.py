@@ -112,7 +112,11 @@ def unit_rows(feat: Tensor) -> Tensor:
 
 
 def layer_pairs(
-    method: str, depths: Sequence[float], student_layers: Sequence[str] | None, teacher_layers: Sequence[str] | None
+    method: str,
+    depths: Sequence[float],
+    student_layers: Sequence[str] | None,
+    teacher_layers: Sequence[str] | None,
+    before_activation: bool = False,
 ) -> Taps:
     """Tap pairs of layers as the role "stages" of both sides: the relative depths, or layers named by the user.
 
@@ -121,12 +125,14 @@ def layer_pairs(
         depths: relative depths in [0, 1], used on each side that names no layers.
         student_layers: dotted module names of the student; the option ``student_layers`` of the method.
         teacher_layers: those of the teacher; the option ``teacher_layers``.
+        before_activation: read the depths before their activations, see ``kdtool.method.Layer``.
 
     Raises:
         InputError: no layers, or unequal numbers of them.
     """
-    student: list[Layer] = list(student_layers or depths)
-    teacher: list[Layer] = list(teacher_layers or depths)
+    places = [f"{float(depth)}:pre" for depth in depths] if before_activation else depths
+    student: list[Layer] = list(student_layers or places)
+    teacher: list[Layer] = list(teacher_layers or places)
     if not student or len(student) != len(teacher):
         raise InputError(
             f"{method}: {len(student)} student layer(s) {student} do not pair with {len(teacher)} teacher layer(s) "

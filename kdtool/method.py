@@ -24,7 +24,9 @@ from torch import Tensor, nn
 
 Layer = int | float | str
 """Where to tap a network. ``int``: feature stage, -1 the deepest; ``float`` in [0, 1]: relative depth, 0.5 the middle
-stage; ``str``: ``"embedding"`` (pooled, before the classifier) or a dotted module name, with ``:in`` for its input."""
+stage; ``str``: ``"embedding"`` (pooled, before the classifier), a dotted module name, with ``:in`` for its input, or a
+stage or depth with ``:pre`` (``"0.5:pre"``): its feature before the activation, which may be the stage's last step or,
+behind a norm, the next block's first; the feature itself where no activation follows."""
 
 TapSpec = Mapping[str, "Layer | Sequence[Layer]"]
 Shape = tuple[int, ...]

@@ -1,13 +1,20 @@
 """Knowledge Transfer via Distillation of Activation Boundaries Formed by Hidden Neurons. Heo et al., AAAI 2019.
 https://arxiv.org/abs/1811.03233
 
-The paper compares features before the activation. A stage of a timm network often ends after one. For the teacher
-that is the same: only the sign of its feature counts, and ReLU, SiLU, GELU and their like are positive exactly where
-their input is. The student's side passes through a learned connector that ends in batch norm, so it takes both
-signs either way. ``student_layers`` and ``teacher_layers`` can name an activation's input (``layer4.1.act2:in``).
+The paper compares features before the activation, and so both sides are read: before a stage's last activation, or,
+where the next block begins with a norm and an activation (Wide ResNet, ResNet v2), behind that norm. Where a network
+has no such module (linear bottlenecks, transformer blocks, activations that are functions) the stage's feature itself
+is compared; of a teacher's ReLU that is the same, since only signs count. ``student_layers`` and ``teacher_layers`` can
+name other places (``layer4.1.act2:in``).
 
-The authors' code multiplies the loss by 1/1000 (3/1000 on CIFAR) and the layers, from the deepest on, by 1, 1/2, 1/4;
-its second stage on CIFAR-10 is KD alone, without T^2 and without hard labels (``hard_weight=0``).
+As in the authors' code, and in that of Tian et al. (ICLR 2020), features of one shape are compared as they are; a
+connector (1x1 convolution, batch norm) stands only between unequal ones, and goes with the first stage.
+
+The authors' code multiplies the loss by 1/1000 (3/1000 on CIFAR, in Tian et al. too) and the layers, from the deepest
+on, by 1, 1/2, 1/4. The default keeps 1/1000 of 2048x7x7 entries as a mean: a map of 256x8x8 gets 0.0061, one of 64x8x8
+0.024; ``weight=0.003`` is theirs. Their first stage has the full learning rate throughout
+(``init_schedule=constant``). The second on CIFAR-10 is KD alone, without T^2 and without hard labels
+(``hard_weight=0``); in Tian et al. it is hard labels alone (``soft_weight=0``).
 """
 
 from __future__ import annotations
@@ -71,6 +78,11 @@ class Connector(nn.Module):
         return out
 
 
+def connector(student: Shape, teacher: Shape) -> nn.Module:
+    """Return what stands between two features: nothing where their maps have one shape, else a ``Connector``."""
+    return nn.Identity() if map_shape(student) == map_shape(teacher) else Connector(student, teacher)
+
+
 class AB(Method):
     """Two stages: the student's neurons learn where the teacher's fire, then the student learns the task."""
 
@@ -93,7 +105,7 @@ class AB(Method):
         weight: Optional[float] = option(
             None,
             "weight of the boundary term, a sum over entries; default: 100 / entries of the deepest teacher map, which "
-            "is the authors' 1/1000 on 2048x7x7 entries",
+            "is the authors' 1/1000 on 2048x7x7 entries; on CIFAR they have 0.003",
             min=0.0,
         )
         layer_weights: str = option(
@@ -114,12 +126,12 @@ class AB(Method):
 
     @classmethod
     def taps(cls, cfg: Any) -> Taps:
-        return layer_pairs("ab", cfg.layers, cfg.student_layers, cfg.teacher_layers)
+        return layer_pairs("ab", cfg.layers, cfg.student_layers, cfg.teacher_layers, before_activation=True)
 
     def __init__(self, cfg: Any, setup: Setup):
         super().__init__(cfg, setup)
         self.connectors = nn.ModuleList(
-            Connector(student, teacher)
+            connector(student, teacher)
             for shapes in setup.teachers
             for student, teacher in zip(setup.student["stages"], shapes["stages"], strict=True)
         )
@@ -139,8 +151,10 @@ class AB(Method):
         """Stage 1: the student's neurons take the teacher's side of each boundary, summed over layers and teachers."""
         margin = self.cfg.margin
         losses = [
-            weight * (tokens if teacher.ndim == 2 else 1) * boundary_loss(connector(student), as_map(teacher), margin)
-            for connector, weight, tokens, (student, teacher) in zip(
+            weight
+            * (tokens if teacher.ndim == 2 else 1)
+            * boundary_loss(connect(as_map(student)), as_map(teacher), margin)
+            for connect, weight, tokens, (student, teacher) in zip(
                 self.connectors, self.weights, self.tokens, paired_tokens(batch), strict=True
             )
         ]

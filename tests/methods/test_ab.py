@@ -72,6 +72,24 @@ def test_stage_init_sums_weighted_layers_and_teachers():
     torch.testing.assert_close(terms["boundary"], want)
 
 
+def test_features_of_one_shape_are_compared_as_they_are():
+    setup = setup_of([(4, 4, 4), (3, 2, 2), (6, 5)], [[(4, 4, 4), (5, 2, 2), (6, 5)]])
+    method, batch = AB(AB.Config(layers=[0.0, 0.5, 1.0], weight=1.0, layer_weights="equal"), setup).double(), None
+    assert [type(each).__name__ for each in method.connectors] == ["Identity", "Connector", "Identity"]
+    batch = batch_of(setup)
+    ours, theirs = batch.student.taps["stages"], batch.teachers[0].taps["stages"]
+    want = boundary_loss(ours[0], theirs[0]) + boundary_loss(method.connectors[1](ours[1]), theirs[1])
+    want = want + boundary_loss(ours[2], theirs[2])
+    torch.testing.assert_close(method.boundary(batch)["boundary"], want)
+
+
+def test_both_sides_are_read_before_the_activation():
+    taps = AB.taps(AB.Config())
+    assert list(taps.student["stages"]) == list(taps.teacher["stages"]) == ["0.33:pre", "0.67:pre", "1.0:pre"]
+    named = AB.taps(AB.Config(teacher_layers=["a", "b", "c"]))
+    assert list(named.teacher["stages"]) == ["a", "b", "c"]
+
+
 def test_the_weights_of_layers():
     assert build()[0].weights == pytest.approx([50 / 45, 100 / 45, 50 / 28, 100 / 28])
     assert build(layer_weights="equal", weight=0.1)[0].weights == [0.1] * 4

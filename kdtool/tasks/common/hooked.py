@@ -17,6 +17,9 @@ from kdtool.method import Layer, Shape, TapSpec
 EMBEDDING = "embedding"
 """The tap that stands for the classifier's input, as (B, D)."""
 
+BEFORE_ACTIVATION = ":pre"
+"""What follows a stage or depth whose feature is wanted before its activation."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -86,6 +89,24 @@ def stage_index(layer: int | float, count: int) -> int:
             "-1 from the deepest."
         )
     return layer % count
+
+
+def depth_before_activation(layer: Layer) -> int | float | None:
+    """Return the stage or depth of a layer such as "0.5:pre", None for any other layer.
+
+    Raises:
+        InputError: what stands before ":pre" is no number.
+    """
+    if not isinstance(layer, str) or not layer.endswith(BEFORE_ACTIVATION):
+        return None
+    number = layer.removesuffix(BEFORE_ACTIVATION)
+    try:
+        return float(number) if "." in number else int(number)
+    except ValueError:
+        raise InputError(
+            f"cannot tap {layer!r}: before ':pre' stands a stage's number or a depth in [0, 1], such as '-1:pre' or "
+            "'0.5:pre'."
+        ) from None
 
 
 def point_of(module: nn.Module, layer: str) -> Point:
@@ -174,6 +195,9 @@ class Hooked(nn.Module):
         """Return the name under which a layer's feature is kept, and where it is found."""
         if layer == EMBEDDING:
             return EMBEDDING, self.embedding
+        depth = depth_before_activation(layer)
+        if depth is not None:  # a transformer's blocks end in a sum or a norm
+            layer = depth
         if isinstance(layer, str):
             return layer, point_of(self.module, layer)
         index = stage_index(layer, len(self.stages))

@@ -10,7 +10,19 @@ from torch import Tensor, nn
 from kdtool.engine.dry import undisturbed
 from kdtool.errors import InputError
 from kdtool.method import Layer, TapSpec
-from kdtool.tasks.common.hooked import EMBEDDING, Point, Recording, does_not_run, hook, layers_of, shape_of, stage_index
+from kdtool.tasks.common.hooked import (
+    BEFORE_ACTIVATION,
+    EMBEDDING,
+    Point,
+    Recording,
+    depth_before_activation,
+    does_not_run,
+    hook,
+    layers_of,
+    shape_of,
+    stage_index,
+)
+from kdtool.tasks.images.models.activations import before_activation
 from kdtool.tasks.images.models.dry import dry_images, runnable_size
 from kdtool.tasks.images.models.layout import Layout, layout_of, vector_of
 from kdtool.tasks.images.models.taps import Stages, embedding_points, find_stages, module_points
@@ -64,15 +76,21 @@ class Backbone(nn.Module):
 
     def _key(self, layer: Layer, images: Tensor) -> str:
         """Return the name under which a layer's feature is kept, and note where it comes from."""
-        if isinstance(layer, str):
+        depth = depth_before_activation(layer)
+        if isinstance(layer, str) and depth is None:
             if layer not in self.points:
                 named = embedding_points if layer == EMBEDDING else module_points
                 self.points[layer] = named(self.module, layer, images)
             return layer
         if self.stages is None:
             self.stages = find_stages(self.module, images)
-        index = stage_index(layer, self.stages.count)
+        index = stage_index(layer if depth is None else depth, self.stages.count)
         key = f"stage {index}"
+        found = None if depth is None else before_activation(self.module, images, self.stages, index)
+        if found is not None:
+            key = f"{key}{BEFORE_ACTIVATION}"
+            self.points[key] = [found]
+            return key
         if self.stages.names:
             self.points[key] = [Point(self.stages.names[index])]
         elif index not in self.indices:
