@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdtool.errors import InputError
-from kdtool.method import Batch, Layer, Shape, Taps
+from kdtool.losses import at_least_fp32
+from kdtool.method import Batch, Layer, Own, Parts, Shape, Taps
 
 
 def resize_map(feat_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
@@ -99,6 +100,42 @@ def common_size(first: Shape, second: Shape) -> tuple[int, int]:
     """Return the (H, W) to which the larger of two features' maps is pooled, each side on its own."""
     (_, *a), (_, *b) = map_shape(first), map_shape(second)
     return min(a[0], b[0]), min(a[1], b[1])
+
+
+def classifier_of(parts: Parts, method: str, whose: str) -> Own:
+    """Return a network's classifier.
+
+    Args:
+        parts: the network's.
+        method: name of the method, for the error message.
+        whose: "student" or "teacher", for the error message.
+
+    Raises:
+        InputError: it has none that can be applied to features.
+    """
+    if isinstance(parts.classifier, str):
+        raise InputError(
+            f"{method} applies the {whose}'s classifier to features, and cannot here: {parts.classifier}. Choose "
+            f"another {whose}, or a method that does without (kdtool list-methods --for TEACHER STUDENT)."
+        )
+    return parts.classifier
+
+
+def classify(classifier: Own, feat: Tensor, bias: bool = True) -> Tensor:
+    """Return what a classifier gives at every position of a feature, in at least fp32.
+
+    Args:
+        classifier: of ``classifier_of``.
+        feat: (B, D), (B, N, D) or (B, D, H, W); the result has K in the place of D.
+        bias: add the classifier's.
+    """
+    feat = at_least_fp32(feat)
+    weight_KD = classifier.weight.flatten(1).to(feat.device, feat.dtype)
+    bias_K = None if classifier.bias is None or not bias else classifier.bias.to(feat.device, feat.dtype)
+    with torch.autocast(feat.device.type, enabled=False):
+        if feat.ndim == 4:
+            return F.conv2d(feat, weight_KD[:, :, None, None], bias_K)
+        return F.linear(feat, weight_KD, bias_K)
 
 
 def unit_rows(feat: Tensor) -> Tensor:

@@ -41,6 +41,46 @@ class Taps:
     teacher: TapSpec = field(default_factory=dict)
 
 
+class Own:
+    """A layer of a network's own that a method applies or reads where it is: no submodule of the method's.
+
+    Read it when it is used, never before: a teacher may be trained after the method was built.
+
+    Args:
+        layer: has ``weight`` and ``bias``.
+        frozen: gradients end here, as for a frozen teacher's; a student's or a peer's layer learns.
+        name: the module's dotted name in its network.
+    """
+
+    def __init__(self, layer: Any, frozen: bool, name: str):
+        self.layer, self.frozen, self.name = layer, frozen, name
+
+    @property
+    def weight(self) -> Tensor:
+        found: Tensor = self.layer.weight
+        return found.detach() if self.frozen else found
+
+    @property
+    def bias(self) -> Tensor | None:
+        found: Tensor | None = self.layer.bias
+        return found.detach() if self.frozen and found is not None else found
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A network's own layers, by what they are for.
+
+    Attributes:
+        classifier: the linear layer (or 1x1 convolution) that turns the embedding into the logits;
+            ``kdtool.layers.classify`` applies it to any feature. A sentence where there is none: why not.
+        norms: per tapped role the batch norm that the feature comes out of, before any activation, or None; a list
+            where the role taps a list of layers.
+    """
+
+    classifier: Own | str = "it is not known"
+    norms: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Setup:
     """What a method may know when it is built, measured by a dry forward at the real input size.
@@ -52,6 +92,7 @@ class Setup:
         num_samples: training samples; ``Batch.index`` lies in [0, num_samples).
         batch_size: samples in one global batch.
         labels: (num_samples,) int64 class of every training sample, -1 where it has none; None if unknown.
+        student_parts, teacher_parts: the networks' own layers, in the teachers' order.
     """
 
     student: Mapping[str, Any]
@@ -60,6 +101,8 @@ class Setup:
     num_samples: int
     batch_size: int
     labels: Tensor | None = None
+    student_parts: Parts = field(default_factory=Parts)
+    teacher_parts: Sequence[Parts] = ()
 
 
 @dataclass

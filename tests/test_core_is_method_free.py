@@ -13,13 +13,16 @@ import pytest
 
 import kdtool
 from kdtool.method import Out
+from kdtool.tasks.images.models.names import USUAL_MEMBER
 
 ROOT = Path(kdtool.__file__).parent
 BUILT_IN = [point for point in entry_points(group="kdtool.methods") if point.dist and point.dist.name == "kdtool"]
 OUTPUTS = {field.name for field in fields(Out)}
 """What the contract calls a network's outputs: a method may be named after one, the core speaks of the output."""
 
-NAMES = {point.name for point in BUILT_IN} - OUTPUTS
+NAMES = {point.name for point in BUILT_IN} - OUTPUTS - set(USUAL_MEMBER)
+"""But for families of networks: a method may have the name of the network that it was made for."""
+
 PACKAGES = {point.value.split(":")[0].split(".")[0] for point in BUILT_IN}
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from kdtool.engine.watched import Watched
 from kdtool.errors import InputError
-from kdtool.method import Batch, Layer, Method, Setup, Stage, Taps, Terms
+from kdtool.method import Batch, Layer, Method, Parts, Setup, Stage, Taps, Terms
 
 _SEPARATOR = "/"  # no method's name holds one, so roles of different parts never meet
 
@@ -128,8 +128,17 @@ def _of(items: Mapping[str, Any], name: str) -> dict[str, Any]:
 def _setup_of(setup: Setup, name: str) -> Setup:
     # Not dataclasses.replace, which would read what a stream's setup has not got.
     part = copy.copy(setup)
-    vars(part).update(student=_of(setup.student, name), teachers=[_of(shapes, name) for shapes in setup.teachers])
+    vars(part).update(
+        student=_of(setup.student, name),
+        teachers=[_of(shapes, name) for shapes in setup.teachers],
+        student_parts=_parts_of(setup.student_parts, name),
+        teacher_parts=[_parts_of(parts, name) for parts in setup.teacher_parts],
+    )
     return part
+
+
+def _parts_of(parts: Parts, name: str) -> Parts:
+    return replace(parts, norms=_of(parts.norms, name))
 
 
 def _batch_of(batch: Batch, name: str) -> Batch:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from kdtool.engine.composition import build_method, combined_taps
 from kdtool.errors import InputError
-from kdtool.method import Method, Setup, Taps
+from kdtool.method import Method, Parts, Setup, Taps
 from kdtool.randomness import seed_torch
 from kdtool.recipe.schema import Recipe
+from kdtool.tasks.common.parts import parts_of
 from kdtool.tasks.task import Built, Task
 
 SCRATCH_LR, TEACHER_LR, FINE_TUNE_LR = 0.003, 0.001, 0.0003
@@ -42,6 +43,7 @@ class Networks:
         student_net, teacher_nets: the same, tapped, all taking the student's inputs.
         taps: what is tapped.
         shapes: what the dry forwards measured, of the student and of each teacher.
+        parts: the networks' own layers, of the student and of each teacher.
     """
 
     student: Built
@@ -50,6 +52,7 @@ class Networks:
     teacher_nets: list[Any]
     taps: Taps
     shapes: tuple[dict[str, Any], list[dict[str, Any]]]
+    parts: tuple[Parts, list[Parts]]
 
 
 def with_rates(recipe: Recipe, student: Built, teachers: list[Built]) -> Recipe:
@@ -71,7 +74,9 @@ def tap_networks(
     student_net = student.tapped(taps.student)
     teacher_nets = [task.adapt(each.tapped(taps.teacher), each, student) for each in teachers]
     shapes = student_net.shapes(), [net.network.shapes() for net in teacher_nets]
-    return Networks(student, teachers, student_net, teacher_nets, taps, shapes)
+    frozen = not any(method.online for method in methods.values())
+    parts = parts_of(student_net, False), [parts_of(net.network, frozen) for net in teacher_nets]
+    return Networks(student, teachers, student_net, teacher_nets, taps, shapes, parts)
 
 
 def make_method(
@@ -102,6 +107,8 @@ def make_method(
         num_samples=len(labels) if labels is not None else 0,
         batch_size=batch_size,
         labels=labels,
+        student_parts=networks.parts[0],
+        teacher_parts=networks.parts[1],
     )
     seed_torch("init", "method", recipe.train.seed)
     return build_method(methods, recipe.options, setup)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,8 +15,11 @@ from kdtool.engine.freeze import Frozen
 from kdtool.engine.job import Loaded
 from kdtool.engine.precision import Precision
 from kdtool.engine.step import Step, teach
+from kdtool.errors import InputError
 from kdtool.method import Batch, Method, Out, Setup, Stage
 from kdtool.randomness import seed_torch
+from kdtool.tasks.common.parts import parts_of
+from kdtool.testing.faults import RefusedError
 from kdtool.testing.material import BATCH, CPU, Material, material
 
 
@@ -142,18 +146,20 @@ class Bench:
         """Return a fresh rig, its first weights functions of ``seed``.
 
         Args:
-            student: kind of the student; None: the usual one.
-            teachers: kind of the teacher, repeated to as many as the method needs; or one kind for each teacher.
+            student: kind of the student; None: the usual one, of those that the method takes.
+            teachers: kind of the teacher, repeated to as many as the method needs; or one kind for each teacher; None:
+                the first that goes with the student.
             seed: of the student's, its peers' and the method's first weights; frozen teachers' are always the same.
             precision: as ``train.precision``.
             labels: (rows,) classes of all training samples; default: all known.
             change: gets the plain student and teachers before they are tapped.
         """
+        if student is None or teachers is None:
+            student, teachers = self._usual(student, teachers)
         found, task, cfg = self.material, self.material.task, self.cls.Config()
-        teachers = teachers or found.kinds[0]
         kinds = [teachers] * self.teacher_count if isinstance(teachers, str) else list(teachers)
         taps = self.cls.taps(cfg)
-        own, others = found.networks(student or found.kinds[0], kinds, seed, self.cls.online)
+        own, others = found.networks(student, kinds, seed, self.cls.online)
         if change is not None:
             change(own.module, [built.module for built in others])
         student_net = own.tapped(taps.student)
@@ -165,6 +171,8 @@ class Bench:
             num_samples=len(found.labels),
             batch_size=BATCH,
             labels=found.labels if labels is None else labels,
+            student_parts=parts_of(student_net, False),
+            teacher_parts=[parts_of(net.network, not self.cls.online) for net in nets],
         )
         seed_torch("init", "method", seed)
         method = self.cls(cfg, setup)
@@ -175,13 +183,43 @@ class Bench:
         dtype = arithmetic.dtype
         return Rig(step.to(dtype), [net.to(dtype) for net in frozen], arithmetic, found.batches([own, *others]))
 
+    def _usual(self, student: str | None, teachers: Any) -> tuple[str, Any]:
+        """Return the first pair that the method takes, of those with what is given."""
+        for ours, theirs in self.pairs:
+            if student in (None, ours) and (not isinstance(teachers, str) or teachers == theirs):
+                return ours, teachers or theirs
+        raise RefusedError(f"it takes no such pair here: {next(iter(self.refusals.values()))}")
+
     @property
-    def pairs(self) -> list[tuple[str, str]]:
-        """The (student, teacher) kinds to check: all, or each student once where there is no teacher."""
+    def all_pairs(self) -> list[tuple[str, str]]:
+        """The (student, teacher) kinds: all, or each student once where there is no teacher."""
         kinds = self.material.kinds
         if not self.teacher_count:
             return [(kind, kind) for kind in kinds]
         return [(student, teacher) for student in kinds for teacher in kinds]
+
+    @cached_property
+    def refusals(self) -> dict[tuple[str, str], str]:
+        """The pairs that the method refuses with an ``InputError``, each with its message."""
+        found = {}
+        for pair in self.all_pairs:
+            try:
+                self.rig(*pair)
+            except InputError as error:
+                found[pair] = str(error)
+        return found
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The pairs to check: all but those that the method refuses.
+
+        Raises:
+            RefusedError: it refuses all.
+        """
+        found = [pair for pair in self.all_pairs if pair not in self.refusals]
+        if not found:
+            raise RefusedError(next(iter(self.refusals.values())))
+        return found
 
     @property
     def teacher_count(self) -> int:

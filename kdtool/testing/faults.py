@@ -6,6 +6,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
+class RefusedError(Exception):
+    """The method takes none of the pairs that a check is about, with its own reason: nothing is to be checked."""
+
+
 class CheckError(AssertionError):
     """A method breaks a promise; the message says which and how to keep it."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from kdtool.registry import tasks
 from kdtool.tasks.task import Task
 from kdtool.testing.bench import Bench
 from kdtool.testing.checks import CHECKS, TASK_CHECKS, Check
-from kdtool.testing.faults import CheckError
+from kdtool.testing.faults import CheckError, RefusedError
 from kdtool.testing.task_samples import TaskBench
 
 if TYPE_CHECKING:
@@ -193,8 +193,18 @@ def _parametrized(
             if check.unless(bench.cls) is None:
                 reason = reasons.get((name, check.name))
                 marks = [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True)]
-                parameters.append(pytest.param(partial(check.run, bench), id=f"{name}-{check.name}", marks=marks))
+                run = partial(_skipping, check.run, bench)
+                parameters.append(pytest.param(run, id=f"{name}-{check.name}", marks=marks))
     return pytest.mark.parametrize("check", parameters)
+
+
+def _skipping(run: Callable[[Any], None], bench: Any) -> None:
+    import pytest
+
+    try:
+        run(bench)
+    except RefusedError as why:
+        pytest.skip(str(why))
 
 
 def _outcomes(checks: Sequence[Check], bench: Any, expected: Mapping[str, str], slow: bool) -> Iterator[Outcome]:
@@ -221,6 +231,8 @@ def _outcome(check: Check, bench: Any, expected: str | None) -> Outcome:
     result, reason = "pass", ""
     try:
         check.run(bench)
+    except RefusedError as why:
+        result, reason = "skip", str(why)
     except CheckError as error:
         result, reason = "fail", str(error)
     except Exception as error:  # a plugin may fail in any way

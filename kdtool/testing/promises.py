@@ -15,7 +15,7 @@ from kdtool.engine.plan import plan_stages
 from kdtool.engine.step import TASK
 from kdtool.recipe import sections
 from kdtool.testing.bench import Bench, Rig, total
-from kdtool.testing.faults import at, require, some
+from kdtool.testing.faults import RefusedError, at, require, some
 
 # --- the declaration --------------------------------------------------------------------------------------------
 
@@ -81,9 +81,10 @@ def double_precision_stays(bench: Bench) -> None:
 
 
 def several_teachers_are_taken(bench: Bench) -> None:
-    kinds = bench.material.kinds
+    student = bench.pairs[0][0]
+    kinds = [theirs for ours, theirs in bench.pairs if ours == student]
     first, last = kinds[0], kinds[-1]
-    rig = bench.rig(first, [first, last, *[first] * (bench.teacher_count - 2)])
+    rig = bench.rig(student, [first, last, *[first] * (bench.teacher_count - 2)])
     _check_terms(rig, rig.batches[0], f"{first} and {last} as teachers")
 
 
@@ -93,7 +94,10 @@ def equal_networks_are_taken(bench: Bench) -> None:
             teacher.load_state_dict(student.state_dict())
 
     # Without batch norm, so that a student in training gives what a teacher in evaluation gives.
-    last = bench.material.kinds[-1]
+    alike = [ours for ours, theirs in bench.pairs if ours == theirs]
+    if not alike:
+        raise RefusedError(next(iter(bench.refusals.values())))
+    last = alike[-1]
     rig = bench.rig(last, last, change=copy_weights)
     _check_terms(rig, rig.batches[0], "student and teacher with equal weights", after_training=False)
 

@@ -1,10 +1,10 @@
 """A Comprehensive Overhaul of Feature Distillation. Heo et al., ICCV 2019. https://arxiv.org/abs/1904.01866
 
 The paper compares features before the ReLU. The margin of a teacher's channel is the expectation of its negative
-values, which the authors compute from the batch norm before the ReLU. A method sees no batch norms here, only what
-layers give: the expectation is estimated, a mean over all negative entries of the channel in the batches so far.
-Where a channel has none (a layer read after its ReLU) the margin is 0, and the loss compares what the ReLU passes;
-name the input of an activation (``layer4.1.act2:in``) in ``teacher_layers`` to read before it.
+values, computed as in the authors' code from the batch norm that the layer comes out of. Where there is none (vision
+transformers, networks that activate first) it is estimated, a mean over all negative entries of the channel in the
+batches so far. Read after its ReLU a layer has no negative entries, and the loss compares what the ReLU passes; name
+the input of an activation (``layer4.1.act2:in``) in ``teacher_layers`` to read before it.
 
 As in the authors' code a layer weighs half as much as the next deeper one. Its weight on CIFAR, 1/1000, multiplies a
 sum over entries; where ``weight`` is not given it is that for a deepest map of 256x8x8, and as much a mean over others.
@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from kdtool import Batch, Method, Setup, Taps, option
 from kdtool.layers import layer_pairs, resize_map, width
 from kdtool.losses import at_least_fp32
-from kdtool.method import Shape
+from kdtool.method import Own, Shape
 from kdtool_methods._maps import PairedLayers, require_equal, size_of, total
 
 DEEPEST_SCALE = 1e-3 * 256 * 8 * 8  # of the CIFAR-100 experiments
+RARE = 1e-3  # the authors' bound, below which the expectation would be of next to nothing
 
 
 def partial_l2(student_map: Tensor, teacher_map: Tensor, margin_1C11: Tensor) -> Tensor:
@@ -50,29 +51,53 @@ def partial_l2(student_map: Tensor, teacher_map: Tensor, margin_1C11: Tensor) ->
     return torch.where(nothing_lost, 0.0, student_map - target).square().sum() / len(student_map)
 
 
+def norm_margin(weight_C: Tensor, bias_C: Tensor) -> Tensor:
+    """Return (C,) of a batch norm's channels the expectation of their negative values (Eq. 4).
+
+    A channel is normal with mean m, the bias, and deviation s, the weight's size: m - s · φ(m / s) / Φ(-m / s). As in
+    the authors' code it is -3 · s where values are negative with a probability of at most 0.001.
+
+    Args:
+        weight_C: (C,).
+        bias_C: (C,).
+    """
+    mean_C, deviation_C = at_least_fp32(bias_C), at_least_fp32(weight_C).abs()
+    at_C = mean_C / deviation_C.clamp_min(torch.finfo(deviation_C.dtype).tiny)
+    below_C = torch.special.ndtr(-at_C)
+    density_C = torch.exp(-at_C.square() / 2) / math.sqrt(2 * math.pi)
+    rare = below_C <= RARE
+    return torch.where(rare, -3 * deviation_C, mean_C - deviation_C * density_C / torch.where(rare, 1.0, below_C))
+
+
 class Margin(nn.Module):
-    """The running expectation of a teacher layer's negative values, a channel each.
+    """The expectation of a teacher layer's negative values, a channel each: its batch norm's, or a running one.
 
     Args:
         channels: C.
+        norm: that the layer comes out of; None: the mean over the batches so far.
     """
 
     mean_C: Tensor
     count_C: Tensor
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, norm: Own | None = None):
         super().__init__()
+        self.norm = norm
         self.register_buffer("mean_C", torch.zeros(channels))
         self.register_buffer("count_C", torch.zeros(channels))
 
     def forward(self, teacher_map: Tensor) -> Tensor:
-        """Return (1, C, 1, 1) of the batches counted in so far; before the first, of this one."""
+        """Return (1, C, 1, 1): of the norm, or of the batches counted in so far; before the first, of this one."""
+        if self.norm is not None and self.norm.bias is not None:
+            return norm_margin(self.norm.weight, self.norm.bias).view(1, -1, 1, 1).to(teacher_map.device)
         ours_C, _ = self.negatives(teacher_map)
         return torch.where(self.count_C.sum() > 0, self.mean_C, ours_C).view(1, -1, 1, 1)
 
     @torch.no_grad()
     def update(self, teacher_map: Tensor) -> None:
-        """Count a batch in."""
+        """Count a batch in, where there is no norm to tell."""
+        if self.norm is not None:
+            return
         ours_C, more_C = self.negatives(teacher_map)
         self.count_C.add_(more_C)
         # A mean that moves, where sums would outgrow what fp32 can add to.
@@ -149,7 +174,11 @@ class OFD(Method):
         super().__init__(cfg, setup)
         self.layers = PairedLayers.of(setup)
         self.regressors = nn.ModuleList(Regressor(ours, theirs) for ours, theirs in self.layers.shapes)
-        self.margins = nn.ModuleList(Margin(width(shape)) for _, shape in self.layers.shapes)
+        known = [norm for parts in setup.teacher_parts for norm in parts.norms.get("stages", ())]
+        norms = known or [None] * len(self.layers.shapes)
+        self.margins = nn.ModuleList(
+            Margin(width(shape), norm) for (_, shape), norm in zip(self.layers.shapes, norms, strict=True)
+        )
         self.weights = [weight for shapes in self.layers.teachers for weight in self.layer_scales(shapes)]
 
     def layer_scales(self, teacher: Sequence[Shape]) -> list[float]:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from kdtool_methods.ofd import OFD, Margin, partial_l2
+from kdtool.method import Own, Parts
+from kdtool_methods.ofd import OFD, Margin, norm_margin, partial_l2
 from tests.methods.pairs import assert_agrees, batch_of, gradients, random, setup_of
 from tests.methods.sentences import padded, sentences, wider
 
@@ -87,3 +91,39 @@ def test_padding_does_not_count():
         out.mask = wider(out.mask)
     torch.testing.assert_close(method.loss(batch)["partial"], want)
     assert F.relu(want) == want
+
+
+def test_the_margin_of_a_norm_is_the_paper_s():
+    weight, bias = random(40), random(40, seed=1)
+    with torch.no_grad():
+        weight[0], bias[0] = 0.1, 2.0  # hardly ever negative
+
+    def literal(weight, bias):
+        found = []
+        for w, m in zip(weight, bias, strict=True):
+            s = abs(w)
+            below = 0.5 * (1 + torch.erf(-m / s / math.sqrt(2)))
+            density = torch.exp(-((m / s) ** 2) / 2) / math.sqrt(2 * math.pi)
+            found.append(m - s * density / below if below > 0.001 else -3 * s)
+        return torch.stack(found).sum()
+
+    assert_agrees(lambda w, m: norm_margin(w, m).sum(), literal, weight, bias)
+    draws = 1.5 * torch.randn(10**6, generator=torch.Generator().manual_seed(0)) + 0.7
+    torch.testing.assert_close(norm_margin(torch.tensor([-1.5]), torch.tensor([0.7])), draws[draws < 0].mean()[None],
+                               rtol=1e-2, atol=0)  # fmt: skip
+    assert norm_margin(torch.zeros(2), torch.tensor([1.0, -1.0])).tolist() == [0.0, -1.0]
+
+
+def test_where_a_layer_comes_out_of_a_norm_its_margin_is_read_there():
+    setup = setup_of([(2, 4, 4), (3, 2, 2)], [[(4, 4, 4), (5, 2, 2)]])
+    norm = torch.nn.BatchNorm2d(5).double()
+    parts = Parts(norms={"stages": [None, Own(norm, True, "bn")]})
+    method = OFD(OFD.Config(), dataclasses.replace(setup, teacher_parts=[parts])).double()
+    batch = batch_of(setup)
+    norm.bias.data -= 0.3  # as where the teacher is trained after the method was built
+    method.after_step(batch)
+    torch.testing.assert_close(method.margins[1](batch.teachers[0].taps["stages"][1]).flatten(),
+                               norm_margin(norm.weight, norm.bias))  # fmt: skip
+    assert method.margins[0].count_C.any()
+    assert not method.margins[1].count_C.any()
+    assert not [name for name, _ in method.named_parameters() if name.startswith("margins")]

@@ -64,14 +64,15 @@ class BareLoop:
     def __init__(self, run: Setting, stage: int, batches: Sequence[Loaded], features: Features, replay: Replay | None):
         self.precision = Precision(features.precision, run.device)
         layout = torch.channels_last if features.channels_last else torch.contiguous_format
-        self.student = self._place(copy.deepcopy(run.networks.student_net), run.device, layout)
-        self.method = self._place(copy.deepcopy(run.method), run.device, layout) if run.method is not None else None
+        # Copied at once: a method may refer to its networks' own layers.
+        student, method, nets = copy.deepcopy((run.networks.student_net, run.method, run.networks.teacher_nets))
+        self.student = self._place(student, run.device, layout)
+        self.method = self._place(method, run.device, layout) if method is not None else None
         self.objective = run.objective
         self.stage = plan_stages(self.method, run.recipe.train.epochs, run.recipe.train.task_weight)[stage].stage
         self.inputs = [apply(cast(b.inputs, self.precision.dtype), _laid_out(layout)) for b in batches]
         self.labels, self.index = [b.labels for b in batches], [b.index for b in batches]
-        nets = run.networks.teacher_nets
-        self.peers: list[Any] = [self._place(copy.deepcopy(n), run.device, layout) for n in nets] if run.online else []
+        self.peers: list[Any] = [self._place(net, run.device, layout) for net in nets] if run.online else []
         self.teachers = [] if run.online else self._teachers(nets, features, layout, run.device)
         self.stored: list[list[Out]] | None = None
         self.forward: Any = self._forward

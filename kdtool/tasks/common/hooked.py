@@ -242,6 +242,15 @@ class Hooked(nn.Module):
         mask = self.mask(inputs)
         return (logits, taps) if mask is None else (logits, taps, mask)
 
+    @property
+    def heads(self) -> list[Point]:
+        """Where the classifier's input is, for ``kdtool.tasks.common.parts``."""
+        return [self.embedding]
+
+    def seen(self) -> tuple[Tensor, dict[str, Any]]:
+        """Return the logits of dry inputs, and by a tapped layer's name where its feature is found."""
+        return self._run(self.dry_inputs(2))[0], dict(self.points)
+
     def shapes(self) -> dict[str, Any]:
         """Return each role's shape without the batch, found by a forward that leaves no trace."""
         with undisturbed(self):

@@ -151,6 +151,17 @@ class Backbone(nn.Module):
                 self.stages = find_stages(self.module, self._dry_images())
         return self.stages.count
 
+    @property
+    def heads(self) -> list[Point]:
+        """Where the classifiers' inputs are, for ``kdtool.tasks.common.parts``."""
+        with undisturbed(self.module):
+            return embedding_points(self.module, EMBEDDING, self._dry_images())
+
+    def seen(self) -> tuple[Tensor, dict[str, Any]]:
+        """Return the logits of dry images, and by a tapped layer's name where its feature is found, or the feature."""
+        logits, _, stages = self._run(self._dry_images())
+        return logits, {**stages, **{key: points[0] for key, points in self.points.items()}}
+
     def shapes(self, image_size: int | None = None, device: torch.device | str | None = None) -> dict[str, Any]:
         """Return each role's shape without the batch (a list of shapes where it taps a list of layers).
 
