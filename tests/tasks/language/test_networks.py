@@ -69,7 +69,7 @@ def test_packed_samples_give_the_loss_and_gradient_of_padded_ones(tmp_path: Path
     student = TASK.student(wanted, data)
     loaded = batch_of(wanted, data, student)
     padded = loss_and_gradient(student.tapped().double(), loaded)
-    student.packing = 64
+    student.packing = 100
     network = student.tapped().double()
     assert len(network.laid(loaded.inputs).ids) < loaded.samples
     packed = loss_and_gradient(network, loaded)
