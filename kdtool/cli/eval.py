@@ -33,6 +33,13 @@ from kdtool.errors import InputError
 )
 @click.option("--bias", multiple=True, metavar="CLASS=VALUE", help="Add to a class's logit; repeatable.")
 @click.option("--predictions", metavar="FILE", help="Write each sample's prediction and logits, as .parquet or .csv.")
+@click.option("--generate", type=click.IntRange(0), metavar="N", help="Let language models answer so many prompts.")
+@click.option("--new-tokens", type=click.IntRange(1), metavar="N", help="Tokens of an answer at most.  [default: 256]")
+@click.option(
+    "--answer",
+    metavar="gsm8k|PATTERN",
+    help="Compare final answers: the number behind ####, or a pattern's last match.",
+)
 @click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Samples at once.")
 @click.option("--device", metavar="NAME", help="auto, cpu, mps, cuda or cuda:N.")
 @options.json
@@ -49,11 +56,15 @@ def command(
     corrupt: tuple[str, ...],
     bias: tuple[str, ...],
     predictions: str | None,
+    generate: int | None,
+    new_tokens: int | None,
+    answer: str | None,
     batch_size: int | None,
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Measure TARGET on data: accuracy, calibration, classes, agreement with its teacher.
+    """Measure TARGET on data: accuracy, calibration, classes, agreement with its teacher; a language model's
+    perplexity, and what it answers.
 
     TARGET is a run's folder, a student's folder, a model as `kdtool run` takes it, or an exported file (.onnx, .pt2).
     Classes are matched by name. KEY=VALUE changes how the data is read, by the recipe's data.* keys.
@@ -79,6 +90,9 @@ def command(
             corrupt=corrupt,
             bias=biases,
             predictions=predictions,
+            generate=generate,
+            new_tokens=new_tokens,
+            answer=answer,
             batch_size=batch_size,
             device=device,
             overrides=overrides,

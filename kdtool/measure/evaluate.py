@@ -22,6 +22,9 @@ def evaluate(
     corrupt: Sequence[str] = (),
     bias: Mapping[str, float] | None = None,
     predictions: str | Path | None = None,
+    generate: int | None = None,
+    new_tokens: int | None = None,
+    answer: str | None = None,
     batch_size: int | None = None,
     device: str | None = None,
     overrides: Sequence[str] = (),
@@ -39,21 +42,25 @@ def evaluate(
         corrupt: corruptions, each "kind" or "kind:severity".
         bias: what to add to a class's logit, by the class's name or number.
         predictions: a parquet or .csv file to write.
+        generate, new_tokens, answer: of language models, how many prompts they answer, how long at most, and how final
+            answers are found in what they write.
         batch_size, device: default: as in the run.
         overrides: texts ``data.key=value``, and ``student.model_args.key=value`` for a model by name.
         say: takes sentences for the user.
 
     Returns:
         Plain data: "target", "data" (of it "name", "split", "unit": what samples are called, "samples": how many, and
-        "inputs": how they were shown, such as "at 32x32"), "metrics", and what the task adds: for a classification
-        "calibration", "per_class", "confusion", "teachers", "robustness", "bias", "predictions" and "notes".
+        "inputs": how they were shown, such as "at 32x32"), "metrics", and what the task adds: "teachers" and
+        "notes"; for a classification "calibration", "per_class", "confusion", "robustness", "bias" and "predictions";
+        for language models "answers".
 
     Raises:
         InputError: something that was given is wrong, or the task cannot do it.
     """
     given = {
         "split": split, "teacher": teacher, "weights": weights, "image_size": image_size, "corrupt": corrupt,
-        "bias": bias, "predictions": predictions, "batch_size": batch_size, "device": device, "overrides": overrides,
+        "bias": bias, "predictions": predictions, "generate": generate, "new_tokens": new_tokens,
+        "answer": answer, "batch_size": batch_size, "device": device, "overrides": overrides,
         "say": say,
     }  # fmt: skip
     left_open: dict[str, Any] = {"split": "test", "weights": "auto"}

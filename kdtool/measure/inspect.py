@@ -27,8 +27,9 @@ def inspect(recipe: Recipe | Mapping[str, Any] | str | Path | None = None) -> di
     Returns:
         "unit" (what samples are called), "networks" (each with its part, name, what "input" it was looked at with,
         totals and "stages"), "pairs" (by role: layer and shape on either side), "steps" (by stage of the method:
-        terms, alignments, MACs of a step), "tap_bytes", "batch_size", and "problem": why the method cannot be applied
-        to the pair, None where it can.
+        terms, alignments, MACs of a step), "sample" (of the training set, where it can be read: each piece of its text
+        and whether it is learnt), "tap_bytes", "batch_size", and "problem": why the method cannot be applied to the
+        pair, None where it can.
 
     Raises:
         InputError: the recipe is wrong, or a network cannot be built.
@@ -45,12 +46,14 @@ def inspect(recipe: Recipe | Mapping[str, Any] | str | Path | None = None) -> di
         ],
         "pairs": [],
         "steps": [],
+        "sample": [],
         "tap_bytes": 0,
         "batch_size": checked.train.batch_size,
         "problem": None,
     }
     try:
         setting = complete(pair, Reporter())
+        result["sample"] = setting.task.sample(setting.data)
         result["pairs"] = _pairs(setting)
         result["tap_bytes"] = tap_bytes(list(setting.networks.shapes), checked.train.batch_size)
         result["steps"] = steps(setting)

@@ -285,10 +285,9 @@ class Task:
         raise NotImplementedError
 
     def versions(self, what: str) -> dict[str, str]:
-        """Return the versions of the libraries, besides torch's, that decide something.
+        """Return the versions of the libraries, besides torch's, that decide ``what``.
 
-        Args:
-            what: "teacher" (the weights that a training gives) or "outputs" (a ready teacher's), as for recipe keys.
+        It is "teacher" (the weights that a training gives) or "outputs" (a ready teacher's), as for recipe keys.
         """
         return {}
 
@@ -363,11 +362,7 @@ class Task:
         return InputError(f"the task {self.name!r} has no {what}.")
 
     def refuse_others(self, given: Mapping[str, Any], own: set[str]) -> None:
-        """Refuse options of ``kdtool profile`` that other tasks have.
-
-        Args:
-            given: values by the option's name.
-            own: the names of the task's.
+        """Refuse options of ``kdtool profile``, given by name, that are not the task's own.
 
         Raises:
             InputError: one is not the task's.
@@ -390,6 +385,10 @@ class Task:
             quick: only those that are known without importing torch or a library of models.
         """
         return ()
+
+    def sample(self, data: Any) -> list[tuple[str, bool]]:
+        """Return a training sample's text for ``kdtool inspect``: pieces, each with whether it is learnt; or []."""
+        return []
 
     def stages(self, built: Built) -> list[dict[str, Any]]:
         """Return a network's stages for ``kdtool inspect``, shallow to deep, and one for the head; [] where unknown.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -20,6 +20,18 @@ _CORRELATION = "mcc"
 """A metric in [-1, 1], which is no share and that not every task has."""
 
 
+SHOWN_ANSWERS = 3
+"""Answers that are printed; --json has all."""
+
+_WRITING: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("perplexity", "perplexity", "{:.4g}".format),
+    ("nats a token", "nll", "{:.4f}".format),
+    ("top-1", "top1", words.percent),
+    ("ROUGE-L", "rouge_l", words.percent),
+    ("exact match", "exact_match", words.percent),
+)
+
+
 def show(found: Mapping[str, Any], stream: TextIO) -> None:
     """Print an evaluation's tables."""
     console = Console(file=stream, highlight=False, width=width_for(stream))
@@ -27,6 +39,9 @@ def show(found: Mapping[str, Any], stream: TextIO) -> None:
     unit = str(data["unit"])
     about = f"{words.clean(data['name'])}, split {data['split']}: {data['samples']} {unit} {data['inputs']}"
     console.print(Text(about.rstrip()))
+    if "calibration" not in found:
+        _language(found, console)
+        return
     console.print(_networks(found))
     if found["robustness"]:
         console.print(_robustness(found))
@@ -39,6 +54,30 @@ def show(found: Mapping[str, Any], stream: TextIO) -> None:
         console.print(Text(f"Added to the logits: {shifts}"))
     if found["predictions"]:
         console.print(Text(f"Predictions: {words.clean(found['predictions'])}"), soft_wrap=True)
+
+
+def _language(found: Mapping[str, Any], console: Console) -> None:
+    """Print what was found of networks that write."""
+    shown = [each for each in _WRITING if found["metrics"].get(each[1]) is not None]
+    titles = [title for title, _, _ in shown]
+    table = _table("next token", "", "network", *titles, "agreement", "KL", "parameters", "size", left=2)
+    target = {**found["target"], "metrics": found["metrics"]}
+    for part, each in [*(("teacher", each) for each in found["teachers"]), (target["kind"], target)]:
+        figures = [form(each["metrics"][key]) for _, key, form in shown]
+        near = [words.percent(each["agreement"]), f"{each['kl']:.4f}"] if "kl" in each else ["", ""]
+        shape = [words.count(each["params"]), words.size(each["bytes"])]
+        _row(table, part, words.clean(each["name"]), *figures, *near, *shape, style="bold" if each is target else "")
+    console.print(table)
+    for teacher in found["teachers"]:
+        rows = _table(f"beside {words.clean(teacher['name'])}", "place in a sample", "tokens", "agreement", "KL")
+        for row in teacher["positions"]:
+            where = f"{row['from']} to {row['to'] - 1}" if row["to"] is not None else f"from {row['from']}"
+            _row(rows, where, str(row["tokens"]), words.percent(row["agreement"]), f"{row['kl']:.4f}")
+        console.print(rows)
+    for sample in (found["answers"] or {"samples": []})["samples"][:SHOWN_ANSWERS]:
+        console.print(Text(f"\n{words.clean(sample['prompt'])}", style="bold"))
+        for part, text in {"reference": sample["reference"], **sample["written"]}.items():
+            console.print(Text(f"{part}: {words.clean(text)}"))
 
 
 def _table(title: str, *columns: str, left: int = 1) -> Table:

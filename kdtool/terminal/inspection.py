@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from rich.columns import Columns
@@ -30,12 +30,23 @@ def show(found: Mapping[str, Any], stream: TextIO) -> None:
         console.print(Text(f"{words.clean(found['method'])} taps no layer: it reads logits alone."))
     if found["steps"]:
         console.print(_steps(found))
+    if found["sample"]:
+        console.print(_sample(found["sample"]), soft_wrap=True)
     if not found["problem"]:
         extra = found["method_params"]
         own = (
             f"the method's own parts have {words.count(extra)} parameters" if extra else "the method adds no parameters"
         )
         console.print(Text(f"Taps take {words.size(found['tap_bytes'])} for a batch of {found['batch_size']}; {own}."))
+
+
+def _sample(pieces: Sequence[tuple[str, bool]]) -> Text:
+    """Return a sample's text; what is learnt of it stands in brackets, and stands out."""
+    text = Text("A training sample, with what is learnt of it in ⟦ ⟧:\n", style="dim")
+    for piece, learnt in pieces:
+        shown = "\n".join(map(words.clean, piece.split("\n")))
+        text.append(f"⟦{shown}⟧" if learnt else shown, style="bold not dim" if learnt else "")
+    return text
 
 
 def _table(title: str, *columns: str, right: int = 0) -> Table:

@@ -10,8 +10,9 @@ from typing import Any
 
 from kdtool.errors import InputError
 from kdtool.recipe import load as recipes
+from kdtool.recipe.names import is_own_file
 from kdtool.runs.folder import RECIPE, RESULT
-from kdtool.runs.student import last_recipe
+from kdtool.runs.student import last_recipe, recipe_of
 
 CONFIG = "config.json"
 """What a saved model says of itself, beside its weights."""
@@ -32,6 +33,32 @@ class Found:
     kind: str
     path: Path | None
     recipe: Any
+
+
+def find(name: str) -> Found:
+    """Return what ``name`` names.
+
+    Raises:
+        InputError: a run that has no student yet, a folder without one, a file, or no such folder.
+    """
+    path = Path(name).expanduser()
+    if not name.strip() or "\0" in name:
+        raise InputError("TARGET is empty: give a run's folder, a saved model's folder or a model's name.")
+    if not path.is_dir():
+        if path.is_file() and ".py" not in path.suffix:
+            raise InputError(f"{name!r} is a file; give the folder that it lies in, or a model with --weights {name}.")
+        # A name of the hub is OWNER/MODEL; what begins as a path that is there is no such name.
+        if "/" in name and not is_own_file(name) and (name.count("/") > 1 or path.parent.is_dir()):
+            raise InputError(f"there is no folder {name!r}: give a run's folder, its student folder or a model's name.")
+        return Found(name, "model", None, None)
+    if (path / RECIPE).is_file():
+        return Found(name, "run", path, recipe_of(path, name))
+    if (path / CONFIG).is_file():
+        return Found(name, "folder", path, recipe_above(path))
+    raise InputError(
+        f"the folder {name} is no run (no {RECIPE}) and no saved model (no {CONFIG}): give a run's folder, its "
+        "student folder or a model's name."
+    )
 
 
 def recipe_above(path: Path) -> Any:

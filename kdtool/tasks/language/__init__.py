@@ -140,3 +140,21 @@ class Language(task.Task):
     def model_names(self, quick: bool) -> list[str]:
         """Return the names that need no hub."""
         return ["llama-tiny", "llama-mini"]
+
+    def evaluate(self, target: str, data: str | None, **given: Any) -> dict[str, Any]:
+        """See ``kdtool.tasks.language.evaluation.evaluate``."""
+        from kdtool.tasks.language.evaluation.evaluate import evaluate
+
+        return evaluate(target, data, **given)
+
+    def sections(self, run: Path, recipe: schema.Recipe, say: task.Say) -> Any:
+        """Return agreement by place, and answers side by side."""
+        from kdtool.tasks.language.page import sections
+
+        return sections(run, say)
+
+    def sample(self, data: LanguageData) -> list[tuple[str, bool]]:
+        """Return the first training sample's tokens, and which are learnt."""
+        from kdtool.tasks.language.data.shown import shown
+
+        return shown(data)

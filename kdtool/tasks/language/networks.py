@@ -91,7 +91,7 @@ def _request(recipe: Any, section: Any, data: LanguageData, seed: int, role: str
     cfg = recipe.data
     return Request(
         section.model, section.weights, len(data.class_names), data.tokens, section.model_args, seed, role,
-        cfg.max_length, cfg.packing,
+        cfg.max_length, cfg.max_length if cfg.packing else 0,
     )  # fmt: skip
 
 

@@ -14,11 +14,12 @@ from kdtool.tasks.common.hooked import EMBEDDING
 from kdtool.tasks.common.looking import MOST, Shown, looked, method_temperature, outputs_of, see
 from kdtool.tasks.common.matching import choose, evenly
 from kdtool.tasks.common.page import page_of_run
+from kdtool.tasks.common.targets import find
 from kdtool.tasks.task import Say
 from kdtool.tasks.text.data.open import open_data
 from kdtool.tasks.text.evaluation.evaluate import UNIT, evaluate
 from kdtool.tasks.text.evaluation.examined import Examined
-from kdtool.tasks.text.evaluation.target import Target, find, open_target
+from kdtool.tasks.text.evaluation.target import Target, open_target
 from kdtool.tasks.text.evaluation.teachers import own_teachers
 
 LONGEST = 300

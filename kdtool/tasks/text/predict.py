@@ -16,12 +16,13 @@ from kdtool.errors import InputError
 from kdtool.recipe import load as recipes
 from kdtool.tasks.common.held import HeldSplit
 from kdtool.tasks.common.predicting import BATCH, check, predicted
+from kdtool.tasks.common.targets import find
 from kdtool.tasks.prediction import Prediction
 from kdtool.tasks.task import Say
 from kdtool.tasks.text.data.batches import Maker
 from kdtool.tasks.text.data.inputs import chunks_of_file, chunks_of_samples
 from kdtool.tasks.text.evaluation.evaluate import UNIT, refuse_others
-from kdtool.tasks.text.evaluation.target import find, open_target
+from kdtool.tasks.text.evaluation.target import open_target
 from kdtool.tasks.text.models.tokens import Text
 
 

@@ -84,6 +84,14 @@ class Faults:
         for split in self.found:
             self._list(split)
 
+    def sentence(self) -> str | None:
+        """Return what was left out, for the user; None: nothing was."""
+        count = len(self)
+        if not count:
+            return None
+        where = f": see {self.path}" if self.path is not None else ""
+        return f"{count:,} bad line{' of the data was' if count == 1 else 's of the data were'} left out{where}"
+
     def __len__(self) -> int:
         return sum(each.lines for bad in self.found.values() for each in bad)
 

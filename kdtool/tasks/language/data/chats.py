@@ -98,7 +98,7 @@ class Writer:
     def _by_template(self, sample: Chat, answers: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
         text, learnt = self._chat(sample.messages), []
         for number in answers:
-            before = self._chat(sample.messages[:number], prompt=True)
+            before = self._before(sample, number, text)
             through = self._chat(sample.messages[: number + 1])
             if not text.startswith(before) or not text.startswith(through) or len(through) <= len(before):
                 raise Unfit(
@@ -107,6 +107,12 @@ class Writer:
                 )
             learnt.append((len(before), self._end(through)))
         return text, learnt
+
+    def _before(self, sample: Chat, number: int, text: str) -> str:
+        """Return what a template writes before a turn of the assistant's; few take a chat without any turn."""
+        if number:
+            return self._chat(sample.messages[:number], prompt=True)
+        return text[: max(0, text.find(sample.turns[0][1]))]
 
     def _end(self, through: str) -> int:
         """Return where an answer ends: behind its end token, not behind the white space that follows it."""

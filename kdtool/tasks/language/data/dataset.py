@@ -9,12 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
 from kdtool.tasks.common.files.faults import FILE, Faults
-from kdtool.tasks.common.held import HeldData
 from kdtool.tasks.language.data.chats import Chat, Sample, Writer
 from kdtool.tasks.language.data.encode import Tokenized
 from kdtool.tasks.language.models.tokens import Tokens
@@ -53,7 +52,8 @@ class Split:
     @property
     def lengths(self) -> np.ndarray:
         """(N,) tokens of each sample."""
-        return self.samples.lengths[self.rows]
+        found: np.ndarray = self.samples.lengths[self.rows]
+        return found
 
     def take(self, positions: np.ndarray) -> Split:
         """Return the samples at these positions."""
@@ -69,46 +69,48 @@ class Names(Sequence[str]):
 
     Args:
         tokens: the tokenizer.
-        count: V.
+        size: V.
     """
 
-    def __init__(self, tokens: Tokens, count: int):
-        self.tokens, self.count = tokens, count
+    def __init__(self, tokens: Tokens, size: int):
+        self.tokens, self.size = tokens, size
 
     def __len__(self) -> int:
-        return self.count
+        return self.size
 
-    @overload
-    def __getitem__(self, number: int) -> str: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[str]: ...
-    def __getitem__(self, number: int | slice) -> str | list[str]:
+    def __getitem__(self, number: Any) -> Any:
         """Return a token's name; of a number without a token, that in brackets."""
         if isinstance(number, slice):
-            return [self[each] for each in range(*number.indices(self.count))]
-        if not -self.count <= number < self.count:
+            return [self[each] for each in range(*number.indices(self.size))]
+        if not -self.size <= number < self.size:
             raise IndexError(number)
-        number %= self.count
+        number %= self.size
         return self.tokens.by_number.get(number, f"[{number}]")
 
     def __iter__(self) -> Iterator[str]:
-        return (self[number] for number in range(self.count))
+        return (self[number] for number in range(self.size))
 
 
 @dataclass(frozen=True)
-class LanguageData(HeldData):
-    """Samples of a language, in tokens.
+class LanguageData:
+    """Samples of a language in tokens: a ``kdtool.tasks.task.Dataset``.
 
     Attributes:
+        writer: how the samples were written; its tokenizer is the student's.
         raw: the samples as they were read; ``Tokenized.sources`` are their numbers.
-        writer: how they were written; its tokenizer is the student's.
-        notes: sentences for the user.
         bad: the lines left out.
     """
 
+    name: str
+    class_names: Sequence[str]
+    train: Split
+    val: Split | None
+    test: Split
+    fingerprint: str
+    writer: Writer
+    stream: None = None
     notes: list[str] = field(default_factory=list)
     raw: Sequence[Sample] = field(default=(), repr=False)
-    writer: Writer = field(kw_only=True)
     bad: Faults = field(default_factory=Faults)
 
     @property
@@ -126,11 +128,7 @@ class LanguageData(HeldData):
 
     def faults(self) -> str | None:
         """Return a sentence on the lines that were left out, None without any."""
-        count = len(self.bad)
-        if not count:
-            return None
-        where = f": see {self.bad.path}" if self.bad.path is not None else ""
-        return f"{count:,} bad line{' of the data was' if count == 1 else 's of the data were'} left out{where}"
+        return self.bad.sentence()
 
 
 def digest_of(samples: Sequence[Sample], *more: Any) -> str:

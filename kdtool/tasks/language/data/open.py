@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -68,8 +67,10 @@ def read_data(cfg: Data) -> Raw:
             is missing.
     """
     raw = _open(cfg)
-    found = held_out.roles(raw.splits["train"], raw.splits.get("val"), raw.splits.get("test"), cfg)
-    raw.splits = dict(zip(("train", "val", "test"), found, strict=True))
+    train = raw.splits["train"]
+    assert train is not None
+    train, val, test = held_out.roles(train, raw.splits.get("val"), raw.splits.get("test"), cfg)
+    raw.splits = {"train": train, "val": val, "test": test}
     named = {NAMES[role]: split for role, split in raw.splits.items()}
     held_out.refuse_unfit(named, cfg, "texts")
     return raw
@@ -122,12 +123,12 @@ def in_tokens(raw: Raw, cfg: Data, tokens: Tokens, classes: int) -> LanguageData
     digest = held_out.fingerprint(digest_of(raw.samples, decides, sources), cfg)
     notes = [*cuts.notes(cfg.max_length), *_notes(raw), *_counted(train, test)]
     return LanguageData(
-        cfg.name, Names(tokens, classes), train, splits["val"], test, digest, notes=notes, raw=raw.samples,
-        writer=writer, bad=faults,
+        cfg.name, Names(tokens, classes), train, splits["val"], test, digest, writer, notes=notes, raw=raw.samples,
+        bad=faults,
     )  # fmt: skip
 
 
-def _open(cfg: Data) -> Any:
+def _open(cfg: Data) -> Raw:
     name = cfg.name
     if name == "pydocs":
         return _pydocs()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-PASSAGE = 1200
+PASSAGE = 600
 """Characters of a passage, about: it ends with the paragraph that fills it."""
 
 

@@ -60,7 +60,7 @@ class Request:
     seed: int
     role: str
     longest: int
-    packing: bool = False
+    packing: int = 0
 
     @property
     def weights_file(self) -> str | None:
@@ -147,7 +147,7 @@ def _pretrained(request: Request, config: Any) -> nn.Module:
     with seeded_libraries("init", request.role, request.seed), extra.quiet():
         try:
             # Of a .gguf file transformers reads the configuration itself.
-            given = more or {"config": config, "use_safetensors": True}
+            given: dict[str, Any] = dict(more) or {"config": config, "use_safetensors": True}
             module, report = transformers.AutoModelForCausalLM.from_pretrained(
                 name, trust_remote_code=False, dtype=torch.float32, output_loading_info=True, **given
             )
@@ -217,14 +217,14 @@ def check(built: Built, longest: int) -> None:
         logits: Tensor = module(input_ids=inputs["ids"], use_cache=False).logits
         return logits[:, :-1, : built.num_classes].flatten(0, 1)
 
-    def by_row(packing: bool) -> Tensor:
+    def by_row(packing: int) -> Tensor:
         logits: Tensor = replace(built, packing=packing).tapped()(inputs)[0].whole()
         return logits
 
     try:
         with undisturbed(module):
-            same = agree(lambda: by_row(False), plain)
-            packs = not built.packing or agree(_in_one(built), plain)
+            same = agree(lambda: by_row(0), plain)
+            packs = not built.packing or agree(lambda: by_row(inputs["ids"].numel()), plain)
     except InputError:
         raise
     except Exception as error:
@@ -233,21 +233,6 @@ def check(built: Built, longest: int) -> None:
         raise InputError(f"{built.name}: its logits are not what its head makes of its last hidden states.")
     if not packs:
         raise InputError(f"{built.name} does not keep samples of one sequence apart: leave out data.packing.")
-
-
-def _in_one(built: Built) -> Any:
-    """Return what runs the dry samples in one sequence: a third one, as long as both, makes the room."""
-
-    def run() -> Tensor:
-        inputs = built.dry_inputs(2)
-        length = inputs["ids"].shape[1]
-        ids = torch.cat([inputs["ids"], torch.zeros_like(inputs["ids"])], dim=1)
-        following = torch.cat([inputs["next"], torch.zeros_like(inputs["next"])], dim=1)
-        more = {"ids": torch.cat([ids, ids[:1]]), "next": torch.cat([following, torch.zeros_like(following[:1])])}
-        logits: Tensor = built.tapped()({**more, "lengths": torch.tensor([length, length, 2 * length])})[0].whole()
-        return logits
-
-    return run
 
 
 def whole_state(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -69,7 +69,7 @@ class LanguageNetwork(Hooked):
             return inputs
         if self.packing:
             dtype = next(self.module.parameters()).dtype
-            return packed(inputs["ids"], inputs["next"], inputs["lengths"].tolist(), dtype)
+            return packed(inputs["ids"], inputs["next"], inputs["lengths"].tolist(), self.packing, dtype)
         return apart(inputs["ids"], inputs["next"])
 
     def forward(self, inputs: Inputs | Layout) -> tuple[Any, ...]:
@@ -116,7 +116,7 @@ class Built(task.Built):
         tokens: the tokenizer of its inputs.
         trunk: the module that gives the head's input.
         stages: its layers, shallow to deep.
-        packing: several samples lie in one sequence.
+        packing: tokens of a sequence that several samples share; 0: each has its own.
         base: what transformers opened it from, else None.
         cut: what of the teacher it is, for a student that was cut out of one.
     """
@@ -124,7 +124,7 @@ class Built(task.Built):
     tokens: Tokens = field(kw_only=True)
     trunk: str = field(kw_only=True)
     stages: tuple[str, ...] = field(kw_only=True)
-    packing: bool = field(default=False, kw_only=True)
+    packing: int = field(default=0, kw_only=True)
     base: str | None = field(default=None, kw_only=True)
     cut: dict[str, Any] | None = field(default=None, kw_only=True)
 

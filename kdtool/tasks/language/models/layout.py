@@ -36,8 +36,8 @@ def apart(ids_BL: Tensor, next_BL: Tensor) -> Layout:
     return Layout(ids_BL, next_BL.flatten().nonzero().squeeze(1))
 
 
-def packed(ids_BL: Tensor, next_BL: Tensor, lengths: Sequence[int], dtype: torch.dtype) -> Layout:
-    """Return as few sequences as samples fit into, none longer than the longest sample.
+def packed(ids_BL: Tensor, next_BL: Tensor, lengths: Sequence[int], most: int, dtype: torch.dtype) -> Layout:
+    """Return as few sequences as samples fit into.
 
     Each sample's positions begin at 0, and a mask keeps it to itself.
 
@@ -45,11 +45,13 @@ def packed(ids_BL: Tensor, next_BL: Tensor, lengths: Sequence[int], dtype: torch
         ids_BL: int64.
         next_BL: bool, where the next token is learnt.
         lengths: B of them.
+        most: tokens of a sequence; more where one sample alone has more.
         dtype: of the network, and so of the mask.
     """
-    device, longest = ids_BL.device, max(lengths)
-    places = first_fit(lengths, longest)
+    places = first_fit(lengths, max(most, *lengths))
     count = max(sequence for sequence, _ in places) + 1
+    ends = [first + length for (_, first), length in zip(places, lengths, strict=True)]
+    device, longest = ids_BL.device, max(ends)
     at = torch.cat([torch.arange(length) + sequence * longest + first
                     for (sequence, first), length in zip(places, lengths, strict=True)]).to(device)  # fmt: skip
     of_sample = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)).to(device)

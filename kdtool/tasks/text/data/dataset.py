@@ -64,11 +64,7 @@ class TextData(HeldData):
 
     def faults(self) -> str | None:
         """Return a sentence on the lines that were left out, None without any."""
-        count = len(self.bad)
-        if not count:
-            return None
-        where = f": see {self.bad.path}" if self.bad.path is not None else ""
-        return f"{count:,} bad line{' of the data was' if count == 1 else 's of the data were'} left out{where}"
+        return self.bad.sentence()
 
 
 NAMES = {"train": "training", "test": "test", "val": "validation"}

@@ -14,12 +14,12 @@ from kdtool.tasks.common import evaluation as common
 from kdtool.tasks.common import measures
 from kdtool.tasks.common.matching import choose
 from kdtool.tasks.common.predictions_file import check_predictions
-from kdtool.tasks.common.targets import Found, recipe_for
+from kdtool.tasks.common.targets import Found, find, recipe_for
 from kdtool.tasks.task import Say
 from kdtool.tasks.text.data.open import open_data
 from kdtool.tasks.text.evaluation.corruptions import Corruption
 from kdtool.tasks.text.evaluation.examined import Examined, write
-from kdtool.tasks.text.evaluation.target import Target, find, open_target
+from kdtool.tasks.text.evaluation.target import Target, open_target
 from kdtool.tasks.text.evaluation.teachers import own_teachers
 
 UNIT = "sentences"

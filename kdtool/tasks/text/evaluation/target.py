@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.errors import InputError
-from kdtool.recipe.names import is_own_file
-from kdtool.runs.folder import RECIPE
-from kdtool.runs.student import recipe_of
 from kdtool.tasks.common import extra
 from kdtool.tasks.common.cost import macs, parameters
-from kdtool.tasks.common.targets import CONFIG, Found, config_of, recipe_above, refuse_beside
+from kdtool.tasks.common.targets import CONFIG, Found, config_of, refuse_beside
 from kdtool.tasks.common.weights import WEIGHTS
 from kdtool.tasks.text.data.dataset import TextData
 from kdtool.tasks.text.models import plain
@@ -59,32 +56,6 @@ class Target:
             "bytes": self.file.stat().st_size if self.file is not None else None,
             "classes": self.built.num_classes,
         }
-
-
-def find(name: str) -> Found:
-    """Return what ``name`` names.
-
-    Raises:
-        InputError: a run that has no student yet, a folder without one, a file, or no such folder.
-    """
-    path = Path(name).expanduser()
-    if not name.strip() or "\0" in name:
-        raise InputError("TARGET is empty: give a run's folder, a saved model's folder or a model's name.")
-    if not path.is_dir():
-        if path.is_file() and ".py" not in path.suffix:
-            raise InputError(f"{name!r} is a file; give the folder that it lies in, or a model with --weights {name}.")
-        # A name of the hub is OWNER/MODEL; what begins as a path that is there is no such name.
-        if "/" in name and not is_own_file(name) and (name.count("/") > 1 or path.parent.is_dir()):
-            raise InputError(f"there is no folder {name!r}: give a run's folder, its student folder or a model's name.")
-        return Found(name, "model", None, None)
-    if (path / RECIPE).is_file():
-        return Found(name, "run", path, recipe_of(path, name))
-    if (path / CONFIG).is_file():
-        return Found(name, "folder", path, recipe_above(path))
-    raise InputError(
-        f"the folder {name} is no run (no {RECIPE}) and no saved model (no {CONFIG}): give a run's folder, its "
-        "student folder or a model's name."
-    )
 
 
 def open_target(found: Found, data: TextData | None, recipe: Any = None, weights: str = "auto") -> Target:

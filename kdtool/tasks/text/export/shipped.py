@@ -9,7 +9,8 @@ from typing import Any
 from kdtool.errors import InputError
 from kdtool.runs.folder import RECIPE
 from kdtool.runs.student import STUDENT
-from kdtool.tasks.text.evaluation.target import find, open_target
+from kdtool.tasks.common.targets import find
+from kdtool.tasks.text.evaluation.target import open_target
 from kdtool.tasks.text.models.built import Built
 
 
