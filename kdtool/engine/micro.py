@@ -19,7 +19,7 @@ from torch import Tensor
 from kdtool.engine.dry import kept_buffers
 from kdtool.engine.job import Loaded
 from kdtool.engine.processes import world_size
-from kdtool.engine.step import Step, join_outs, map_out
+from kdtool.engine.step import Step, count_labelled, join_outs, map_out
 from kdtool.method import Batch, Out, Terms
 
 Loss = Callable[[Out, list[Out]], tuple[Terms, Batch]]
@@ -42,7 +42,7 @@ class Share:
         """Count a process's part, once a step, however many pieces each process makes of its own."""
         if pieces == 1 and world_size() == 1:
             return cls(len(whole.index), None)
-        counts = torch.stack([torch.tensor(len(whole.index), device=whole.index.device), _labelled(whole.labels)])
+        counts = torch.stack([torch.tensor(len(whole.index), device=whole.index.device), count_labelled(whole.labels)])
         counts = counts.double()
         if world_size() > 1:
             torch.distributed.all_reduce(counts)
@@ -57,11 +57,7 @@ class Share:
         """Return by what a part's mean hard-label loss is off besides: its share of the labelled rows is another."""
         if self.labelled is None:
             return 1.0
-        return (_labelled(part.labels).double() / self.labelled.clamp(min=1e-9)) * (self.rows / len(part.index))
-
-
-def _labelled(labels: Tensor) -> Tensor:
-    return ((labels >= 0) if labels.ndim == 1 else (labels.sum(1) > 0)).sum()
+        return (count_labelled(part.labels).double() / self.labelled.clamp(min=1e-9)) * (self.rows / len(part.index))
 
 
 def cached_backward(step: Step, inputs: Sequence[Any], seed: Callable[[int], None], loss: Loss) -> tuple[Terms, Any]:

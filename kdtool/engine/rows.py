@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol, TypeGuard
 
 from torch import Tensor, nn
 
 from kdtool.losses import at_least_fp32
 
+Context = Callable[[], AbstractContextManager[object]]
 
-def whole(logits: Tensor | Deferred) -> Tensor:
+
+class Late(Protocol):
+    """(R, K) logits that are made when they are asked for, so that nobody need hold all of them."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(R, K)."""
+        ...
+
+    def whole(self) -> Tensor:
+        """Return the (R, K) logits, at least fp32."""
+        ...
+
+    def split(self, sizes: Sequence[int]) -> list[Late]:
+        """Return parts of so many rows."""
+        ...
+
+
+def is_late(logits: object) -> TypeGuard[Late]:
+    """Tell whether logits are still to be made."""
+    return not isinstance(logits, Tensor)
+
+
+def whole(logits: Tensor | Late) -> Tensor:
     """Return (R, K) logits, whether they were there or not."""
-    return logits.whole() if isinstance(logits, Deferred) else logits
+    return logits if isinstance(logits, Tensor) else logits.whole()
 
 
 class Deferred:
@@ -21,10 +47,11 @@ class Deferred:
         hidden_RD: (R, D) the head's input.
         head: maps (R, D) to (R, V).
         classes: K <= V: the first columns count.
+        context: gives what the head runs under, such as autocast.
     """
 
-    def __init__(self, hidden_RD: Tensor, head: nn.Module, classes: int):
-        self.hidden_RD, self.head, self.classes = hidden_RD, head, classes
+    def __init__(self, hidden_RD: Tensor, head: nn.Module, classes: int, context: Context = nullcontext):
+        self.hidden_RD, self.head, self.classes, self.context = hidden_RD, head, classes, context
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -33,8 +60,17 @@ class Deferred:
 
     def whole(self) -> Tensor:
         """Return the (R, K) logits, at least fp32."""
-        return at_least_fp32(self.head(self.hidden_RD)[:, : self.classes])
+        with self.context():
+            return at_least_fp32(self.head(self.hidden_RD)[:, : self.classes])
 
-    def split(self, sizes: Sequence[int]) -> list[Deferred]:
+    def split(self, sizes: Sequence[int]) -> list[Late]:
         """Return parts of so many rows."""
-        return [Deferred(part, self.head, self.classes) for part in self.hidden_RD.split(list(sizes))]
+        return [self.of(part) for part in self.hidden_RD.split(list(sizes))]
+
+    def of(self, hidden_RD: Tensor) -> Deferred:
+        """Return the logits of other hidden states."""
+        return Deferred(hidden_RD, self.head, self.classes, self.context)
+
+    def under(self, context: Context) -> Deferred:
+        """Return the same, with the head run under another context."""
+        return Deferred(self.hidden_RD, self.head, self.classes, context)

@@ -9,35 +9,58 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdtool.engine.chunks import chunked, terms_by_rows
 from kdtool.engine.precision import Precision
 from kdtool.engine.processes import gather, world_size
-from kdtool.engine.rows import whole
+from kdtool.engine.rows import Context, Deferred, is_late, whole
 from kdtool.losses import at_least_fp32
-from kdtool.method import Batch, Method, Out, Stage
+from kdtool.method import Batch, Method, Out, Stage, Terms
 
 TASK = "task"
 """Name of the hard-label term among a step's terms."""
 
 
-def run_network(network: nn.Module, inputs: Any, precision: Precision) -> Out:
-    """Run a tapped network on a tree of inputs; logits and taps come back in at least fp32."""
+def run_network(network: nn.Module, inputs: Any, precision: Precision, late: bool = False) -> Out:
+    """Run a tapped network on a tree of inputs; logits and taps come back in at least fp32.
+
+    Args:
+        network: tapped.
+        inputs: a tree.
+        precision: of the forward.
+        late: leave logits to be made that the network defers.
+    """
     with precision.forward():
         found = network(inputs)
-    return as_out(found, at_least_fp32)
+    return as_out(found, at_least_fp32, precision.forward if late else None)
 
 
-def as_out(found: tuple[Any, ...], convert: Callable[[Tensor], Tensor]) -> Out:
-    """Return what a tapped network gave: logits, taps and, where there are sequences with padding, their mask."""
+def as_out(found: tuple[Any, ...], convert: Callable[[Tensor], Tensor], late: Context | None = None) -> Out:
+    """Return what a tapped network gave: logits, taps and, where there are sequences with padding, their mask.
+
+    Args:
+        found: as the network gave it.
+        convert: applied to logits and taps, and to the hidden states of deferred logits.
+        late: under what a head is to run when its logits are wanted; None: make them now.
+    """
     logits, taps, *mask = found
-    return map_out(Out(whole(logits), taps, *mask), convert)
+    if isinstance(logits, Deferred):
+        logits = logits.whole() if late is None else logits.under(late)
+    return map_out(Out(logits, taps, *mask), convert)
 
 
 def map_out(out: Out, convert: Callable[[Tensor], Tensor]) -> Out:
-    """Return outputs with logits and taps converted; the mask stays."""
+    """Return outputs with logits (or the hidden states of deferred ones) and taps converted; the mask stays."""
     taps = {
         role: [convert(t) for t in tap] if isinstance(tap, list) else convert(tap) for role, tap in out.taps.items()
     }
-    return Out(convert(out.logits), taps, out.mask)
+    logits: Any = out.logits
+    logits = logits.of(convert(logits.hidden_RD)) if isinstance(logits, Deferred) else convert(logits)
+    return Out(logits, taps, out.mask)
+
+
+def whole_out(out: Out) -> Out:
+    """Return outputs with their logits made."""
+    return replace(out, logits=whole(out.logits)) if is_late(out.logits) else out
 
 
 def join_outs(outs: Sequence[Out]) -> Out:
@@ -55,6 +78,11 @@ def _gathered(out: Out) -> Out:
     """Return the outputs of all processes' parts of the batch, with gradient."""
     whole = map_out(out, gather)
     return whole if out.mask is None else replace(whole, mask=gather(out.mask.long()).bool())
+
+
+def count_labelled(labels: Tensor) -> Tensor:
+    """Return how many of (R,) or (R, K) labels are there, a scalar on their device."""
+    return ((labels >= 0) if labels.ndim == 1 else (labels.sum(1) > 0)).sum()
 
 
 @torch.no_grad()
@@ -87,6 +115,13 @@ class Step(nn.Module):
         """Whether the method's terms relate the samples of a batch to one another."""
         return self.method is not None and self.method.batch == "global"
 
+    @property
+    def keeps_state(self) -> bool:
+        """Whether a method wants whole batches after the step, too."""
+        methods = [] if self.method is None else [m for m in self.method.modules() if isinstance(m, Method)]
+        # Of several methods as one, only the parts can tell.
+        return any(type(each).after_step is not Method.after_step for each in methods[len(methods) > 1 :])
+
     def forward(
         self,
         inputs: Any,
@@ -112,7 +147,7 @@ class Step(nn.Module):
         """Return the outputs of the student and of the peers."""
         assert self.stage is not None, "set a stage before the first step"
         with torch.set_grad_enabled(torch.is_grad_enabled() and "student" in self.stage.trains):
-            student = run_network(self.student, inputs, self.precision)
+            student = run_network(self.student, inputs, self.precision, late=not self.couples_samples)
         return student, [run_network(peer, inputs, self.precision) for peer in self.peers]
 
     def losses(
@@ -133,12 +168,30 @@ class Step(nn.Module):
             student, teachers = _gathered(student), [_gathered(out) for out in teachers]
             labels, index, task_scale = gather(labels), gather(index), 1.0
 
-        def task_loss(logits: Tensor) -> Tensor:
-            return task_scale * self.task_loss(logits, labels)
+        def terms_of(batch: Batch) -> Terms:
+            with self.precision.loss():
+                terms = dict(stage.loss(batch))
+                if stage.task_weight:
+                    terms[TASK] = stage.task_weight * batch.task_loss(batch.student.logits)
+            return terms
 
-        with self.precision.loss():
-            batch = Batch(labels, index, student, teachers, task_loss, epoch, progress)
-            terms = dict(stage.loss(batch))
-            if stage.task_weight:
-                terms[TASK] = stage.task_weight * task_loss(student.logits)
-        return terms, batch
+        def batch_of(student: Out, teachers: list[Out], rows: slice, scale: Tensor | float) -> Batch:
+            def task_loss(logits: Tensor) -> Tensor:
+                return scale * self.task_loss(logits, labels[rows])
+
+            return Batch(labels[rows], index[rows], student, teachers, task_loss, epoch, progress)
+
+        every = slice(0, len(index))
+        if not self.peers and not self.keeps_state and chunked(student, teachers):
+            # Not in float64 throughout, which not every accelerator has.
+            labelled = count_labelled(labels).clamp(min=1).to(next(self.student.parameters()).dtype)
+
+            def losses(student: Out, teachers: list[Out], rows: slice) -> Terms:
+                # A chunk's mean is over its own labels, and counts by its rows.
+                share = count_labelled(labels[rows]) / labelled * (len(index) / len(index[rows]))
+                return terms_of(batch_of(student, teachers, rows, task_scale * share))
+
+            own = [] if self.method is None else self.method.parameters()
+            return terms_by_rows(student, teachers, own, losses), batch_of(student, teachers, every, task_scale)
+        batch = batch_of(whole_out(student), [whole_out(out) for out in teachers], every, task_scale)
+        return terms_of(batch), batch

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdtool.engine.chunks import RowTerms
 from kdtool.engine.dry import copy_buffers, put_back
 from kdtool.engine.gradient_norms import gradient_norms
 from kdtool.engine.guard import Guard
@@ -18,7 +19,7 @@ from kdtool.engine.micro import Share, cached_backward
 from kdtool.engine.optim import build_optimizer, build_schedule, settings_of
 from kdtool.engine.plan import Planned
 from kdtool.engine.processes import rank, world_size
-from kdtool.engine.step import Step, join_outs
+from kdtool.engine.step import Step, join_outs, whole_out
 from kdtool.engine.teaching import Teaching
 from kdtool.engine.tree import cast
 from kdtool.method import Batch, Out, Terms
@@ -116,7 +117,8 @@ class Updater:
             with self._gradients_travel(micro == len(parts) - 1):
                 terms, batch = call(part.inputs, part.labels, part.index, teachers, epoch, progress, scale)
                 if measure and (world_size() == 1 or self.job.train.compile == "off"):
-                    result.norms = gradient_norms(terms, self.step.student.parameters())
+                    apart = terms.first() if isinstance(terms, RowTerms) else terms
+                    result.norms = gradient_norms(apart, self.step.student.parameters())
                 terms = {name: share * term for name, term in terms.items()} if share != 1 else terms
                 scaler.scale(total(terms)).backward()
             result.terms = {name: result.terms.get(name, 0.0) + term.detach() for name, term in terms.items()}
@@ -128,7 +130,7 @@ class Updater:
     ) -> tuple[StepResult, list[Batch]]:
         parts = loaded.split(pieces)
         taught = [self.teaching(part.inputs, part.index, part.view) for part in parts]
-        teachers = [join_outs([outs[number] for outs in taught]) for number in range(len(taught[0]))]
+        teachers = [join_outs([whole_out(outs[number]) for outs in taught]) for number in range(len(taught[0]))]
 
         def loss(student: Out, peers: list[Out]) -> tuple[Terms, Batch]:
             terms, batch = self.step.losses(student, peers or teachers, loaded.labels, loaded.index, epoch, progress)

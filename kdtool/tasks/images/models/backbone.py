@@ -84,7 +84,9 @@ class Backbone(nn.Module):
             return layer
         if self.stages is None:
             self.stages = find_stages(self.module, images)
-        index = stage_index(layer if depth is None else depth, self.stages.count)
+        at = layer if depth is None else depth
+        assert not isinstance(at, str)
+        index = stage_index(at, self.stages.count)
         key = f"stage {index}"
         found = None if depth is None else before_activation(self.module, images, self.stages, index)
         if found is not None:
