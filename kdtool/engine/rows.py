@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,6 +13,11 @@ from kdtool.losses import at_least_fp32
 def whole(logits: Tensor | Deferred) -> Tensor:
     """Return (R, K) logits, whether they were there or not."""
     return logits.whole() if isinstance(logits, Deferred) else logits
+
+
+def decoded(found: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return what a tapped network gave with its logits whole; to be called in the precision that it ran in."""
+    return whole(found[0]), *found[1:]
 
 
 class Deferred:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdtool.engine.precision import Precision
 from kdtool.engine.processes import gather, world_size
-from kdtool.engine.rows import whole
+from kdtool.engine.rows import decoded, whole
 from kdtool.losses import at_least_fp32
 from kdtool.method import Batch, Method, Out, Stage
 
@@ -22,7 +22,7 @@ TASK = "task"
 def run_network(network: nn.Module, inputs: Any, precision: Precision) -> Out:
     """Run a tapped network on a tree of inputs; logits and taps come back in at least fp32."""
     with precision.forward():
-        found = network(inputs)
+        found = decoded(network(inputs))
     return as_out(found, at_least_fp32)
 
 

@@ -12,6 +12,7 @@ from kdtool.engine import tree
 from kdtool.engine.folding import folded
 from kdtool.engine.job import Replay
 from kdtool.engine.precision import Precision
+from kdtool.engine.rows import decoded
 from kdtool.engine.step import as_out
 from kdtool.engine.watched import Watched
 from kdtool.losses import at_least_fp32
@@ -50,7 +51,7 @@ class FrozenTeachers:
     @staticmethod
     def _run(network: nn.Module, precision: Precision, inputs: Any) -> Out:
         with torch.inference_mode(), precision.forward():
-            found = network(tree.cast(inputs, precision.dtype))
+            found = decoded(network(tree.cast(inputs, precision.dtype)))
         return as_out(found, _own)
 
     def _ready(self, network: nn.Module, precision: Precision, inputs: Any) -> nn.Module:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -144,7 +146,8 @@ def from_config(config: Any, request: Request) -> nn.Module:
 def _pretrained(request: Request, config: Any) -> nn.Module:
     transformers = extra.transformers(TASK)
     name, more = gguf(request.model)
-    with seeded_libraries("init", request.role, request.seed), extra.quiet():
+    silent = redirect_stderr(io.StringIO()) if more else nullcontext()  # a bar of its own
+    with seeded_libraries("init", request.role, request.seed), extra.quiet(), silent:
         try:
             # Of a .gguf file transformers reads the configuration itself.
             given: dict[str, Any] = dict(more) or {"config": config, "use_safetensors": True}
