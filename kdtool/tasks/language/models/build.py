@@ -23,12 +23,12 @@ from kdtool.tasks.language.models.tokens import TASK, Tokens, gguf
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama-tiny": {
-        "num_hidden_layers": 2, "hidden_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "intermediate_size": 352,
+        "num_hidden_layers": 2, "hidden_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "intermediate_size": 256,
     },
     "llama-mini": {
-        "num_hidden_layers": 4, "hidden_size": 256, "num_attention_heads": 8, "num_key_value_heads": 4,
-        "intermediate_size": 704,
+        "num_hidden_layers": 3, "hidden_size": 192, "num_attention_heads": 6, "num_key_value_heads": 2,
+        "intermediate_size": 512,
     },
 }  # fmt: skip
 """Networks from scratch, of LLaMA's layers (Touvron et al., 2023) with grouped queries and one matrix for words and
