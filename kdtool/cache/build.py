@@ -14,13 +14,18 @@ from torch import Tensor
 
 from kdtool.cache.part import LOGITS, Part
 from kdtool.cache.store import Place, Store
+from kdtool.engine.chunks import chunk_sizes
 from kdtool.engine.precision import Precision, let_tf32
+from kdtool.engine.rows import Late, is_late, whole
 from kdtool.engine.teaching import FrozenTeachers
 from kdtool.errors import InputError
 from kdtool.method import Out
 
 BATCH = 128
 """Samples in a forward; fixed, so that who computes a shard, and after which others, changes none of its bytes."""
+
+ROWS = 1024
+"""Rows in a forward at most, where samples have several: their logits are there at once. A sample is never cut."""
 
 SPEAK_S = 30.0
 """Seconds between two words about a long build."""
@@ -61,11 +66,13 @@ class Source:
         for number, (place, parts) in enumerate(share):
             rows: dict[str, list[np.ndarray]] = {part.name: [] for part in parts}
             positions = torch.tensor(store.manifest.samples_of(place))
-            for loaded in self.batches.view(place.view, list(positions.split(BATCH))):
+            for loaded in self.batches.view(place.view, self._forwards(positions)):
                 out = teacher(loaded.inputs)[0]
                 for part in parts:
-                    rows[part.name].append(part.encode(self._output(out, part)))
-                done += len(loaded.index)
+                    found = self._output(out, part)
+                    pieces = found.split(chunk_sizes(found.shape[0])) if is_late(found) else [found]
+                    rows[part.name] += [part.encode(whole(piece)) for piece in pieces]
+                done += loaded.samples
                 check()
                 if time.monotonic() - spoke > SPEAK_S:
                     spoke = time.monotonic()
@@ -73,7 +80,21 @@ class Source:
             for part in parts:
                 store.write(part, place, np.concatenate(rows[part.name]))
 
-    def _output(self, out: Out, part: Part) -> Tensor:
+    def _forwards(self, positions: Tensor) -> list[Tensor]:
+        """Return positions in parts that are computed at once: a function of these alone."""
+        offsets = getattr(self.batches, "offsets", None)
+        if offsets is None:
+            return list(positions.split(BATCH))
+        sizes = [0]
+        rows = 0
+        first = positions.numpy()
+        for own in (offsets[first + 1] - offsets[first]).tolist():
+            if sizes[-1] == BATCH or (sizes[-1] and rows + own > ROWS):
+                sizes, rows = [*sizes, 0], 0
+            sizes[-1], rows = sizes[-1] + 1, rows + own
+        return list(positions.split(sizes))
+
+    def _output(self, out: Out, part: Part) -> Tensor | Late:
         if part.name == LOGITS:
             return out.logits
         for role, keys in self.network.network.roles.items():

@@ -224,7 +224,8 @@ class CachedTeacher:
         (self.folder / MANIFEST).touch()  # when it was last used
         resident = self.size <= RESIDENT
         dtype = torch.float64 if self.precision == "fp64" else torch.float32
-        parts = {n: Outputs(store, part, resident, self.context.device, dtype) for n, part in self.parts.items()}
+        rest = self.context.recipe.cache.rest
+        parts = {n: Outputs(store, part, resident, self.context.device, dtype, rest) for n, part in self.parts.items()}
         return ReplayedTeacher(parts, self.roles, self.network.network.single)
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 LOGITS = "logits"
 
 _FLOATS = {"fp16": "<f2", "fp32": "<f4"}
+NOTHING = 1e4
+"""By how much a logit is less than another whose share of the probability is to be all: exp(-10,000) is 0."""
+
 _SMALL = np.iinfo(np.int16).max
 
 
@@ -70,14 +73,35 @@ class Part:
             )
         return rows
 
-    def decode(self, stored: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-        """Return (B, width) outputs of stored fields; what was left out shares its probability evenly."""
+    def decode(
+        self,
+        stored: Mapping[str, Tensor],
+        dtype: torch.dtype,
+        rest: str = "even",
+        beside_BW: Tensor | None = None,
+    ) -> Tensor:
+        """Return (B, width) outputs of stored fields.
+
+        Args:
+            stored: by name, as ``encode`` wrote them.
+            dtype: of the outputs.
+            rest: how what was left out shares its probability, see ``cache.rest``.
+            beside_BW: the student's logits; None: the rest is shared evenly where it would follow them.
+        """
         values = stored["values"].to(dtype)
         if self.top_k is None:
             return values
-        others = self.width - self.top_k
-        rest_B1 = stored["rest"].to(dtype)[:, None] - float(np.log(others))
-        return rest_B1.expand(-1, self.width).scatter(1, stored["index"].long(), values)
+        index = stored["index"].long()
+        rest_B1 = stored["rest"].to(dtype)[:, None]
+        if rest == "none":
+            shared = values.amax(1, keepdim=True).expand(-1, self.width) - NOTHING
+        elif rest == "student" and beside_BW is not None:
+            beside_BW = beside_BW.to(dtype)
+            others_B1 = beside_BW.scatter(1, index, float("-inf")).logsumexp(1, keepdim=True)
+            shared = beside_BW - others_B1 + rest_B1
+        else:
+            shared = (rest_B1 - float(np.log(self.width - self.top_k))).expand(-1, self.width)
+        return shared.scatter(1, index, values)
 
     def in_views(self, views: int) -> Part:
         """Return the same in so many views at least."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from kdtool.cache.part import LOGITS, Part
 from kdtool.cache.store import Place, Store
+from kdtool.engine.rows import Late
 from kdtool.method import Out
 
 RESIDENT = 1 << 30
@@ -18,6 +21,33 @@ RESIDENT = 1 << 30
 
 DEVICE_SHARE = 0.25
 """They live on the GPU where they take no more than this share of its free memory, else beside it."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Logits of which a cache holds the largest: the others are made up when they are wanted.
+
+    Attributes:
+        stored: fields by name, R rows each.
+        outputs: where they are from.
+    """
+
+    stored: Mapping[str, Tensor]
+    outputs: Outputs
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(R, K)."""
+        return len(self.stored["rest"]), self.outputs.part.width
+
+    def whole(self, beside: Tensor | None = None) -> Tensor:
+        """Return (R, K) logits; the unknown ones follow the student's, given as ``beside``, where that is asked for."""
+        return self.outputs.part.decode(self.stored, self.outputs.dtype, self.outputs.rest, beside)
+
+    def split(self, sizes: Sequence[int]) -> list[Late]:
+        """Return parts of so many rows."""
+        fields = zip(*(field.split(list(sizes)) for field in self.stored.values()), strict=True)
+        return [Kept(dict(zip(self.stored, each, strict=True)), self.outputs) for each in fields]
 
 
 class Outputs:
@@ -29,10 +59,13 @@ class Outputs:
         resident: read into memory; else map the files.
         device: where outputs go.
         dtype: of the outputs.
+        rest: see ``cache.rest``.
     """
 
-    def __init__(self, store: Store, part: Part, resident: bool, device: torch.device, dtype: torch.dtype):
-        self.part, self.device, self.dtype = part, device, dtype
+    def __init__(
+        self, store: Store, part: Part, resident: bool, device: torch.device, dtype: torch.dtype, rest: str = "even"
+    ):
+        self.part, self.device, self.dtype, self.rest = part, device, dtype, rest
         self.ends = store.manifest.ends
         paths = store.found(part)
         shards = {at: store.open(part, at, paths[at], whole=False) for at in store.manifest.places(part)}
@@ -47,14 +80,15 @@ class Outputs:
         names = self.part.row.names or ()
         return {name: torch.from_numpy(np.concatenate([s[name] for s in shards])).to(place) for name in names}
 
-    def __call__(self, index_B: Tensor, view: int) -> Tensor:
-        """Return (B, width) outputs for rows of the training set."""
+    def __call__(self, index_B: Tensor, view: int) -> Any:
+        """Return (B, width) outputs for rows of the training set: a tensor, or ``Kept`` where only some are known."""
         if self.kept:
             at = index_B + view * int(self.ends[-1])
             stored = {name: field.index_select(0, at.to(field.device)) for name, field in self.kept.items()}
         else:
             stored = self._mapped_rows(index_B.cpu().numpy(), view)
-        return self.part.decode({n: field.to(self.device) for n, field in stored.items()}, self.dtype)
+        stored = {name: field.to(self.device) for name, field in stored.items()}
+        return self.part.decode(stored, self.dtype) if self.part.top_k is None else Kept(stored, self)
 
     def _mapped_rows(self, index: np.ndarray, view: int) -> dict[str, Tensor]:
         rows = np.empty(len(index), dtype=self.part.row)

@@ -93,11 +93,10 @@ class _Work:
         return [(place, own, list(theirs)) for place, own, *theirs in zip(places, *parts, strict=True)]
 
     def of(self, place: slice, student: Out, teachers: list[Out]) -> Terms:
-        taught = []
-        for out in teachers:
-            with torch.no_grad():
-                taught.append(Out(whole(out.logits), out.taps))
-        return self.losses(Out(whole(student.logits), student.taps), taught, place)
+        logits = whole(student.logits)
+        with torch.no_grad():
+            taught = [Out(whole(out.logits, logits), out.taps) for out in teachers]
+        return self.losses(Out(logits, student.taps), taught, place)
 
     def first(self) -> Terms:
         return self.of(*self.chunks(self.student)[0])

@@ -25,7 +25,8 @@ class Frozen:
     """Prepares a step's modules for a stage, and restores their modes for each training epoch.
 
     Parameters outside ``stage.trains``, and those that a dry backward leaves without gradient, stop training; norms
-    whose output gets no gradient keep their running statistics, and with ``freeze_bn`` so do all of the student's.
+    whose output gets no gradient keep their running statistics, and with ``freeze_bn`` so do all of the student's. A
+    student's parameters whose names stand in its ``fixed``, where it has that, are never trained.
     """
 
     def __init__(self, step: Step, stage: Stage, dry_loss: Callable[[], Tensor], freeze_bn: bool = False):
@@ -39,6 +40,8 @@ class Frozen:
             parameter.requires_grad_(False)
         for module in self.trained:
             module.requires_grad_(True)
+        for name in getattr(step.student, "fixed", ()):
+            step.student.get_parameter(name).requires_grad_(False)
         self.train_mode()
         with kept_buffers(step), _norms_reached(self.trained) as reached:
             loss = dry_loss()

@@ -21,8 +21,13 @@ class Late(Protocol):
         """(R, K)."""
         ...
 
-    def whole(self) -> Tensor:
-        """Return the (R, K) logits, at least fp32."""
+    def whole(self, beside: Tensor | None = None) -> Tensor:
+        """Return the (R, K) logits, at least fp32.
+
+        Args:
+            beside: the student's (R, K) logits of the same rows: what is not known of a teacher's may be taken to be
+                like them.
+        """
         ...
 
     def split(self, sizes: Sequence[int]) -> list[Late]:
@@ -35,9 +40,9 @@ def is_late(logits: object) -> TypeGuard[Late]:
     return not isinstance(logits, Tensor)
 
 
-def whole(logits: Tensor | Late) -> Tensor:
-    """Return (R, K) logits, whether they were there or not."""
-    return logits if isinstance(logits, Tensor) else logits.whole()
+def whole(logits: Tensor | Late, beside: Tensor | None = None) -> Tensor:
+    """Return (R, K) logits, whether they were there or not; ``beside`` as for ``Late.whole``."""
+    return logits if isinstance(logits, Tensor) else logits.whole(None if beside is None else beside.detach())
 
 
 class Deferred:
@@ -58,8 +63,8 @@ class Deferred:
         """(R, K)."""
         return len(self.hidden_RD), self.classes
 
-    def whole(self) -> Tensor:
-        """Return the (R, K) logits, at least fp32."""
+    def whole(self, beside: Tensor | None = None) -> Tensor:
+        """Return the (R, K) logits, at least fp32; nothing of them is unknown."""
         with self.context():
             return at_least_fp32(self.head(self.hidden_RD)[:, : self.classes])
 

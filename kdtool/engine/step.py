@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -31,20 +32,24 @@ def run_network(network: nn.Module, inputs: Any, precision: Precision, late: boo
     """
     with precision.forward():
         found = network(inputs)
-    return as_out(found, at_least_fp32, precision.forward if late else None)
+    return as_out(found, at_least_fp32, precision.forward, late)
 
 
-def as_out(found: tuple[Any, ...], convert: Callable[[Tensor], Tensor], late: Context | None = None) -> Out:
+def as_out(
+    found: tuple[Any, ...], convert: Callable[[Tensor], Tensor], context: Context = nullcontext, late: bool = False
+) -> Out:
     """Return what a tapped network gave: logits, taps and, where there are sequences with padding, their mask.
 
     Args:
         found: as the network gave it.
         convert: applied to logits and taps, and to the hidden states of deferred logits.
-        late: under what a head is to run when its logits are wanted; None: make them now.
+        context: gives what a head runs under that makes deferred logits.
+        late: leave these to be made.
     """
     logits, taps, *mask = found
     if isinstance(logits, Deferred):
-        logits = logits.whole() if late is None else logits.under(late)
+        logits = logits.under(context)
+        logits = logits if late else logits.whole()
     return map_out(Out(logits, taps, *mask), convert)
 
 
@@ -58,9 +63,9 @@ def map_out(out: Out, convert: Callable[[Tensor], Tensor]) -> Out:
     return Out(logits, taps, out.mask)
 
 
-def whole_out(out: Out) -> Out:
-    """Return outputs with their logits made."""
-    return replace(out, logits=whole(out.logits)) if is_late(out.logits) else out
+def whole_out(out: Out, beside: Tensor | None = None) -> Out:
+    """Return outputs with their logits made; ``beside`` as for ``Late.whole``."""
+    return replace(out, logits=whole(out.logits, beside)) if is_late(out.logits) else out
 
 
 def join_outs(outs: Sequence[Out]) -> Out:
@@ -165,6 +170,7 @@ class Step(nn.Module):
         assert stage is not None, "set a stage before the first step"
         # Terms that couple samples need all of the global batch, on every process.
         if self.couples_samples and world_size() > 1:
+            teachers = [whole_out(out, student.logits) for out in teachers]
             student, teachers = _gathered(student), [_gathered(out) for out in teachers]
             labels, index, task_scale = gather(labels), gather(index), 1.0
 
@@ -193,5 +199,7 @@ class Step(nn.Module):
 
             own = [] if self.method is None else self.method.parameters()
             return terms_by_rows(student, teachers, own, losses), batch_of(student, teachers, every, task_scale)
-        batch = batch_of(whole_out(student), [whole_out(out) for out in teachers], every, task_scale)
+        student = whole_out(student)
+        teachers = [whole_out(out, student.logits) for out in teachers]
+        batch = batch_of(student, teachers, every, task_scale)
         return terms_of(batch), batch

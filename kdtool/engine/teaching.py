@@ -51,7 +51,7 @@ class FrozenTeachers:
     def _run(network: nn.Module, precision: Precision, inputs: Any) -> Out:
         with torch.inference_mode(), precision.forward():
             found = network(tree.cast(inputs, precision.dtype))
-        return as_out(found, _own, precision.forward)
+        return as_out(found, _own, precision.forward, late=True)
 
     def _ready(self, network: nn.Module, precision: Precision, inputs: Any) -> nn.Module:
         network = network.to(tree.device_of(inputs))

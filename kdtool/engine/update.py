@@ -130,9 +130,11 @@ class Updater:
     ) -> tuple[StepResult, list[Batch]]:
         parts = loaded.split(pieces)
         taught = [self.teaching(part.inputs, part.index, part.view) for part in parts]
-        teachers = [join_outs([whole_out(outs[number]) for outs in taught]) for number in range(len(taught[0]))]
 
         def loss(student: Out, peers: list[Out]) -> tuple[Terms, Batch]:
+            beside = student.logits.split([len(part.index) for part in parts])
+            made = [[whole_out(out, own) for out in outs] for outs, own in zip(taught, beside, strict=True)]
+            teachers = [join_outs(each) for each in zip(*made, strict=True)]
             terms, batch = self.step.losses(student, peers or teachers, loaded.labels, loaded.index, epoch, progress)
             return {name: self.precision.scaler.scale(term) for name, term in terms.items()}, batch
 

@@ -214,10 +214,18 @@ class Cache:
     dtype: str = option("fp16", "numbers in the files", choices=("fp16", "fp32"), decides=(OUTPUTS, STUDENT))
     top_k: Optional[int] = option(
         None,
-        "keep so many of a sample's largest logits; the others share the remaining mass; none: all",
+        "keep so many of a sample's largest logits, and the others' mass; none: all",
         min=1,
         decides=(OUTPUTS, STUDENT),
     )
+    rest: str = option(
+        "student",
+        "with top_k, the other classes' mass is shared as the student shares its own, so that a loss sees them as one "
+        "class (student), evenly (even), or is left out and the kept ones sum to 1 (none)",
+        choices=("student", "even", "none"),
+        decides=(STUDENT,),
+    )
+    hot_top_k: bool = option(False, "allow top_k with a temperature above 2, at which the others' mass is not known")
     shard_rows: int = option(8192, "samples in a file", min=1)
     jobs: int = option(1, "processes that compute", min=1, max=256, decides=())
 

@@ -135,7 +135,8 @@ def _bytes(module: nn.Module) -> int:
     """Return what the network's weights take as a file."""
     from safetensors.torch import save
 
-    return len(save({name: tensor.contiguous().clone() for name, tensor in module.state_dict().items()}))
+    own = {id(tensor): (name, tensor) for name, tensor in module.state_dict(keep_vars=True).items()}  # shared ones once
+    return len(save({name: tensor.detach().contiguous().clone() for name, tensor in own.values()}))
 
 
 def _one_or_list(items: list[Any]) -> Any:

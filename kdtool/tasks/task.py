@@ -135,7 +135,8 @@ class Built:
 
         Sequences with padding come with a mask: (logits, taps, mask), see ``kdtool.method.Out``. The module has
         ``module`` (the plain network), ``roles`` (by role the names of its layers), ``single`` (the roles that tap one
-        layer, not a list) and ``shapes()`` (by role the shape without the batch, measured by a dry forward).
+        layer, not a list), ``shapes()`` (by role the shape without the batch, measured by a dry forward) and, where
+        some of its parameters are never to be trained, their names ``fixed``.
         """
         raise NotImplementedError
 

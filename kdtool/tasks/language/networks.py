@@ -17,6 +17,7 @@ from kdtool.tasks.language.data.dataset import LanguageData
 from kdtool.tasks.language.models.build import CONFIGS, WORDS, Request, build, is_own
 from kdtool.tasks.language.models.built import Built
 from kdtool.tasks.language.models.cut import cut_out
+from kdtool.tasks.language.models.lora import add_updates
 from kdtool.tasks.language.models.tokens import FILE, Tokens, of_folder, trained_on
 from kdtool.tasks.language.models.vocabulary import common
 from kdtool.tasks.language.objective import TokenMeter
@@ -64,6 +65,21 @@ def _own_tokens(section: Any) -> Tokens | None:
 
 def build_student(recipe: Any, data: LanguageData) -> Built:
     """Return the student with its first weights, a function of ``train.seed``."""
+    section = recipe.student
+    built = _plain_student(recipe, data)
+    if section.lora.rank:
+        add_updates(built, section.lora, recipe.train.seed)
+    if section.checkpointing:
+        module: Any = built.module
+        if not module.supports_gradient_checkpointing:
+            raise InputError(f"student.checkpointing: {built.name} cannot compute its layers again; leave it out.")
+        # older versions of transformers know the second name alone
+        enable = getattr(module, "activation_checkpointing_enable", None) or module.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    return built
+
+
+def _plain_student(recipe: Any, data: LanguageData) -> Built:
     section = recipe.student
     if not section.from_teacher.wanted:
         return build(_request(recipe, section, data, recipe.train.seed, "student"))

@@ -37,10 +37,22 @@ class Cut:
 
 
 @dataclass
+class Lora:
+    """Low-rank updates that are trained in place of the student's weights, and shipped added to them."""
+
+    rank: int = option(0, "rank of the updates; 0: none, the weights themselves are trained", min=0)
+    alpha: float = option(16.0, "the updates are multiplied by alpha / rank", min=0.0)
+
+
+@dataclass
 class Student(schema.Student):
     model: str = option("llama-tiny", MODEL)
     tokenizer: str = option(
         "auto", "auto: the model's, else the first teacher's, else one trained on the data; own: that; or a folder"
+    )
+    lora: Lora = option(Lora, "train low-rank updates only; pip install 'kdtool[lora]'")
+    checkpointing: bool = option(
+        False, "compute each layer again in the backward pass in place of keeping what it gave, to save memory"
     )
     from_teacher: Cut = option(Cut, "cut the student out of the first teacher instead; model then stays as it is")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,12 @@ from kdtool.tasks.language.models.tokens import TASK, Tokens, gguf
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama-tiny": {
-        "num_hidden_layers": 2, "hidden_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "intermediate_size": 352,
+        "num_hidden_layers": 2, "hidden_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "intermediate_size": 256,
     },
     "llama-mini": {
-        "num_hidden_layers": 4, "hidden_size": 256, "num_attention_heads": 8, "num_key_value_heads": 4,
-        "intermediate_size": 704,
+        "num_hidden_layers": 3, "hidden_size": 192, "num_attention_heads": 6, "num_key_value_heads": 2,
+        "intermediate_size": 512,
     },
 }  # fmt: skip
 """Networks from scratch, of LLaMA's layers (Touvron et al., 2023) with grouped queries and one matrix for words and
@@ -144,7 +146,8 @@ def from_config(config: Any, request: Request) -> nn.Module:
 def _pretrained(request: Request, config: Any) -> nn.Module:
     transformers = extra.transformers(TASK)
     name, more = gguf(request.model)
-    with seeded_libraries("init", request.role, request.seed), extra.quiet():
+    silent = redirect_stderr(io.StringIO()) if more else nullcontext()  # a bar of its own
+    with seeded_libraries("init", request.role, request.seed), extra.quiet(), silent:
         try:
             # Of a .gguf file transformers reads the configuration itself.
             given: dict[str, Any] = dict(more) or {"config": config, "use_safetensors": True}

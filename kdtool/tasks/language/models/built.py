@@ -62,6 +62,7 @@ class LanguageNetwork(Hooked):
             return self.laid(built.dry_inputs(count))
 
         super().__init__(built.module, taps, stages=built.stages, embedding=trunk, dry_inputs=dry_inputs)
+        self.fixed = [f"module.{name}" for name in built.fixed]
 
     def laid(self, inputs: Inputs | Layout) -> Layout:
         """Return how a batch's samples lie in sequences."""
@@ -119,6 +120,8 @@ class Built(task.Built):
         packing: tokens of a sequence that several samples share; 0: each has its own.
         base: what transformers opened it from, else None.
         cut: what of the teacher it is, for a student that was cut out of one.
+        fixed: names of parameters that are never trained.
+        update_scale: factor of low-rank updates, where it has some.
     """
 
     tokens: Tokens = field(kw_only=True)
@@ -127,6 +130,8 @@ class Built(task.Built):
     packing: int = field(default=0, kw_only=True)
     base: str | None = field(default=None, kw_only=True)
     cut: dict[str, Any] | None = field(default=None, kw_only=True)
+    fixed: frozenset[str] = field(default=frozenset(), kw_only=True)
+    update_scale: float = field(default=0.0, kw_only=True)
 
     input_keys = ("tokenizer",)
 

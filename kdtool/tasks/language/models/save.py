@@ -11,6 +11,7 @@ from torch import Tensor
 from kdtool.tasks.common.weights import WEIGHTS, write_weights
 from kdtool.tasks.language.models.build import shared, whole_state
 from kdtool.tasks.language.models.built import Built
+from kdtool.tasks.language.models.lora import merged, with_none
 
 CONFIG = "config.json"
 
@@ -30,13 +31,14 @@ def save_student(folder: Path, built: Built, state: Mapping[str, Tensor]) -> Pat
     config.architectures = [type(built.module).__name__]
     config.dtype = "float32"
     twins = shared(built.module)  # transformers ties them again
-    own = {name: tensor for name, tensor in state.items() if name not in twins}
+    own = {name: tensor for name, tensor in merged(state, built.update_scale).items() if name not in twins}
     return write_weights(folder, own, {CONFIG: config.to_json_string(), **built.tokens.files})
 
 
 def load(built: Built, folder: Path) -> None:
     """Give a network the weights that ``save_student`` wrote into a folder."""
-    built.module.load_state_dict(whole_state(built.module, load_file(folder / WEIGHTS)))
+    module = built.module
+    module.load_state_dict(with_none(whole_state(module, load_file(folder / WEIGHTS)), module.state_dict()))
 
 
 def how_to_open(folder: Path) -> str:

@@ -50,9 +50,11 @@ class Tokens:
 
     Attributes:
         library: of transformers, backed by the library ``tokenizers``.
+        most: how many word vectors its model has, where it is one's own; transformers may add tokens without one.
     """
 
     library: Any
+    most: int | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -62,8 +64,9 @@ class Tokens:
 
     @property
     def size(self) -> int:
-        """How many tokens there are, from number 0 on."""
-        return max(self.by_number) + 1
+        """How many tokens a network can know, from number 0 on."""
+        there = max(self.by_number) + 1
+        return there if self.most is None else min(there, self.most)
 
     @cached_property
     def by_number(self) -> dict[int, str]:
@@ -144,7 +147,19 @@ def of_folder(name: str) -> Tokens:
         raise InputError(f"the tokenizer of {name} is not of the library tokenizers (a {FILE}).")
     found.backend_tokenizer.no_padding()
     found.backend_tokenizer.no_truncation()
-    return Tokens(found)
+    return Tokens(found, _word_vectors(folder, more))
+
+
+def _word_vectors(folder: str, more: dict[str, str]) -> int | None:
+    """Return how many word vectors a model has; None: there is no model beside the tokenizer."""
+    transformers = extra.transformers(TASK)
+    with extra.quiet():
+        try:
+            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **more)
+        except Exception:  # what is wrong with it is told where it is built
+            return None
+    size: int | None = getattr(config.get_text_config(), "vocab_size", None)
+    return size
 
 
 def gguf(name: str) -> tuple[str, dict[str, str]]:
