@@ -29,6 +29,9 @@ from kdtool.system.names import file_name
 from kdtool.tasks.task import Built, Task
 from kdtool.terminal import words
 
+HOTTEST = 2.0
+"""Temperature above which the mass of what was left out, known at T = 1, is too far from what it would be."""
+
 
 @dataclass
 class Context:
@@ -218,6 +221,23 @@ class CachedTeacher:
         lacking = store.missing(self.parts.values())
         return damaged + ([f"{len(lacking)} shards lack"] if lacking else [])
 
+    def refuse_heat(self) -> None:
+        """Refuse a high temperature where only the largest logits are kept.
+
+        Raises:
+            InputError: a method's temperature is above ``HOTTEST``.
+        """
+        recipe = self.context.recipe
+        if self.parts[LOGITS].top_k is None or recipe.cache.hot_top_k:
+            return
+        for name, cfg in recipe.options.items():
+            if getattr(cfg, "temperature", 0) > HOTTEST:
+                raise InputError(
+                    f"cache.top_k={recipe.cache.top_k} keeps the other classes' mass at T = 1, and "
+                    f"{name}.temperature={cfg.temperature:g} needs it at that temperature: lower it to {HOTTEST:g}, "
+                    "leave cache.top_k out, or allow it (cache.hot_top_k=true)."
+                )
+
     def replayed(self) -> ReplayedTeacher:
         """Open the cache."""
         store = Store(self.folder, Manifest.read(self.folder))
@@ -251,6 +271,7 @@ def open_or_build(teachers: Sequence[CachedTeacher], mode: str, reporter: Report
         InputError: "require", and a teacher has no cache that fits; or there is no room for one.
     """
     for teacher in teachers:
+        teacher.refuse_heat()
         if mode == "build":
             teacher.ensure()
             continue

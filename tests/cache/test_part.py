@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdtool.cache.part import Part
+from kdtool.cache.replay import Kept
 from kdtool.errors import InputError
 
 
@@ -53,3 +57,63 @@ def test_a_row_takes_what_it_says() -> None:
 def test_numbers_that_cannot_be_stored_are_refused(value: float, dtype: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         Part("embedding", 2, dtype, 1).encode(torch.tensor([[1.0, value]]))
+
+
+# --- what was left out ------------------------------------------------------------------------------------------------
+
+
+def kept(logits: torch.Tensor, k: int, rest: str) -> Kept:
+    """Return logits as a cache gives them that keeps the largest k."""
+    part = Part("logits", logits.shape[1], "fp32", 1, top_k=k)
+    rows = part.encode(logits)
+    stored = {name: torch.from_numpy(np.ascontiguousarray(rows[name])) for name in rows.dtype.names or ()}
+    about: Any = SimpleNamespace(part=part, dtype=torch.float64, rest=rest)
+    return Kept(stored, about)
+
+
+def one_class(student: torch.Tensor, teacher: torch.Tensor, k: int, forward: bool) -> torch.Tensor:
+    """Return the KL in which all classes but the teacher's k likeliest are one."""
+    total = torch.zeros((), dtype=torch.float64)
+    for s, t in zip(student.softmax(1), teacher.softmax(1), strict=True):
+        best = sorted(range(len(t)), key=lambda i: -float(t[i]))[:k]
+        p = torch.stack([*(t[i] for i in best), 1 - sum(t[i] for i in best)])
+        q = torch.stack([*(s[i] for i in best), 1 - sum(s[i] for i in best)])
+        p, q = (p, q) if forward else (q, p)
+        total = total + sum(a * (a / b).log() for a, b in zip(p, q, strict=True))
+    return total / len(student)
+
+
+@pytest.mark.parametrize("forward", [True, False])
+def test_what_was_left_out_is_one_class_in_value_and_gradient(forward: bool) -> None:
+    generator = torch.Generator().manual_seed(4)
+    # Storable in fp32 as they are, so that nothing but the rest can differ.
+    student, teacher = (torch.randn(5, 11, generator=generator).double() * 2 for _ in range(2))
+    student.requires_grad_()
+    made = kept(teacher, 3, "student").whole(student.detach())
+    given = (made, student) if forward else (student, made)
+    found = F.kl_div(given[1].log_softmax(1), given[0].log_softmax(1), reduction="batchmean", log_target=True)
+    want = one_class(student, teacher, 3, forward)
+    assert found.item() == pytest.approx(want.item(), rel=1e-6)
+    gradients = [torch.autograd.grad(loss, student)[0] for loss in (found, want)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-8)
+
+
+def test_what_was_left_out_can_be_nothing_or_even() -> None:
+    logits = torch.randn(4, 9, generator=torch.Generator().manual_seed(2)).double()
+    best = logits.topk(3, dim=1)
+    nothing = kept(logits, 3, "none").whole(torch.zeros(4, 9)).softmax(1)
+    torch.testing.assert_close(nothing.gather(1, best.indices), best.values.softmax(1), rtol=1e-6, atol=0)
+    assert (nothing.scatter(1, best.indices, 0.0) == 0).all()
+    for rest, beside in (("even", torch.randn(4, 9)), ("student", None)):
+        even = kept(logits, 3, rest).whole(beside).softmax(1).scatter(1, best.indices, 0.0)
+        others = even.sum(1, keepdim=True) / 6
+        assert torch.allclose(even[even > 0].view(4, 6), others.expand(4, 6))
+
+
+def test_kept_logits_are_made_in_parts() -> None:
+    logits, beside = torch.randn(7, 9).double(), torch.randn(7, 9).double()
+    late = kept(logits, 4, "student")
+    assert late.shape == (7, 9)
+    ends = beside.split([3, 4])
+    parts = [part.whole(own) for part, own in zip(late.split([3, 4]), ends, strict=True)]
+    assert torch.equal(torch.cat(parts), late.whole(beside))

@@ -59,7 +59,8 @@ def test_a_stage_that_reads_maps_runs_live_and_the_next_replays(tmp_path: Path, 
     assert done.out.count("runs live, for") == 1
     assert worst(done, live) < 2e-6
     # Where less is kept, the hint stage is the same and the other is not: it alone replays.
-    less = distil(tmp_path / "less", *common, "--teacher-cache", "cache.dtype=fp32", "cache.top_k=1")
+    less = distil(tmp_path / "less", *common, "--teacher-cache", "cache.dtype=fp32", "cache.top_k=1",
+                   "cache.hot_top_k=true")  # fmt: skip
     assert worst(less, live, slice(0, 1)) < 2e-6
     assert worst(less, live, slice(1, 2)) > 1e-4
 
@@ -110,7 +111,8 @@ def test_without_a_fitting_cache_use_runs_live_and_require_stops_both_saying_wha
         ("data.views=3", "it holds 2 views of logits, wanted data.views=3"),
         ("method=rkd", "it does not hold embedding"),
     ]:
-        done = start(tmp_path / "refused", *common, "cache.mode=require", "teacher.check=off", change)
+        done = start(tmp_path / "refused", *common, "cache.mode=require", "teacher.check=off", "cache.hot_top_k=true",
+                     change)  # fmt: skip
         assert done.code == 2, (change, done.out)
         assert words in done.err, change
         assert not (tmp_path / "refused").exists()
@@ -196,9 +198,16 @@ def test_a_cache_needs_views_that_come_again(tmp_path: Path) -> None:
     assert "data.views=K" in done.err
 
 
+def test_a_high_temperature_is_refused_where_only_the_largest_are_kept(tmp_path: Path, home: Path) -> None:
+    done = start(tmp_path / "run", "--method", "kd", *VIEWS, "--teacher-cache", "cache.top_k=3")
+    assert done.code == 2
+    assert "kd.temperature=4" in done.err
+    assert "cache.hot_top_k=true" in done.err
+
+
 @pytest.mark.slow
 def test_top_k_trains_close_to_the_live_run(tmp_path: Path) -> None:
-    common = ("--method", "kd", *VIEWS)
+    common = ("--method", "kd", *VIEWS, "kd.temperature=2")
     live = distil(tmp_path / "live", *common)
     assert (
         worst(distil(tmp_path / "most", *common, "--teacher-cache", "cache.top_k=9", "cache.dtype=fp32"), live) < 1e-5
