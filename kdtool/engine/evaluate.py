@@ -10,8 +10,9 @@ from torch import nn
 from kdtool.engine.job import Batches, Meter
 from kdtool.engine.precision import Precision
 from kdtool.engine.processes import from_all
-from kdtool.engine.step import run_network
+from kdtool.engine.rows import chunks, whole
 from kdtool.engine.tree import cast
+from kdtool.losses import at_least_fp32
 
 
 @torch.no_grad()
@@ -19,8 +20,13 @@ def evaluate(network: nn.Module, batches: Batches, precision: Precision, meter: 
     """Return the metrics of a tapped network in evaluation mode; each process has seen its part of the split."""
     network.eval()
     for batch in batches.epoch(0):
-        logits = run_network(network, cast(batch.inputs, precision.dtype), precision).logits
-        meter.add(logits, batch.labels, batch.index)
+        with precision.forward():
+            logits = network(cast(batch.inputs, precision.dtype))[0]
+            sizes = chunks(logits)
+            for part, labels, index in zip(
+                logits.split(sizes), batch.labels.split(sizes), batch.index.split(sizes), strict=True
+            ):
+                meter.add(at_least_fp32(whole(part)), labels, index)
     meter.merge(from_all(meter.state()))
     return meter.metrics()
 

@@ -15,6 +15,18 @@ def whole(logits: Tensor | Deferred) -> Tensor:
     return logits.whole() if isinstance(logits, Deferred) else logits
 
 
+CHUNK = 256
+"""Rows whose logits are there at once."""
+
+
+def chunks(logits: Tensor | Deferred) -> list[int]:
+    """Return how many rows at a time are to be looked at: all of logits that are there."""
+    rows = logits.shape[0]
+    if not isinstance(logits, Deferred):
+        return [rows]
+    return [CHUNK] * (rows // CHUNK) + [rows % CHUNK] * (rows % CHUNK > 0)
+
+
 def decoded(found: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return what a tapped network gave with its logits whole; to be called in the precision that it ran in."""
     return whole(found[0]), *found[1:]
