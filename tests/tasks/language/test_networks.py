@@ -165,7 +165,7 @@ def test_a_swapped_token_is_refused() -> None:
     vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
     library = copy.deepcopy(tokens().library)
     library._tokenizer = Tokenizer.from_str(json.dumps(plain))
-    with pytest.raises(InputError, match=r"2 of 300 tokens differ.*student.from_teacher.layers"):
+    with pytest.raises(InputError, match=r"2 tokens differ.*student.from_teacher.layers"):
         common(tokens(), [("T", Tokens(library))])
 
 
@@ -189,6 +189,16 @@ def test_tokens_that_a_teacher_does_not_know_are_refused(tmp_path: Path) -> None
     with pytest.raises(InputError, match=r"its tokens, such as 'rain', are not in the"):
         opened(tmp_path, teacher__model=str(teacher), student__model=str(student), teacher__model_args={},
                student__model_args={})  # fmt: skip
+
+
+def test_a_trained_student_keeps_its_tokenizer(tmp_path: Path) -> None:
+    student = saved(tmp_path / "student", tokens())
+    given = {"student__model": str(student), "student__model_args": {}, "student__tokenizer": "own"}
+    with pytest.raises(InputError, match=r"was trained with another one.*student.weights=scratch"):
+        opened(tmp_path, **given)
+    wanted, data = opened(tmp_path, **given, student__weights="scratch")
+    assert data.tokens.digest != tokens().digest
+    assert TASK.student(wanted, data).origin == "scratch"
 
 
 def test_a_tokenizer_without_anyone_to_take_it_from_is_trained(tmp_path: Path) -> None:

@@ -20,19 +20,7 @@ from kdtool.tasks.common.weight_files import fit, load_state, mark_loaded
 from kdtool.tasks.common.weights import digest
 from kdtool.tasks.language.models.built import Built, agree, parts_of
 from kdtool.tasks.language.models.tokens import TASK, Tokens, gguf
-
-CONFIGS: dict[str, dict[str, Any]] = {
-    "llama-tiny": {
-        "num_hidden_layers": 2, "hidden_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "intermediate_size": 256,
-    },
-    "llama-mini": {
-        "num_hidden_layers": 3, "hidden_size": 192, "num_attention_heads": 6, "num_key_value_heads": 2,
-        "intermediate_size": 512,
-    },
-}  # fmt: skip
-"""Networks from scratch, of LLaMA's layers (Touvron et al., 2023) with grouped queries and one matrix for words and
-head."""
+from kdtool.tasks.language.options import CONFIGS
 
 WORDS = ("auto", "pretrained", "scratch")
 """What ``weights`` may be besides a file."""
