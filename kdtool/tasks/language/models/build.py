@@ -202,6 +202,12 @@ def check(built: Built, longest: int) -> None:
     most = getattr(built.module.config, "max_position_embeddings", None)
     if most is not None and longest > most:
         raise InputError(f"{built.name} reads {most} tokens at most: lower data.max_length={longest}.")
+    window = getattr(built.module.config, "sliding_window", None)
+    if built.packing and window is not None and longest > window:
+        raise InputError(
+            f"{built.name} looks {window} tokens back, which packed samples of data.max_length={longest} cannot do: "
+            "lower that, or leave out data.packing."
+        )
     inputs, module = built.dry_inputs(2), built.module
 
     def plain() -> Tensor:
