@@ -14,9 +14,8 @@ from torch import Tensor
 
 from kdtool.cache.part import LOGITS, Part
 from kdtool.cache.store import Place, Store
-from kdtool.engine.chunks import chunk_sizes
 from kdtool.engine.precision import Precision, let_tf32
-from kdtool.engine.rows import Late, is_late, whole
+from kdtool.engine.rows import Late, chunks, whole
 from kdtool.engine.teaching import FrozenTeachers
 from kdtool.errors import InputError
 from kdtool.method import Out
@@ -70,8 +69,7 @@ class Source:
                 out = teacher(loaded.inputs)[0]
                 for part in parts:
                     found = self._output(out, part)
-                    pieces = found.split(chunk_sizes(found.shape[0])) if is_late(found) else [found]
-                    rows[part.name] += [part.encode(whole(piece)) for piece in pieces]
+                    rows[part.name] += [part.encode(whole(piece)) for piece in found.split(chunks(found))]
                 done += loaded.samples
                 check()
                 if time.monotonic() - spoke > SPEAK_S:

@@ -11,17 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdtool.engine.rows import Deferred, Late, whole
+from kdtool.engine.rows import Deferred, Late, chunks, whole
 from kdtool.engine.watched import Watched
 from kdtool.method import Out, Terms
-
-CHUNK = 128
-"""Rows that have their logits at the same time."""
 
 Losses = Callable[[Out, list[Out], slice], Terms]
 """Of a chunk's student and teachers, and which rows it is: its terms, means over its rows."""
@@ -40,16 +38,11 @@ class RowTerms(dict[str, Tensor]):
         self.first = first
 
 
-def chunk_sizes(rows: int) -> list[int]:
-    """Return how many rows each chunk has."""
-    return [min(CHUNK, rows - start) for start in range(0, rows, CHUNK)]
-
-
 def chunked(student: Out, teachers: Sequence[Out]) -> bool:
     """Tell whether outputs can be had a chunk of rows at a time, and it is worth it."""
     logits: Any = student.logits
     rows = logits.shape[0]
-    if not isinstance(logits, Deferred) or rows <= CHUNK:
+    if not isinstance(logits, Deferred) or len(chunks(logits)) < 2:
         return False
     return all(out.mask is None and all(len(tap) == rows for tap in _taps(out)) for out in (student, *teachers))
 
@@ -87,9 +80,9 @@ class _Work:
     names: list[str] | None = None
 
     def chunks(self, student: Out) -> list[tuple[slice, Out, list[Out]]]:
-        sizes = chunk_sizes(student.logits.shape[0])
+        sizes = chunks(student.logits)
         parts = [_split(out, sizes) for out in (student, *self.teachers)]
-        places = [slice(number * CHUNK, number * CHUNK + size) for number, size in enumerate(sizes)]
+        places = [slice(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]
         return [(place, own, list(theirs)) for place, own, *theirs in zip(places, *parts, strict=True)]
 
     def of(self, place: slice, student: Out, teachers: list[Out]) -> Terms:
@@ -171,7 +164,7 @@ def _with(out: Out, rows: Sequence[Tensor]) -> Out:
 def _split(out: Out, sizes: list[int]) -> list[Out]:
     given: Any = out.logits
     logits: Sequence[Tensor | Late] = given.split(sizes)
-    places = [slice(sum(sizes[:at]), sum(sizes[: at + 1])) for at in range(len(sizes))]
+    places = [slice(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
     def cut(tap: Any, place: slice) -> Any:
         return [layer[place] for layer in tap] if isinstance(tap, list) else tap[place]

@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from kdtool.engine.chunks import chunk_sizes
 from kdtool.engine.job import Batches, Meter
 from kdtool.engine.precision import Precision
 from kdtool.engine.processes import from_all
-from kdtool.engine.rows import is_late, whole
+from kdtool.engine.rows import chunks, whole
 from kdtool.engine.step import run_network
 from kdtool.engine.tree import cast
 
@@ -22,7 +21,7 @@ def evaluate(network: nn.Module, batches: Batches, precision: Precision, meter: 
     network.eval()
     for batch in batches.epoch(0):
         logits = run_network(network, cast(batch.inputs, precision.dtype), precision, late=True).logits
-        sizes = chunk_sizes(len(batch.index)) if is_late(logits) else [len(batch.index)]
+        sizes = chunks(logits)
         parts = logits.split(sizes), batch.labels.split(sizes), batch.index.split(sizes)
         for some, labels, index in zip(*parts, strict=True):
             meter.add(whole(some), labels, index)

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from kdtool.losses import at_least_fp32
 
+CHUNK = 128
+"""Rows whose logits are there at once."""
+
 Context = Callable[[], AbstractContextManager[object]]
 
 
@@ -43,6 +46,13 @@ def is_late(logits: object) -> TypeGuard[Late]:
 def whole(logits: Tensor | Late, beside: Tensor | None = None) -> Tensor:
     """Return (R, K) logits, whether they were there or not; ``beside`` as for ``Late.whole``."""
     return logits if isinstance(logits, Tensor) else logits.whole(None if beside is None else beside.detach())
+
+
+def chunks(logits: Tensor | Late) -> list[int]:
+    """Return how many rows at a time are to be looked at: all of logits that are there."""
+    rows = logits.shape[0]
+    size = CHUNK if is_late(logits) else rows
+    return [min(size, rows - start) for start in range(0, rows, max(size, 1))]
 
 
 class Deferred:

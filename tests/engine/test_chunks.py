@@ -12,7 +12,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from kdtool.engine import chunks
+from kdtool.engine import rows as engine_rows
 from kdtool.engine.composition import Combined
 from kdtool.engine.evaluate import evaluate
 from kdtool.engine.freeze import Frozen
@@ -124,14 +124,14 @@ def test_terms_and_gradients_are_those_of_whole_logits(
     want, terms = backward(updater(tmp_path, late=False, method=method))
     assert {"student.module.embed.weight", "student.module.mix.weight"} < want.keys()
     assert any(name.endswith("adapt.weight") for name in want)
-    monkeypatch.setattr(chunks, "CHUNK", rows)
+    monkeypatch.setattr(engine_rows, "CHUNK", rows)
     got, parts = backward(updater(tmp_path, method=method), pieces)
     assert apart(want, got) < 1e-10
     assert apart(terms.terms, {name: value.detach() for name, value in parts.terms.items()}) < 1e-10
 
 
 def test_only_some_rows_have_their_logits_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "CHUNK", 4)
+    monkeypatch.setattr(engine_rows, "CHUNK", 4)
     seen: list[int] = []
     one = updater(tmp_path)
     for network in (one.step.student, one.job.teachers[0]):
@@ -142,14 +142,14 @@ def test_only_some_rows_have_their_logits_at_a_time(tmp_path: Path, monkeypatch:
 
 def test_half_precision_is_as_near_as_it_is_to_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     want, terms = backward(updater(tmp_path, late=False, precision="bf16"))
-    monkeypatch.setattr(chunks, "CHUNK", 4)
+    monkeypatch.setattr(engine_rows, "CHUNK", 4)
     got, parts = backward(updater(tmp_path, precision="bf16"))
     assert apart(want, got) < 0.02 * max(float(each.abs().max()) for each in want.values())
     assert apart(terms.terms, parts.terms) < 1e-2
 
 
 def test_gradient_norms_are_those_of_the_first_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "CHUNK", 6)
+    monkeypatch.setattr(engine_rows, "CHUNK", 6)
     _, result = backward(updater(tmp_path), norms=True)
     first = whole().parts([2, 2])[0]  # its samples have six rows
     alone = updater(tmp_path, late=False)
@@ -160,7 +160,7 @@ def test_gradient_norms_are_those_of_the_first_chunk(tmp_path: Path, monkeypatch
 
 
 def test_whole_steps_with_clipping_average_and_bad_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "CHUNK", 3)
+    monkeypatch.setattr(engine_rows, "CHUNK", 3)
     weights = []
     for late in (False, True):
         one = updater(tmp_path, late=late, clip_grad=0.01)
@@ -177,7 +177,7 @@ def test_whole_steps_with_clipping_average_and_bad_rows(tmp_path: Path, monkeypa
 def test_what_a_loss_reads_and_trains_is_seen_through_the_chunks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunks, "CHUNK", 4)
+    monkeypatch.setattr(engine_rows, "CHUNK", 4)
     one = updater(tmp_path)
     one.step.method.spare = nn.Linear(2, 2)  # type: ignore[union-attr]
     taught, read = watched(one.teaching(whole().inputs, whole().index, 0))
@@ -195,7 +195,7 @@ def test_a_split_is_measured_a_chunk_at_a_time(tmp_path: Path, monkeypatch: pyte
     one = updater(tmp_path)
     arithmetic, meter = one.precision, one.job.objective.meter
     want = evaluate(Later(0, late=False).double(), Once(whole()), arithmetic, meter())
-    monkeypatch.setattr(chunks, "CHUNK", 4)
+    monkeypatch.setattr(engine_rows, "CHUNK", 4)
     network, seen = Later(0).double(), []
     network.module["head"].register_forward_hook(lambda *given: seen.append(len(given[2])))
     assert evaluate(network, Once(whole()), arithmetic, meter()) == want
@@ -207,7 +207,7 @@ def _process(rank: int, folder: str) -> None:
 
     os.environ.update(RANK=str(rank), WORLD_SIZE="2", GLOO_SOCKET_IFNAME="lo")
     torch.set_num_threads(1)
-    chunks.CHUNK = 2
+    engine_rows.CHUNK = 2
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     own = whole().parts((1, 3))[rank]
     found = updater(Path(folder), wrapped=DistributedDataParallel)

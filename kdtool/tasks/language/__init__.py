@@ -139,7 +139,7 @@ class Language(task.Task):
 
     def model_names(self, quick: bool) -> list[str]:
         """Return the names that need no hub."""
-        return ["llama-tiny", "llama-mini"]
+        return list(options.CONFIGS)
 
     def evaluate(self, target: str, data: str | None, **given: Any) -> dict[str, Any]:
         """See ``kdtool.tasks.language.evaluation.evaluate``."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from kdtool.engine.dry import undisturbed
 from kdtool.errors import InputError
 from kdtool.tasks.language.data.batches import padded
 from kdtool.tasks.language.data.dataset import LanguageData
-from kdtool.tasks.language.models.build import CONFIGS, WORDS, Request, build, is_own
+from kdtool.tasks.language.models.build import WORDS, Request, build, is_own
 from kdtool.tasks.language.models.built import Built
 from kdtool.tasks.language.models.cut import cut_out
 from kdtool.tasks.language.models.lora import add_updates
 from kdtool.tasks.language.models.tokens import FILE, Tokens, of_folder, trained_on
-from kdtool.tasks.language.models.vocabulary import common
+from kdtool.tasks.language.models.vocabulary import common, differing
 from kdtool.tasks.language.objective import TokenMeter
 
 LOOKED_AT = 2048
@@ -34,33 +35,32 @@ def shared_tokens(recipe: Any, texts: Iterable[str]) -> tuple[Tokens, int, list[
         texts: of the training set, for a tokenizer that is trained on them.
 
     Raises:
-        InputError: there is no tokenizer, or a teacher has another vocabulary.
+        InputError: there is no tokenizer, the student was trained with another, or a teacher has another vocabulary.
     """
-    student = _tokens_of_student(recipe) or trained_on(texts, recipe.data.vocab_size)
-    teachers = [(section.model, tokens) for section in recipe.teacher if (tokens := _own_tokens(section)) is not None]
-    size, notes = common(student, teachers)
-    return student, size, notes
-
-
-def _tokens_of_student(recipe: Any) -> Tokens | None:
-    """Return the student's tokenizer; None: it is trained on the data."""
+    opened = lru_cache(of_folder)  # several networks may be of one folder
     section = recipe.student
-    if section.tokenizer == "own":
-        return None
-    if section.tokenizer != "auto":
-        return of_folder(section.tokenizer)
-    own = None if section.from_teacher.wanted else _own_tokens(section)
-    if own is not None:
-        return own
-    return next((tokens for each in recipe.teacher if (tokens := _own_tokens(each)) is not None), None)
+    own = None if section.from_teacher.wanted else _own_tokens(section, opened)
+    theirs = {each.model: tokens for each in recipe.teacher if (tokens := _own_tokens(each, opened)) is not None}
+    if section.tokenizer == "auto":
+        student = own or next(iter(theirs.values()), None)
+    else:
+        student = None if section.tokenizer == "own" else opened(section.tokenizer)
+    found = student or trained_on(texts, recipe.data.vocab_size)
+    if own is not None and section.weights != "scratch" and differing(found, own):
+        raise InputError(
+            f"student.tokenizer={section.tokenizer}: {section.model} was trained with another one; leave it out, or "
+            "start from scratch (student.weights=scratch)."
+        )
+    size, notes = common(found, list(theirs.items()))
+    return found, size, notes
 
 
-def _own_tokens(section: Any) -> Tokens | None:
+def _own_tokens(section: Any, opened: Callable[[str], Tokens]) -> Tokens | None:
     """Return the tokenizer that comes with a network, None where it takes any."""
     if not is_own(section.model):
-        return of_folder(section.model)
+        return opened(section.model)
     folder = Path(section.weights).expanduser().parent
-    return of_folder(str(folder)) if section.weights not in WORDS and (folder / FILE).is_file() else None
+    return opened(str(folder)) if section.weights not in WORDS and (folder / FILE).is_file() else None
 
 
 def build_student(recipe: Any, data: LanguageData) -> Built:
@@ -129,8 +129,3 @@ def say_start(built: Built, data: LanguageData) -> None:
         f"student {built.name} starts at {loss:.2f} nats a token on {few.offsets[-1]:,} tokens; guessing gives "
         f"ln {built.num_classes} = {guess:.2f}{worse}"
     )
-
-
-def names() -> list[str]:
-    """Return the models that need no hub."""
-    return list(CONFIGS)

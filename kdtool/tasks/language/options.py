@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
 from kdtool.recipe import schema
 from kdtool.recipe.options import OUTPUTS, STUDENT, TEACHER, option
 from kdtool.recipe.schema import EVERYTHING
 
+CONFIGS: dict[str, dict[str, Any]] = {
+    "llama-tiny": {
+        "num_hidden_layers": 2, "hidden_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "intermediate_size": 256,
+    },
+    "llama-mini": {
+        "num_hidden_layers": 3, "hidden_size": 192, "num_attention_heads": 6, "num_key_value_heads": 2,
+        "intermediate_size": 512,
+    },
+}  # fmt: skip
+"""Networks from scratch, of LLaMA's layers (Touvron et al., 2023) with grouped queries and one matrix for words and
+head."""
+
 MODEL = (
-    "llama-tiny or llama-mini (from scratch); a causal language model of transformers by hub name or local folder; or "
-    "a .gguf file"
+    f"{' or '.join(CONFIGS)} (from scratch); a causal language model of transformers by hub name or local folder; or a "
+    ".gguf file"
 )
 
 

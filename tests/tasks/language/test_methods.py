@@ -17,8 +17,13 @@ from kdtool.testing.bench import Bench
 METHODS = {entry.name: entry.load() for entry in registry.entries() if entry.distribution == "kdtool"}
 
 
-REFUSED = {"at": "shares more than one position", "nst": "share one position only"}
-"""Methods of where in a map something is: a token's features are one vector."""
+REFUSED = {
+    "at": "shares more than one position",
+    "nst": "share one position only",
+    "catkd": "no linear one",
+    "srrl": "no linear one",
+}
+"""Methods of where in a map something is, for a token's features are one vector; and of the teacher's classifier."""
 
 
 def further(batch: Any) -> Any:

@@ -112,6 +112,31 @@ def test_sequences_hold_as_much_as_a_sample_may(tmp_path: Path) -> None:
     assert laid.ids.shape[1] <= 200
 
 
+def windowed(folder: Path, window: int) -> Path:
+    """Write a network whose layers look so many tokens back."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    words = tokens()
+    torch.manual_seed(0)
+    MistralForCausalLM(MistralConfig(vocab_size=words.size, sliding_window=window, **SIZES)).save_pretrained(folder)
+    words.library.save_pretrained(folder)
+    return folder
+
+
+def test_a_network_that_looks_only_so_far_back_is_not_packed(tmp_path: Path) -> None:
+    given = {"student__model": str(windowed(tmp_path / "model", 16)), "student__model_args": {}}
+    wanted, data = opened(tmp_path, **given, data__packing=True, data__max_length=64)
+    with pytest.raises(InputError, match=r"looks 16 tokens back.*data.max_length=64"):
+        TASK.student(wanted, data)
+    wanted, data = opened(tmp_path, **given, data__packing=True, data__max_length=16)
+    student = TASK.student(wanted, data)
+    loaded = batch_of(wanted, data, student)
+    packed = loss_and_gradient(student.tapped().double(), loaded)
+    student.packing = 0
+    for one, other in zip(packed, loss_and_gradient(student.tapped().double(), loaded), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
 def test_samples_go_where_there_is_room_first() -> None:
     assert first_fit([3, 5, 2, 4], 6) == [(2, 0), (0, 0), (1, 4), (1, 0)]
 
@@ -165,7 +190,7 @@ def test_a_swapped_token_is_refused() -> None:
     vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
     library = copy.deepcopy(tokens().library)
     library._tokenizer = Tokenizer.from_str(json.dumps(plain))
-    with pytest.raises(InputError, match=r"2 of 300 tokens differ.*student.from_teacher.layers"):
+    with pytest.raises(InputError, match=r"2 tokens differ.*student.from_teacher.layers"):
         common(tokens(), [("T", Tokens(library))])
 
 
@@ -189,6 +214,16 @@ def test_tokens_that_a_teacher_does_not_know_are_refused(tmp_path: Path) -> None
     with pytest.raises(InputError, match=r"its tokens, such as 'rain', are not in the"):
         opened(tmp_path, teacher__model=str(teacher), student__model=str(student), teacher__model_args={},
                student__model_args={})  # fmt: skip
+
+
+def test_a_trained_student_keeps_its_tokenizer(tmp_path: Path) -> None:
+    student = saved(tmp_path / "student", tokens())
+    given = {"student__model": str(student), "student__model_args": {}, "student__tokenizer": "own"}
+    with pytest.raises(InputError, match=r"was trained with another one.*student.weights=scratch"):
+        opened(tmp_path, **given)
+    wanted, data = opened(tmp_path, **given, student__weights="scratch")
+    assert data.tokens.digest != tokens().digest
+    assert TASK.student(wanted, data).origin == "scratch"
 
 
 def test_a_tokenizer_without_anyone_to_take_it_from_is_trained(tmp_path: Path) -> None:

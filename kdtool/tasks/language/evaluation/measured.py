@@ -11,12 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdtool.engine import tree
+from kdtool.engine.rows import chunks
 from kdtool.tasks.language.data.dataset import Split
 from kdtool.tasks.language.models.built import Built
 from kdtool.tasks.language.objective import TokenMeter
-
-CHUNK = 256
-"""Rows whose logits are there at once."""
 
 BANDS = (0, 8, 32, 128, 512)
 """Where bands of places in a sample begin, counted in tokens that are learnt: agreement may fall as a text goes on."""
@@ -74,9 +72,10 @@ def measure(
         )
         band = torch.bucketize(place, torch.tensor(BANDS[1:]), right=True)
         for batch in batches.epoch(0):
-            sizes = [CHUNK] * (len(batch.labels) // CHUNK) + [len(batch.labels) % CHUNK]
             with torch.inference_mode():
-                deferred = [network(tree.cast(batch.inputs, torch.float32))[0].split(sizes) for network in networks]
+                found = [network(tree.cast(batch.inputs, torch.float32))[0] for network in networks]
+                sizes = chunks(found[0])
+                deferred = [each.split(sizes) for each in found]
                 for number, (labels, index) in enumerate(
                     zip(batch.labels.split(sizes), batch.index.split(sizes), strict=True)
                 ):

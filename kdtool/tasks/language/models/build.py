@@ -20,19 +20,7 @@ from kdtool.tasks.common.weight_files import fit, load_state, mark_loaded
 from kdtool.tasks.common.weights import digest
 from kdtool.tasks.language.models.built import Built, agree, parts_of
 from kdtool.tasks.language.models.tokens import TASK, Tokens, gguf
-
-CONFIGS: dict[str, dict[str, Any]] = {
-    "llama-tiny": {
-        "num_hidden_layers": 2, "hidden_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "intermediate_size": 256,
-    },
-    "llama-mini": {
-        "num_hidden_layers": 3, "hidden_size": 192, "num_attention_heads": 6, "num_key_value_heads": 2,
-        "intermediate_size": 512,
-    },
-}  # fmt: skip
-"""Networks from scratch, of LLaMA's layers (Touvron et al., 2023) with grouped queries and one matrix for words and
-head."""
+from kdtool.tasks.language.options import CONFIGS
 
 WORDS = ("auto", "pretrained", "scratch")
 """What ``weights`` may be besides a file."""
@@ -214,6 +202,12 @@ def check(built: Built, longest: int) -> None:
     most = getattr(built.module.config, "max_position_embeddings", None)
     if most is not None and longest > most:
         raise InputError(f"{built.name} reads {most} tokens at most: lower data.max_length={longest}.")
+    window = getattr(built.module.config, "sliding_window", None)
+    if built.packing and window is not None and longest > window:
+        raise InputError(
+            f"{built.name} looks {window} tokens back, which packed samples of data.max_length={longest} cannot do: "
+            "lower that, or leave out data.packing."
+        )
     inputs, module = built.dry_inputs(2), built.module
 
     def plain() -> Tensor:

@@ -8,6 +8,12 @@ from kdtool.errors import InputError
 from kdtool.tasks.language.models.tokens import Tokens
 
 
+def differing(one: Tokens, other: Tokens) -> list[int]:
+    """Return the numbers, of those that two tokenizers both have, under which they have another token."""
+    ours, theirs = one.by_number, other.by_number
+    return [i for i in range(min(one.size, other.size)) if ours.get(i) != theirs.get(i)]
+
+
 def common(student: Tokens, teachers: Sequence[tuple[str, Tokens]]) -> tuple[int, list[str]]:
     """Return V, how many tokens from number 0 on the student and all teachers share, and sentences on what is cut.
 
@@ -23,12 +29,11 @@ def common(student: Tokens, teachers: Sequence[tuple[str, Tokens]]) -> tuple[int
     size = min([student.size, *(tokens.size for _, tokens in teachers)])
     notes = []
     for name, theirs in teachers:
-        ours = student.by_number
-        other = [i for i in range(size) if ours.get(i) != theirs.by_number.get(i)]
+        other = differing(student, theirs)
         if other:
-            first = other[0]
+            first, ours = other[0], student.by_number
             raise InputError(
-                f"teacher {name} has another vocabulary than the student: {len(other):,} of {size:,} tokens differ, "
+                f"teacher {name} has another vocabulary than the student: {len(other):,} tokens differ, "
                 f"the first is {first}, {theirs.by_number.get(first)!r} instead of {ours.get(first)!r}. Take a teacher "
                 "and a student of one family, let the student take the teacher's tokenizer "
                 "(student.tokenizer=FOLDER, a student from scratch), cut it out of the teacher "
