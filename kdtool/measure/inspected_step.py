@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kdtool.engine.precision import Precision
-from kdtool.engine.step import Step, run_network
+from kdtool.engine.step import Step, run_network, whole_out
 from kdtool.randomness import seed_torch
 from kdtool.runs.setting import Setting
 from kdtool.tasks.common.cost import counted
@@ -81,6 +81,7 @@ def steps(setting: Setting) -> list[dict[str, Any]]:
         seed_torch("step", recipe.train.seed)
         with counted(step) as ahead:
             student, peers = step.networks(inputs)
+            student = whole_out(student)  # a head's work is the student's
         rows_B = torch.arange(len(student.logits))
         with counted(step) as own, _Operations() as operations:
             terms, _ = step.losses(student, peers or teachers, rows_B % objective.num_classes, rows_B, 0, 0.0)
