@@ -73,10 +73,13 @@ class Parts:
             ``kdtool.layers.classify`` applies it to any feature. A sentence where there is none: why not.
         norms: per tapped role the batch norm that the feature comes out of, before any activation, or None; a list
             where the role taps a list of layers.
+        pooled: per tapped role the dotted name of the module that gives its map, where nothing but the average over
+            positions stands between the map and the classifier; else "". Likewise a list.
     """
 
     classifier: Own | str = "it is not known"
     norms: Mapping[str, Any] = field(default_factory=dict)
+    pooled: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -217,6 +220,16 @@ class Method(nn.Module):
     def stages(self) -> list[Stage]:
         """Return the stages in order. Default: one, "distill"."""
         return [Stage("distill", self.loss)]
+
+    def ships(self, student: nn.Module) -> nn.Module:
+        """Return what ``student/`` holds and what is validated, called once, before the first step; the student.
+
+        Args:
+            student: a copy of the plain network that shares its tensors, so that it learns along. Layers may be put in
+                the place of its own (see ``Own.name``): layers of torch.nn, such as the method's trained parts and
+                copies of a teacher's.
+        """
+        return student
 
     def remarks(self) -> list[str]:
         """Return sentences that the user should read before the run, such as on a term that cannot be other than 0."""

@@ -94,6 +94,12 @@ class Combined(Method):
 
         return loss
 
+    def ships(self, student: nn.Module) -> nn.Module:
+        for part in self.parts.values():
+            assert isinstance(part, Method)
+            student = part.ships(student)
+        return student
+
     def remarks(self) -> list[str]:
         parts = (part for part in self.parts.values() if isinstance(part, Method))
         return [remark for part in parts for remark in part.remarks()]
@@ -126,7 +132,7 @@ def _setup_of(setup: Setup, name: str) -> Setup:
 
 
 def _parts_of(parts: Parts, name: str) -> Parts:
-    return replace(parts, norms=_of(parts.norms, name))
+    return replace(parts, norms=_of(parts.norms, name), pooled=_of(parts.pooled, name))
 
 
 def _batch_of(batch: Batch, name: str) -> Batch:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from kdtool.errors import InputError
 from kdtool.events import Metric
 from kdtool.recipe import schema
+from kdtool.tasks.profiled import Profiled as Profiled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,6 +116,7 @@ class Built:
         needs_training: it starts from scratch or has a new head, so it knows nothing about the data's classes.
         weights_id: "scratch", or a digest of the weights that it starts from.
         source_hash: sha256 of the user's own architecture file, else None.
+        replaced: layers in the place of the architecture's own, see ``kdtool.tasks.common.replaced``; saved as well.
     """
 
     module: nn.Module
@@ -126,6 +128,7 @@ class Built:
     needs_training: bool = field(default=True, kw_only=True)
     weights_id: str = field(default="scratch", kw_only=True)
     source_hash: str | None = field(default=None, kw_only=True)
+    replaced: dict[str, str] = field(default_factory=dict, kw_only=True)
 
     input_keys: ClassVar[tuple[str, ...]] = ()
     """Which entries of ``identity`` say what its inputs are."""
@@ -180,23 +183,6 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Profiled:
-    """A network to be timed.
-
-    Attributes:
-        about: what tables show of it: "part" (teacher, student, export or model), "name", "kind", "params", "macs",
-            "bytes", "input" (how large a sample is, as ``Built.dry_input`` says it) and whatever the task adds.
-        forward: given a batch size and a device, returns a function that runs it once.
-        fresh: the same, of a newly opened network whose memory starts at nothing; None: it is torch's own, and its
-            tensors are counted.
-    """
-
-    about: Mapping[str, Any]
-    forward: Callable[[int, torch.device], Callable[[], object]]
-    fresh: Callable[[int, torch.device], Callable[[], object]] | None = None
-
-
-@dataclass(frozen=True)
 class Specimens:
     """Of what the conformance kits build networks and batches.
 
@@ -221,6 +207,7 @@ class Task:
         headline: the metric that epochs are selected by.
         Data, Teacher, Student: its sections of the recipe, dataclasses of ``kdtool.option`` on those of
             ``kdtool.recipe.schema``.
+        ships_layers: a student may ship with other layers: ``student`` and ``save`` know ``Built.replaced``.
         method_defaults: its say in the methods' defaults: values by an option's name, for every method that has it.
     """
 
@@ -231,6 +218,7 @@ class Task:
     Data: ClassVar[type[schema.Data]] = schema.Data
     Teacher: ClassVar[type[schema.Teacher]] = schema.Teacher
     Student: ClassVar[type[schema.Student]] = schema.Student
+    ships_layers: ClassVar[bool] = False
     method_defaults: ClassVar[Mapping[str, Any]] = {}
 
     # --- what every task has --------------------------------------------------------------------------------------
@@ -326,8 +314,7 @@ class Task:
         """Return what a network makes of new inputs, one after the other as they come, for ``kdtool.predict``.
 
         Raises:
-            InputError: something that was given is wrong, or the task cannot do this; at the end, where no input could
-                be read.
+            InputError: something given is wrong, or the task cannot do this; at the end: no input could be read.
         """
         raise self.lacks("predictions of new inputs")
 

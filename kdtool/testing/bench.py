@@ -19,6 +19,7 @@ from kdtool.errors import InputError
 from kdtool.method import Batch, Method, Out, Setup, Stage
 from kdtool.randomness import seed_torch
 from kdtool.tasks.common.parts import parts_of
+from kdtool.tasks.task import Built
 from kdtool.testing.faults import RefusedError
 from kdtool.testing.material import BATCH, CPU, Material, material
 
@@ -31,12 +32,14 @@ class Rig:
         step: all that trains.
         teachers: frozen networks; none for online and self methods.
         batches: what they are trained on.
+        student: as it was built.
     """
 
     step: Step
     teachers: list[nn.Module]
     precision: Precision
     batches: list[Loaded]
+    student: Built
 
     @property
     def method(self) -> Method:
@@ -181,7 +184,7 @@ class Bench:
         frozen: list[nn.Module] = [] if self.cls.online else [net.eval().requires_grad_(False) for net in nets]
         step = Step(student_net, method, peers, found.objective.hard_loss, arithmetic)
         dtype = arithmetic.dtype
-        return Rig(step.to(dtype), [net.to(dtype) for net in frozen], arithmetic, found.batches([own, *others]))
+        return Rig(step.to(dtype), [net.to(dtype) for net in frozen], arithmetic, found.batches([own, *others]), own)
 
     def _usual(self, student: str | None, teachers: Any) -> tuple[str, Any]:
         """Return the first pair that the method takes, of those with what is given."""

@@ -37,6 +37,7 @@ class Images(task.Task):
     Data = options.Data
     Teacher = options.Teacher
     Student = options.Student
+    ships_layers = True
 
     def check(self, recipe: schema.Recipe, methods: Mapping[str, type[Method]]) -> None:
         """Refuse mixing where a method needs one class a sample, and what single keys cannot say."""

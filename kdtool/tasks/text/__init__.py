@@ -36,6 +36,7 @@ class Text(task.Task):
     Data = options.Data
     Teacher = options.Teacher
     Student = options.Student
+    ships_layers = True
 
     def check(self, recipe: schema.Recipe, methods: Mapping[str, type[Method]]) -> None:
         """Refuse shares of words that are more than all of them."""
