@@ -115,11 +115,13 @@ class Out:
         taps: per role a tensor (B, *shape), or a list of them where the role taps a list of layers.
         mask: (B, N) bool, the real ones among N tokens of sequence taps (B, N, D), whose padding is zero; None where
             all are real. A teacher's tokens are the student's, whatever its own tokenizer makes of the text.
+        views: by name what the network gave for further views of the same samples, those of ``Method.views``.
     """
 
     logits: Tensor
     taps: dict[str, Any] = field(default_factory=dict)
     mask: Tensor | None = None
+    views: Mapping[str, Out] = field(default_factory=dict)
 
 
 @dataclass
@@ -212,6 +214,14 @@ class Method(nn.Module):
     def taps(cls, cfg: Any) -> Taps:
         """Return the layers to read, before any network exists. Default: logits only."""
         return Taps()
+
+    @classmethod
+    def views(cls, cfg: Any) -> Sequence[str]:
+        """Return the further views of each sample to see side by side, by the task's names. Default: none.
+
+        They are functions of (``data.view_seed``, view, sample); hard labels are learnt from the usual view.
+        """
+        return ()
 
     def loss(self, batch: Batch) -> Terms:
         """Return the weighted distillation terms of one batch by name, never the hard-label loss itself."""

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 LOGITS = "logits"
 
+
+def in_view(view: str, name: str) -> str:
+    """Return the name of a part in a further view of the samples."""
+    return f"{view}/{name}"
+
+
 _FLOATS = {"fp16": "<f2", "fp32": "<f4"}
 _SMALL = np.iinfo(np.int16).max
 

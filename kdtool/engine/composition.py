@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from kdtool.engine.watched import Watched
-from kdtool.method import Batch, Layer, Method, Parts, Setup, Stage, Taps, Terms
+from kdtool.method import Batch, Layer, Method, Out, Parts, Setup, Stage, Taps, Terms
 
 _SEPARATOR = "/"  # no method's name holds one, so roles of different parts never meet
 
@@ -136,8 +136,12 @@ def _parts_of(parts: Parts, name: str) -> Parts:
 
 
 def _batch_of(batch: Batch, name: str) -> Batch:
-    return replace(
-        batch,
-        student=replace(batch.student, taps=_of(batch.student.taps, name)),
-        teachers=[replace(out, taps=_of(out.taps, name)) for out in batch.teachers],
-    )
+    return replace(batch, student=_out_of(batch.student, name), teachers=[_out_of(out, name) for out in batch.teachers])
+
+
+def _out_of(out: Out, name: str) -> Out:
+    # What is watched stays so: items are looked at when the part asks for them.
+    views = out.views.mapped(lambda each: _out_of(each, name)) if isinstance(out.views, Watched) else {
+        view: _out_of(each, name) for view, each in out.views.items()
+    }  # fmt: skip
+    return replace(out, taps=_of(out.taps, name), views=views)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -23,6 +23,11 @@ class Watched(dict[str, Any]):
         names = [key for key in self if key.startswith(prefix)]
         entries = {key.removeprefix(prefix): super(Watched, self).__getitem__(key) for key in names}
         return Watched(entries, self.read, self.prefix + prefix)
+
+    def mapped(self, function: Callable[[Any], Any]) -> Watched:
+        """Return the entries as a function makes them, watched likewise."""
+        entries = {key: function(super(Watched, self).__getitem__(key)) for key in self}
+        return Watched(entries, self.read, self.prefix)
 
     def _note(self, *keys: str) -> None:
         self.read.update(self.prefix + key for key in keys)

@@ -171,6 +171,8 @@ class Reading:
         part: (r, n): what process r of n reads.
         steps: of an epoch, where the training set is a stream; else None.
         channels_last: memory layout of what has channels.
+        views: further views of each sample beside the usual one, by the names of ``Task.views``; see
+            ``kdtool.tasks.common.side_by_side``.
     """
 
     batch_size: int
@@ -180,6 +182,7 @@ class Reading:
     part: tuple[int, int] = (0, 1)
     steps: int | None = None
     channels_last: bool = True
+    views: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -208,6 +211,7 @@ class Task:
         Data, Teacher, Student: its sections of the recipe, dataclasses of ``kdtool.option`` on those of
             ``kdtool.recipe.schema``.
         ships_layers: a student may ship with other layers: ``student`` and ``save`` know ``Built.replaced``.
+        views: further views of a sample that a method may ask for, by name, each with a sentence.
         method_defaults: its say in the methods' defaults: values by an option's name, for every method that has it.
     """
 
@@ -219,6 +223,7 @@ class Task:
     Teacher: ClassVar[type[schema.Teacher]] = schema.Teacher
     Student: ClassVar[type[schema.Student]] = schema.Student
     ships_layers: ClassVar[bool] = False
+    views: ClassVar[Mapping[str, str]] = {}
     method_defaults: ClassVar[Mapping[str, Any]] = {}
 
     # --- what every task has --------------------------------------------------------------------------------------

@@ -125,6 +125,12 @@ TASK_CHECKS: tuple[Check, ...] = (
     Check("workers", "workers and memory change no batch", task_samples.workers_change_nothing),
     Check("processes", "two processes share the batches of one", task_samples.processes_share_batches),
     Check("epochs", "an epoch is a function of its number, entered anywhere", task_samples.epochs_can_be_entered),
+    Check(
+        "views",
+        "further views are functions of the sample",
+        task_samples.further_views_follow_from_the_sample,
+        unless=lambda cls: None if cls.views else "it has no further views",
+    ),
     Check("company", "a sample does not see its batch", task_samples.rows_do_not_see_their_batch),
     Check("split", "a batch splits into its samples", task_samples.batches_split_into_samples),
     Check("adapt", "every teacher takes every student's batches", task_samples.teachers_take_the_students_batches),
