@@ -24,11 +24,12 @@ from torch import Tensor, nn
 
 Layer = int | float | str
 """Where to tap a network. ``int``: feature stage, -1 the deepest; ``float`` in [0, 1]: relative depth, 0.5 the middle
-stage; ``str``: ``"embedding"`` (pooled, before the classifier) or a dotted module name, with ``:in`` for its input."""
+stage; ``str``: ``"embedding"`` (pooled, before the classifier), ``"heads"`` (what each classifier gives, two where
+there is a distillation token) or a dotted module name, with ``:in`` for its input."""
 
 TapSpec = Mapping[str, "Layer | Sequence[Layer]"]
 Shape = tuple[int, ...]
-"""A tap's shape without the batch: (C, H, W) for maps, (D,) for embeddings, (N, D) for token sequences."""
+"""A tap's shape without the batch: (C, H, W) for maps, (D,) for embeddings, (N, D) for tokens, (H, K) for heads."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,17 @@ from torch import Tensor, nn
 from kdtool.engine.dry import undisturbed
 from kdtool.errors import InputError
 from kdtool.method import Layer, TapSpec
-from kdtool.tasks.common.hooked import EMBEDDING, Point, Recording, does_not_run, hook, layers_of, shape_of, stage_index
+from kdtool.tasks.common.hooked import (
+    EMBEDDING,
+    HEADS,
+    Point,
+    Recording,
+    does_not_run,
+    hook,
+    layers_of,
+    shape_of,
+    stage_index,
+)  # fmt: skip
 from kdtool.tasks.images.models.dry import dry_images, runnable_size
 from kdtool.tasks.images.models.layout import Layout, layout_of, vector_of
 from kdtool.tasks.images.models.taps import Stages, embedding_points, find_stages, module_points
@@ -66,8 +76,9 @@ class Backbone(nn.Module):
         """Return the name under which a layer's feature is kept, and note where it comes from."""
         if isinstance(layer, str):
             if layer not in self.points:
-                named = embedding_points if layer == EMBEDDING else module_points
-                self.points[layer] = named(self.module, layer, images)
+                named = embedding_points if layer in (EMBEDDING, HEADS) else module_points
+                points = named(self.module, layer, images)
+                self.points[layer] = [Point(each.module) for each in points] if layer == HEADS else points
             return layer
         if self.stages is None:
             self.stages = find_stages(self.module, images)
@@ -117,6 +128,8 @@ class Backbone(nn.Module):
             notes = [f"{key}#{number}" for number in range(len(points))]
             if key == EMBEDDING:
                 features[key] = _joined([vector_of(found[note], self.layouts[note]) for note in notes])
+            elif key == HEADS:
+                features[key] = torch.stack([found[note].flatten(1) for note in notes], 1)
             else:
                 features[key] = self.layouts[notes[0]].feature(found[notes[0]])
         taps: dict[str, Any] = {}
