@@ -138,6 +138,25 @@ def classify(classifier: Own, feat: Tensor, bias: bool = True) -> Tensor:
         return F.linear(feat, weight_KD, bias_K)
 
 
+def copied(classifier: Own, place: nn.Module) -> nn.Module:
+    """Return a copy of a classifier that can stand in the place of another: a 1x1 convolution where that is one.
+
+    Args:
+        classifier: as it is now.
+        place: the layer in whose place it is to stand; device and type are its.
+    """
+    weight_KD, bias = classifier.weight.detach().flatten(1), classifier.bias
+    classes, width = weight_KD.shape
+    layer = nn.Conv2d if isinstance(place, nn.Conv2d) else nn.Linear
+    size = {"kernel_size": 1} if layer is nn.Conv2d else {}
+    found: nn.Module = nn.utils.skip_init(layer, width, classes, bias=bias is not None, **size)
+    with torch.no_grad():
+        found.get_parameter("weight").copy_(weight_KD.view_as(found.get_parameter("weight")))
+        if bias is not None:
+            found.get_parameter("bias").copy_(bias)
+    return found.to(place.weight)  # type: ignore[arg-type]
+
+
 def unit_rows(feat: Tensor) -> Tensor:
     """Return (B, N): each sample flattened and divided by its L2 norm. A zero sample stays zero.
 

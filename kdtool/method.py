@@ -24,13 +24,14 @@ from torch import Tensor, nn
 
 Layer = int | float | str
 """Where to tap a network. ``int``: feature stage, -1 the deepest; ``float`` in [0, 1]: relative depth, 0.5 the middle
-stage; ``str``: ``"embedding"`` (pooled, before the classifier), a dotted module name, with ``:in`` for its input, or a
-stage or depth with ``:pre`` (``"0.5:pre"``): its feature before the activation, which may be the stage's last step or,
-behind a norm, the next block's first; the feature itself where no activation follows."""
+stage; ``str``: ``"embedding"`` (pooled, before the classifier), ``"heads"`` (what each classifier gives, two where
+there is a distillation token), a dotted module name, with ``:in`` for its input, or a stage or depth with ``:pre``
+(``"0.5:pre"``): its feature before the activation, which may be the stage's last step or, behind a norm, the next
+block's first; the feature itself where no activation follows."""
 
 TapSpec = Mapping[str, "Layer | Sequence[Layer]"]
 Shape = tuple[int, ...]
-"""A tap's shape without the batch: (C, H, W) for maps, (D,) for embeddings, (N, D) for token sequences."""
+"""A tap's shape without the batch: (C, H, W) for maps, (D,) for embeddings, (N, D) for tokens, (H, K) for heads."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,13 @@ class Parts:
             ``kdtool.layers.classify`` applies it to any feature. A sentence where there is none: why not.
         norms: per tapped role the batch norm that the feature comes out of, before any activation, or None; a list
             where the role taps a list of layers.
+        pooled: per tapped role the dotted name of the module that gives its map, where nothing but the average over
+            positions stands between the map and the classifier; else "". Likewise a list.
     """
 
     classifier: Own | str = "it is not known"
     norms: Mapping[str, Any] = field(default_factory=dict)
+    pooled: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,11 +118,13 @@ class Out:
         taps: per role a tensor (B, *shape), or a list of them where the role taps a list of layers.
         mask: (B, N) bool, the real ones among N tokens of sequence taps (B, N, D), whose padding is zero; None where
             all are real. A teacher's tokens are the student's, whatever its own tokenizer makes of the text.
+        views: by name what the network gave for further views of the same samples, those of ``Method.views``.
     """
 
     logits: Tensor
     taps: dict[str, Any] = field(default_factory=dict)
     mask: Tensor | None = None
+    views: Mapping[str, Out] = field(default_factory=dict)
 
 
 @dataclass
@@ -219,6 +225,14 @@ class Method(nn.Module):
         """Return the layers to read, before any network exists. Default: logits only."""
         return Taps()
 
+    @classmethod
+    def views(cls, cfg: Any) -> Sequence[str]:
+        """Return the further views of each sample to see side by side, by the task's names. Default: none.
+
+        They are functions of (``data.view_seed``, view, sample); hard labels are learnt from the usual view.
+        """
+        return ()
+
     def loss(self, batch: Batch) -> Terms:
         """Return the weighted distillation terms of one batch by name, never the hard-label loss itself."""
         raise NotImplementedError
@@ -226,6 +240,16 @@ class Method(nn.Module):
     def stages(self) -> list[Stage]:
         """Return the stages in order. Default: one, "distill"."""
         return [Stage("distill", self.loss)]
+
+    def ships(self, student: nn.Module) -> nn.Module:
+        """Return what ``student/`` holds and what is validated, called once, before the first step; the student.
+
+        Args:
+            student: a copy of the plain network that shares its tensors, so that it learns along. Layers may be put in
+                the place of its own (see ``Own.name``): layers of torch.nn, such as the method's trained parts and
+                copies of a teacher's.
+        """
+        return student
 
     def remarks(self) -> list[str]:
         """Return sentences that the user should read before the run, such as on a term that cannot be other than 0."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdtool.cache.part import LOGITS, Part
+from kdtool.cache.part import LOGITS, Part, in_view
 from kdtool.cache.store import Place, Store
 from kdtool.engine.precision import Precision, let_tf32
 from kdtool.engine.rows import Late, chunks, whole
@@ -93,13 +93,15 @@ class Source:
         return list(positions.split(sizes))
 
     def _output(self, out: Out, part: Part) -> Tensor | Late:
-        if part.name == LOGITS:
-            return out.logits
-        for role, keys in self.network.network.roles.items():
-            if part.name in keys:
-                tap = out.taps[role]
-                found: Tensor = tap if isinstance(tap, Tensor) else tap[keys.index(part.name)]
-                return found
+        for view, each in ((None, out), *out.views.items()):
+            named: dict[str, Any] = {LOGITS: each.logits}
+            for role, keys in self.network.network.roles.items():
+                tap = each.taps[role]
+                named |= dict(zip(keys, [tap] if isinstance(tap, Tensor) else tap, strict=True)) | named
+            for name, tensor in named.items():
+                if part.name == (name if view is None else in_view(view, name)):
+                    found: Tensor | Late = tensor
+                    return found
         raise KeyError(part.name)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 
 from kdtool.cache.build import Source, refuse_without_room
 from kdtool.cache.identity import differences, identity, key_of
-from kdtool.cache.part import LOGITS, Part
+from kdtool.cache.part import LOGITS, Part, in_view
 from kdtool.cache.replay import RESIDENT, Outputs, Replayed, ReplayedTeacher
 from kdtool.cache.store import MANIFEST, Damaged, Manifest, Place, Store, outputs_folder, problems, read_all
 from kdtool.cache.workers import in_processes
@@ -104,7 +104,13 @@ class CachedTeacher:
         for role, keys in self.roles.items():
             for key, shape in zip(keys, _listed(self.shapes[role]), strict=True):
                 kept[key] = Part(key, shape[0], cfg.dtype, views)
-        return kept
+        further = {in_view(view, name): part for view in self.further for name, part in kept.items()}
+        return kept | {name: replace(part, name=name) for name, part in further.items()}
+
+    @property
+    def further(self) -> Sequence[str]:
+        """The further views of each sample that the run sees."""
+        return tuple(getattr(self.context.batches, "further", ()))
 
     @property
     def size(self) -> int:
@@ -246,7 +252,7 @@ class CachedTeacher:
         dtype = torch.float64 if self.precision == "fp64" else torch.float32
         rest = self.context.recipe.cache.rest
         parts = {n: Outputs(store, part, resident, self.context.device, dtype, rest) for n, part in self.parts.items()}
-        return ReplayedTeacher(parts, self.roles, self.network.network.single)
+        return ReplayedTeacher(parts, self.roles, self.network.network.single, self.further)
 
 
 def nearest(teacher: CachedTeacher) -> str:

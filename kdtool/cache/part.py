@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 LOGITS = "logits"
 
+
+def in_view(view: str, name: str) -> str:
+    """Return the name of a part in a further view of the samples."""
+    return f"{view}/{name}"
+
+
 _FLOATS = {"fp16": "<f2", "fp32": "<f4"}
 NOTHING = 1e4
 """By how much a logit is less than another whose share of the probability is to be all: exp(-10,000) is 0."""

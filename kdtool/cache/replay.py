@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdtool.cache.part import LOGITS, Part
+from kdtool.cache.part import LOGITS, Part, in_view
 from kdtool.cache.store import Place, Store
 from kdtool.engine.rows import Late
+from kdtool.engine.teaching import VIEW
 from kdtool.method import Out
 
 RESIDENT = 1 << 30
@@ -106,18 +108,36 @@ class ReplayedTeacher:
         parts: by name.
         roles: for each tapped role that is kept, the parts of its layers.
         single: the roles that tap one layer, not a list.
+        further: the further views that are kept as well.
     """
 
-    def __init__(self, parts: Mapping[str, Outputs], roles: Mapping[str, Sequence[str]], single: Mapping[str, bool]):
-        self.parts, self.roles, self.single = parts, roles, single
+    def __init__(
+        self,
+        parts: Mapping[str, Outputs],
+        roles: Mapping[str, Sequence[str]],
+        single: Mapping[str, bool],
+        further: Sequence[str] = (),
+    ):
+        self.parts, self.roles, self.single, self.further = parts, roles, single, further
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """What a stage may read of it: roles, in further views too."""
+        more = {f"{view}/{role}" for view in self.further for role in self.roles}
+        return frozenset({*self.roles, *more, *(f"{VIEW}{view}" for view in self.further)})
 
     def __call__(self, index_B: Tensor, view: int) -> Out:
         found = {name: part(index_B, view) for name, part in self.parts.items()}
+        out = self._out(found, lambda name: name)
+        views = {further: self._out(found, partial(in_view, further)) for further in self.further}
+        return replace(out, views=views)
+
+    def _out(self, found: Mapping[str, Tensor], key: Callable[[str], str]) -> Out:
         taps = {
-            role: found[names[0]] if self.single[role] else [found[name] for name in names]
+            role: found[key(names[0])] if self.single[role] else [found[key(name)] for name in names]
             for role, names in self.roles.items()
         }
-        return Out(found[LOGITS], taps)
+        return Out(found[key(LOGITS)], taps)
 
 
 class Replayed:
@@ -129,7 +149,7 @@ class Replayed:
 
     def __init__(self, teachers: Sequence[ReplayedTeacher], folders: Sequence[Path]):
         self.teachers, self.folders = teachers, folders
-        self.roles: Sequence[frozenset[str]] = [frozenset(teacher.roles) for teacher in teachers]
+        self.roles: Sequence[frozenset[str]] = [teacher.gives for teacher in teachers]
 
     def outputs(self, index: Tensor, view: int) -> list[Out]:
         """Return each teacher's outputs for (B,) positions in the training set, on the run's device."""

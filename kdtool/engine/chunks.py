@@ -44,7 +44,10 @@ def chunked(student: Out, teachers: Sequence[Out]) -> bool:
     rows = logits.shape[0]
     if not isinstance(logits, Deferred) or len(chunks(logits)) < 2:
         return False
-    return all(out.mask is None and all(len(tap) == rows for tap in _taps(out)) for out in (student, *teachers))
+    return all(
+        out.mask is None and not out.views and all(len(tap) == rows for tap in _taps(out))
+        for out in (student, *teachers)
+    )
 
 
 def terms_by_rows(student: Out, teachers: Sequence[Out], parameters: Iterable[nn.Parameter], losses: Losses) -> Terms:
@@ -172,7 +175,7 @@ def _split(out: Out, sizes: list[int]) -> list[Out]:
     def taps(place: slice) -> dict[str, Any]:
         given: Any = out.taps
         if isinstance(given, Watched):
-            return given.map(lambda tap: cut(tap, place))
+            return given.mapped(lambda tap: cut(tap, place))
         return {role: cut(tap, place) for role, tap in given.items()}
 
     return [Out(each, taps(place)) for each, place in zip(logits, places, strict=True)]  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from torch import nn
 
 from kdtool.engine.watched import Watched
 from kdtool.errors import InputError
-from kdtool.method import Batch, Layer, Method, Parts, Setup, Stage, Taps, Terms
+from kdtool.method import Batch, Layer, Method, Out, Parts, Setup, Stage, Taps, Terms
 
 _SEPARATOR = "/"  # no method's name holds one, so roles of different parts never meet
 
@@ -106,6 +106,12 @@ class Combined(Method):
 
         return loss
 
+    def ships(self, student: nn.Module) -> nn.Module:
+        for part in self.parts.values():
+            assert isinstance(part, Method)
+            student = part.ships(student)
+        return student
+
     def remarks(self) -> list[str]:
         parts = (part for part in self.parts.values() if isinstance(part, Method))
         return [remark for part in parts for remark in part.remarks()]
@@ -138,12 +144,16 @@ def _setup_of(setup: Setup, name: str) -> Setup:
 
 
 def _parts_of(parts: Parts, name: str) -> Parts:
-    return replace(parts, norms=_of(parts.norms, name))
+    return replace(parts, norms=_of(parts.norms, name), pooled=_of(parts.pooled, name))
 
 
 def _batch_of(batch: Batch, name: str) -> Batch:
-    return replace(
-        batch,
-        student=replace(batch.student, taps=_of(batch.student.taps, name)),
-        teachers=[replace(out, taps=_of(out.taps, name)) for out in batch.teachers],
-    )
+    return replace(batch, student=_out_of(batch.student, name), teachers=[_out_of(out, name) for out in batch.teachers])
+
+
+def _out_of(out: Out, name: str) -> Out:
+    # What is watched stays so: items are looked at when the part asks for them.
+    views = out.views.mapped(lambda each: _out_of(each, name)) if isinstance(out.views, Watched) else {
+        view: _out_of(each, name) for view, each in out.views.items()
+    }  # fmt: skip
+    return replace(out, taps=_of(out.taps, name), views=views)

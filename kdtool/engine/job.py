@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -145,6 +145,8 @@ class Job:
         teacher_precisions: arithmetic of each frozen teacher, as ``train.precision``; empty: the student's.
         sync_bn: the student's batch norms see the samples of all processes.
         method: None trains on hard labels only.
+        ship: returns the tapped network that is validated and whose weights are kept, sharing its tensors with what
+            trains; called once all is on the device. None: it is the student.
         folder: where checkpoints and metrics.jsonl go.
         resume_command: printed when a signal stops the run.
         key: digests of all that decides the result, as "name=digest" with spaces between, or one digest; a checkpoint
@@ -166,6 +168,7 @@ class Job:
     key: str
     resume_command: str
     method: Method | None = None
+    ship: Callable[[], nn.Module] | None = None
     teachers: Sequence[nn.Module] = field(default_factory=list)
     peers: Sequence[nn.Module] = field(default_factory=list)
     replay: Replay | None = None

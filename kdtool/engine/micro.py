@@ -95,7 +95,7 @@ def cached_backward(step: Step, inputs: Sequence[Any], seed: Callable[[int], Non
 
 def _tensors(out: Out) -> list[Tensor]:
     taps = [t for tap in out.taps.values() for t in (tap if isinstance(tap, list) else [tap])]
-    return [out.logits, *taps]
+    return [out.logits, *taps, *(tensor for each in out.views.values() for tensor in _tensors(each))]
 
 
 def _leaf(parts: list[Out]) -> Out:

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from kdtool.engine.chunks import chunked, terms_by_rows
 from kdtool.engine.precision import Precision
 from kdtool.engine.processes import gather, world_size
-from kdtool.engine.rows import Context, Deferred, is_late, whole
+from kdtool.engine.rows import Context, Deferred, whole
+from kdtool.engine.tree import Views, usual
+from kdtool.engine.watched import Watched
 from kdtool.losses import at_least_fp32
 from kdtool.method import Batch, Method, Out, Stage, Terms
 
@@ -22,7 +24,7 @@ TASK = "task"
 
 
 def run_network(network: nn.Module, inputs: Any, precision: Precision, late: bool = False) -> Out:
-    """Run a tapped network on a tree of inputs; logits and taps come back in at least fp32.
+    """Run a tapped network on a tree of inputs, in all their views; logits and taps are in at least fp32.
 
     Args:
         network: tapped.
@@ -30,9 +32,20 @@ def run_network(network: nn.Module, inputs: Any, precision: Precision, late: boo
         precision: of the forward.
         late: leave logits to be made that the network defers.
     """
-    with precision.forward():
-        found = network(inputs)
-    return as_out(found, at_least_fp32, precision.forward, late)
+
+    def run(inputs: Any) -> Out:
+        with precision.forward():
+            found = network(inputs)
+        return as_out(found, at_least_fp32, precision.forward, late)
+
+    return in_all_views(inputs, run)
+
+
+def in_all_views(inputs: Any, run: Callable[[Any], Out]) -> Out:
+    """Return what a network gives for inputs in the usual view, with what it gives for further ones."""
+    out = run(usual(inputs))
+    further = inputs.further if isinstance(inputs, Views) else {}
+    return replace(out, views={name: run(each) for name, each in further.items()}) if further else out
 
 
 def as_out(
@@ -60,12 +73,14 @@ def map_out(out: Out, convert: Callable[[Tensor], Tensor]) -> Out:
     }
     logits: Any = out.logits
     logits = logits.of(convert(logits.hidden_RD)) if isinstance(logits, Deferred) else convert(logits)
-    return Out(logits, taps, out.mask)
+    return Out(logits, taps, out.mask, {name: map_out(each, convert) for name, each in out.views.items()})
 
 
 def whole_out(out: Out, beside: Tensor | None = None) -> Out:
-    """Return outputs with their logits made; ``beside`` as for ``Late.whole``."""
-    return replace(out, logits=whole(out.logits, beside)) if is_late(out.logits) else out
+    """Return outputs with their logits made, those of further views too; ``beside`` as for ``Late.whole``."""
+    given: Any = out.views
+    views = given.mapped(whole_out) if isinstance(given, Watched) else {n: whole_out(each) for n, each in given.items()}
+    return replace(out, logits=whole(out.logits, beside), views=views)
 
 
 def join_outs(outs: Sequence[Out]) -> Out:
@@ -76,13 +91,15 @@ def join_outs(outs: Sequence[Out]) -> Out:
 
     taps = {role: join([out.taps[role] for out in outs]) for role in outs[0].taps}
     masks = [out.mask for out in outs if out.mask is not None]
-    return Out(torch.cat([out.logits for out in outs]), taps, torch.cat(masks) if masks else None)
+    views = {name: join_outs([out.views[name] for out in outs]) for name in outs[0].views}
+    return Out(torch.cat([out.logits for out in outs]), taps, torch.cat(masks) if masks else None, views)
 
 
 def _gathered(out: Out) -> Out:
     """Return the outputs of all processes' parts of the batch, with gradient."""
-    whole = map_out(out, gather)
-    return whole if out.mask is None else replace(whole, mask=gather(out.mask.long()).bool())
+    whole = map_out(replace(out, views={}), gather)
+    mask = None if out.mask is None else gather(out.mask.long()).bool()
+    return replace(whole, mask=mask, views={name: _gathered(each) for name, each in out.views.items()})
 
 
 def count_labelled(labels: Tensor) -> Tensor:
@@ -151,6 +168,8 @@ class Step(nn.Module):
     def networks(self, inputs: Any) -> tuple[Out, list[Out]]:
         """Return the outputs of the student and of the peers."""
         assert self.stage is not None, "set a stage before the first step"
+        if self.method is None:  # a baseline has no use for further views
+            inputs = usual(inputs)
         with torch.set_grad_enabled(torch.is_grad_enabled() and "student" in self.stage.trains):
             student = run_network(self.student, inputs, self.precision, late=not self.couples_samples)
         return student, [run_network(peer, inputs, self.precision) for peer in self.peers]

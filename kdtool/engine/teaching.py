@@ -12,10 +12,13 @@ from kdtool.engine import tree
 from kdtool.engine.folding import folded
 from kdtool.engine.job import Replay
 from kdtool.engine.precision import Precision
-from kdtool.engine.step import as_out
+from kdtool.engine.step import as_out, in_all_views
 from kdtool.engine.watched import Watched
 from kdtool.losses import at_least_fp32
 from kdtool.method import Out
+
+VIEW = "view "
+"""Before the name of a further view among the roles that a stage reads."""
 
 
 class FrozenTeachers:
@@ -49,13 +52,16 @@ class FrozenTeachers:
 
     @staticmethod
     def _run(network: nn.Module, precision: Precision, inputs: Any) -> Out:
-        with torch.inference_mode(), precision.forward():
-            found = network(tree.cast(inputs, precision.dtype))
-        return as_out(found, _own, precision.forward, late=True)
+        def run(inputs: Any) -> Out:
+            with torch.inference_mode(), precision.forward():
+                found = network(tree.cast(inputs, precision.dtype))
+            return as_out(found, _own, precision.forward, late=True)
+
+        return in_all_views(inputs, run)
 
     def _ready(self, network: nn.Module, precision: Precision, inputs: Any) -> nn.Module:
         network = network.to(tree.device_of(inputs))
-        ready, _ = folded(network, tree.first(inputs))
+        ready, _ = folded(network, tree.first(tree.usual(inputs)))
         ready = ready.to(precision.dtype).eval().requires_grad_(False)
         # The layout decides the kernels, and so the last bits: one just trained must not differ from one reloaded.
         ready = ready.to(memory_format=self.layout)
@@ -117,4 +123,9 @@ class Teaching:
 def watched(outs: Sequence[Out]) -> tuple[list[Out], list[set[str]]]:
     """Return the outputs in such a form that the sets beside them take the roles that are read."""
     read: list[set[str]] = [set() for _ in outs]
-    return [Out(out.logits, Watched(out.taps, roles), out.mask) for out, roles in zip(outs, read, strict=True)], read
+    return [_watched(out, roles) for out, roles in zip(outs, read, strict=True)], read
+
+
+def _watched(out: Out, read: set[str], view: str = "") -> Out:
+    views = {name: _watched(each, read, f"{name}/") for name, each in out.views.items()}
+    return Out(out.logits, Watched(out.taps, read, view), out.mask, Watched(views, read, VIEW))

@@ -61,6 +61,7 @@ class _Trainer:
         self.step.to(memory_format=layout)
         if job.sync_bn:
             share_norms(step, job.device)
+        self.shipped: nn.Module = job.ship() if job.ship is not None else step.student
         check_split(job.train.accumulate, step.couples_samples, job.phase)
         names = job.teacher_precisions or [job.train.precision] * len(job.teachers)
         frozen = FrozenTeachers(job.teachers, [Precision(name, job.device) for name in names], layout)
@@ -74,10 +75,15 @@ class _Trainer:
         self.found: dict[str, Any] | None = None  # the checkpoint to go on from
         self.began = time.monotonic()
 
+    def _follow(self, updates: int) -> None:
+        """Bring the average up to a step of the student."""
+        if self.ema is not None:
+            self.ema.update(self.shipped, step=updates)
+
     def _average(self) -> Any:
         from timm.utils import ModelEmaV3
 
-        return ModelEmaV3(self.step.student, decay=self.job.train.ema, use_warmup=True)
+        return ModelEmaV3(self.shipped, decay=self.job.train.ema, use_warmup=True)
 
     # --- the loop -------------------------------------------------------------------------------------------
 
@@ -111,7 +117,7 @@ class _Trainer:
         call = callable_step(
             self.step, job.train.compile, job.device, lambda c: self._try_out(c, planned), self.reporter.warn
         )
-        self.update = Updater(job, self.step, call, self.teaching, planned, self.ema)
+        self.update = Updater(job, self.step, call, self.teaching, planned, self._follow)
         if self.found is not None and self.found["optimizer"] is not None:
             load_optimizer(self.update.optimizer, self.found["optimizer"])
         self.reporter.stage(stage.name, planned.epochs, job.train_batches.steps, self.at.epoch)
@@ -277,7 +283,7 @@ class _Trainer:
         return evaluate(network, self.job.val_batches, self.precision, self.job.objective.meter())
 
     def _result_network(self) -> nn.Module:
-        network: nn.Module = self.step.student if self.ema is None else self.ema.module
+        network: nn.Module = self.shipped if self.ema is None else self.ema.module
         return network
 
     def _resume(self) -> None:

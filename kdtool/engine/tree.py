@@ -6,11 +6,40 @@ A tree is a tensor, a dictionary, list or tuple of trees, or an object of a task
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+
+@dataclass
+class Views:
+    """Inputs of samples in several views.
+
+    Attributes:
+        own: in the usual view.
+        further: by name, trees of the same samples.
+    """
+
+    own: Any
+    further: Mapping[str, Any]
+
+    def apply(self, function: Callable[[Tensor], Tensor]) -> Views:
+        """Return these with every tensor replaced."""
+        return Views(apply(self.own, function), {name: apply(each, function) for name, each in self.further.items()})
+
+    def split(self, sizes: Sequence[int]) -> list[Views]:
+        """Return the samples in parts."""
+        further = {name: split(each, sizes) for name, each in self.further.items()}
+        return [Views(own, {name: parts[number] for name, parts in further.items()})
+                for number, own in enumerate(split(self.own, sizes))]  # fmt: skip
+
+
+def usual(tree: Any) -> Any:
+    """Return inputs in the usual view alone."""
+    return tree.own if isinstance(tree, Views) else tree
 
 
 def tensors(tree: Any) -> Iterator[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -50,11 +51,20 @@ class Updater:
         call: ``step`` or what runs it: compiled, or averaging gradients over processes.
         teaching: gives the teachers' outputs.
         planned: the stage.
-        ema: the student's average, if any.
+        follow: brings the student's average, if any, up to so many updates.
     """
 
-    def __init__(self, job: Job, step: Step, call: Any, teaching: Teaching, planned: Planned, ema: Any):
-        self.job, self.step, self.call, self.teaching, self.planned, self.ema = job, step, call, teaching, planned, ema
+    def __init__(
+        self, job: Job, step: Step, call: Any, teaching: Teaching, planned: Planned, follow: Callable[[int], None]
+    ):
+        self.job, self.step, self.call, self.teaching, self.planned, self.follow = (
+            job,
+            step,
+            call,
+            teaching,
+            planned,
+            follow,
+        )
         self.precision = step.precision
         optim, schedule = settings_of(planned.stage, job.optim, job.schedule)
         self.optimizer = build_optimizer(optim, step)
@@ -88,8 +98,8 @@ class Updater:
         if self.guard.skips and bool(result.bad):
             put_back(before)
             return result
-        if self.trains_student and self.ema is not None:
-            self.ema.update(self.step.student, step=updates + 1)
+        if self.trains_student:
+            self.follow(updates + 1)
         if self.job.method is not None:
             with torch.no_grad():
                 for batch in seen:

@@ -24,9 +24,10 @@ class Watched(dict[str, Any]):
         entries = {key.removeprefix(prefix): super(Watched, self).__getitem__(key) for key in names}
         return Watched(entries, self.read, self.prefix + prefix)
 
-    def map(self, function: Callable[[Any], Any]) -> Watched:
-        """Return the entries changed by a function, watched likewise; that is no reading."""
-        return Watched({key: function(super(Watched, self).__getitem__(key)) for key in self}, self.read, self.prefix)
+    def mapped(self, function: Callable[[Any], Any]) -> Watched:
+        """Return the entries as a function makes them, watched likewise."""
+        entries = {key: function(super(Watched, self).__getitem__(key)) for key in self}
+        return Watched(entries, self.read, self.prefix)
 
     def _note(self, *keys: str) -> None:
         self.read.update(self.prefix + key for key in keys)

@@ -21,6 +21,7 @@ from kdtool.runs.folder import RESULT, resume_command
 from kdtool.runs.result import outcome
 from kdtool.runs.resume import training_key
 from kdtool.runs.setting import Setting
+from kdtool.runs.shipping import shipped
 from kdtool.runs.teachers import Preparation, check_teacher, prepare
 from kdtool.system.disk import write_whole
 
@@ -170,6 +171,7 @@ class Execution:
         return dataclasses.replace(
             self._job("student", setting.networks.student_net, folder),
             method=setting.method,
+            ship=lambda: shipped(setting).tapped(),
             teachers=[] if online else nets,
             peers=nets if online else [],
             teacher_precisions=[] if online else setting.teacher_precisions,

@@ -79,6 +79,31 @@ def tap_networks(
     return Networks(student, teachers, student_net, teacher_nets, taps, shapes, parts)
 
 
+def further_views(task: Task, methods: Mapping[str, type[Method]], options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the further views of each sample that methods see side by side, each once.
+
+    Args:
+        task: that makes them.
+        methods: by name, in order.
+        options: each method's ``Config`` by name.
+
+    Raises:
+        InputError: the task has no such view.
+    """
+    found: dict[str, None] = {}
+    for name, method in methods.items():
+        for view in method.views(options[name]):
+            if view not in task.views:
+                valid = ", ".join(task.views) or "none"
+                raise InputError(
+                    f"method {name!r} sees each sample in the view {view!r} beside the usual one, and the task "
+                    f"{task.name!r} has none of that name; it has: {valid}. Choose another method, or see `kdtool show "
+                    f"{name}` for an option that does without."
+                )
+            found[view] = None
+    return tuple(found)
+
+
 def make_method(
     recipe: Recipe,
     methods: Mapping[str, type[Method]],

@@ -15,6 +15,7 @@ from kdtool.engine.job import Batches, Fitted
 from kdtool.engine.processes import from_main, is_main, world_size
 from kdtool.recipe import load as recipes
 from kdtool.runs.setting import Setting
+from kdtool.runs.shipping import shipped
 from kdtool.tasks.common.cost import macs, parameters
 from kdtool.tasks.task import Built
 
@@ -43,7 +44,7 @@ def describe(setting: Setting) -> dict[str, Any]:
         ],
         "models": [
             *(_about("teacher", built) for built in networks.teachers),
-            _about("student", networks.student),
+            _about("student", shipped(setting)),
             *([{"role": "method", "name": setting.recipe.method, "params": parameters(setting.method), "macs": None}]
               if setting.method is not None else []),
         ],
@@ -68,16 +69,18 @@ def outcome(
         seconds: what each part took.
     """
     recipe, networks, data, task = setting.recipe, setting.networks, setting.data, setting.task
+    built = shipped(setting)
+    network = built.tapped()
     place = folder / STUDENT
     if is_main():
-        task.save(place, setting.student, fitted.state, data, recipe)
+        task.save(place, built, fitted.state, data, recipe)
         if baseline is not None:  # so that it can be measured class by class, as the student is
             task.save(folder / "baseline" / STUDENT, setting.student, baseline.state, data, recipe)
     size = from_main((place / "model.safetensors").stat().st_size if is_main() else None)
     test = setting.batches(data.test)
-    student = _test(setting, networks.student_net, fitted.state, test)
+    student = _test(setting, network, fitted.state, test)
     same = fitted.best["epoch"] == fitted.last["epoch"]
-    last = student if same else _test(setting, networks.student_net, fitted.last_state, test)
+    last = student if same else _test(setting, network, fitted.last_state, test)
     alone = _test(setting, networks.student_net, baseline.state, test) if baseline is not None else None
     teachers = [_test(setting, net, None, test) for net in networks.teacher_nets]
     about = [_about("teacher", built) for built in networks.teachers]
@@ -93,8 +96,7 @@ def outcome(
         "data": {"name": data.name, "classes": setting.objective.num_classes, "train": setting.train_size,
                  "val": len(data.val) if data.val is not None else 0,
                  "test": len(data.test), **setting.student.describe()},
-        "student": {**_about("student", networks.student), "bytes": size,
-                    "open_with": task.how_to_open(setting.student, place)},
+        "student": {**_about("student", built), "bytes": size, "open_with": task.how_to_open(built, place)},
         "teacher": _one_or_list([{**each, "bytes": _bytes(built.module)}
                                  for each, built in zip(about, networks.teachers, strict=True)]),
         "test": {"student": student, "student_last": last, "teacher": _one_or_list(teachers), "baseline": alone},

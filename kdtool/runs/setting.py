@@ -23,7 +23,7 @@ from kdtool.method import Method
 from kdtool.recipe import load as recipes
 from kdtool.recipe.schema import Recipe
 from kdtool.registry import tasks
-from kdtool.runs.networks import Networks, make_method, tap_networks, with_rates
+from kdtool.runs.networks import Networks, further_views, make_method, tap_networks, with_rates
 from kdtool.tasks.task import Built, Reading, Task
 
 CHECK_SAMPLES = 2000
@@ -183,7 +183,8 @@ def _reading(pair: Pair, train: bool) -> Reading:
     cfg = pair.recipe.train
     steps = -(-cfg.steps // cfg.epochs) if train and cfg.steps is not None else None
     part = (rank(), world_size())
-    return Reading(cfg.batch_size, cfg.seed, pair.device, train, part, steps, cfg.channels_last)
+    views = further_views(pair.task, pair.methods, pair.recipe.options) if train else ()
+    return Reading(cfg.batch_size, cfg.seed, pair.device, train, part, steps, cfg.channels_last, views)
 
 
 def _check_optimizers(setting: Setting) -> None:

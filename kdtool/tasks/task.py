@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from kdtool.errors import InputError
 from kdtool.events import Metric
 from kdtool.recipe import schema
+from kdtool.tasks.profiled import Profiled as Profiled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,6 +116,7 @@ class Built:
         needs_training: it starts from scratch or has a new head, so it knows nothing about the data's classes.
         weights_id: "scratch", or a digest of the weights that it starts from.
         source_hash: sha256 of the user's own architecture file, else None.
+        replaced: layers in the place of the architecture's own, see ``kdtool.tasks.common.replaced``; saved as well.
     """
 
     module: nn.Module
@@ -126,6 +128,7 @@ class Built:
     needs_training: bool = field(default=True, kw_only=True)
     weights_id: str = field(default="scratch", kw_only=True)
     source_hash: str | None = field(default=None, kw_only=True)
+    replaced: dict[str, str] = field(default_factory=dict, kw_only=True)
 
     input_keys: ClassVar[tuple[str, ...]] = ()
     """Which entries of ``identity`` say what its inputs are."""
@@ -169,6 +172,8 @@ class Reading:
         part: (r, n): what process r of n reads.
         steps: of an epoch, where the training set is a stream; else None.
         channels_last: memory layout of what has channels.
+        views: further views of each sample beside the usual one, by the names of ``Task.views``; see
+            ``kdtool.tasks.common.side_by_side``.
     """
 
     batch_size: int
@@ -178,23 +183,7 @@ class Reading:
     part: tuple[int, int] = (0, 1)
     steps: int | None = None
     channels_last: bool = True
-
-
-@dataclass(frozen=True)
-class Profiled:
-    """A network to be timed.
-
-    Attributes:
-        about: what tables show of it: "part" (teacher, student, export or model), "name", "kind", "params", "macs",
-            "bytes", "input" (how large a sample is, as ``Built.dry_input`` says it) and whatever the task adds.
-        forward: given a batch size and a device, returns a function that runs it once.
-        fresh: the same, of a newly opened network whose memory starts at nothing; None: it is torch's own, and its
-            tensors are counted.
-    """
-
-    about: Mapping[str, Any]
-    forward: Callable[[int, torch.device], Callable[[], object]]
-    fresh: Callable[[int, torch.device], Callable[[], object]] | None = None
+    views: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -222,6 +211,8 @@ class Task:
         headline: the metric that epochs are selected by.
         Data, Teacher, Student: its sections of the recipe, dataclasses of ``kdtool.option`` on those of
             ``kdtool.recipe.schema``.
+        ships_layers: a student may ship with other layers: ``student`` and ``save`` know ``Built.replaced``.
+        views: further views of a sample that a method may ask for, by name, each with a sentence.
         method_defaults: its say in the methods' defaults: values by an option's name, for every method that has it.
     """
 
@@ -232,6 +223,8 @@ class Task:
     Data: ClassVar[type[schema.Data]] = schema.Data
     Teacher: ClassVar[type[schema.Teacher]] = schema.Teacher
     Student: ClassVar[type[schema.Student]] = schema.Student
+    ships_layers: ClassVar[bool] = False
+    views: ClassVar[Mapping[str, str]] = {}
     method_defaults: ClassVar[Mapping[str, Any]] = {}
 
     # --- what every task has --------------------------------------------------------------------------------------
@@ -326,8 +319,7 @@ class Task:
         """Return what a network makes of new inputs, one after the other as they come, for ``kdtool.predict``.
 
         Raises:
-            InputError: something that was given is wrong, or the task cannot do this; at the end, where no input could
-                be read.
+            InputError: something given is wrong, or the task cannot do this; at the end: no input could be read.
         """
         raise self.lacks("predictions of new inputs")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO, get_type_hints
 
 from kdtool import __version__, registry
@@ -95,25 +95,60 @@ def option_lines(cls: type, path: str) -> Iterator[dict[str, Any]]:
             yield from option_lines(listed, f"{name}.N")
 
 
+NARROW = 80
+"""Columns of the list, so that it can be read in any terminal, and pasted."""
+
+KINDS = {
+    "response": "response: what networks answer",
+    "feature": "feature: what is inside of them",
+    "relation": "relation: how samples, or layers, stand to one another",
+}
+
+
 def show_list(stream: TextIO) -> None:
-    """Print the methods as a table, each broken one in a row of its own with the error."""
+    """Print the methods, grouped by the knowledge that they transfer, within 80 columns; broken ones last."""
+    found = listing()
+    groups = {title: [each for each in found if each["knowledge"] == kind] for kind, title in KINDS.items()}
+    groups["without a teacher's knowledge"] = [each for each in found if not each["knowledge"] and not each["error"]]
+    groups["cannot be used"] = [each for each in found if each["error"]]
+    for title, methods in groups.items():
+        if methods:
+            _show_rows(title, [_list_row(about) for about in methods], stream)
+
+
+def _list_row(about: dict[str, Any]) -> tuple[str, ...]:
+    origin = "" if about["distribution"] == "kdtool" else f" ({about['distribution']} {about['version']})"
+    if about["error"]:
+        return about["name"], "", "", f"broken: {about['error']}{origin}"
+    paper = str(about["paper"] or "-").removesuffix(f", {about['year']}")
+    return about["name"], str(about["year"] or ""), about["scheme"] or "", paper + origin
+
+
+def show_suitable(found: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
+    """Print which methods can run on a pair, and why others cannot, within 80 columns."""
+    for title, runs in (("can run on this pair", True), ("cannot", False)):
+        rows: list[tuple[str, ...]] = [(each["name"], each["why"]) for each in found if each["runs"] == runs]
+        if runs:
+            rows = [(", ".join(name for name, _ in rows),)] if rows else []
+        if rows:
+            _show_rows(title, rows, stream)
+
+
+def _show_rows(title: str, rows: Sequence[tuple[str, ...]], stream: TextIO) -> None:
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table()
-    table.add_column("method", no_wrap=True)
-    for title in ("paper", "year", "knowledge", "scheme", "distribution"):
-        table.add_column(title, overflow="fold")
-    for about in listing():
-        origin = f"{about['distribution']} {about['version']}"
-        if about["error"]:
-            cells, style = [about["name"], f"broken: {about['error']}", "", "", "", origin], "red"
-        else:
-            paper = str(about["paper"] or "-").removesuffix(f", {about['year']}")
-            cells = [about["name"], paper, about["year"], about["knowledge"], about["scheme"], origin]
-            style = ""
-        table.add_row(*(Text(words.clean("-" if cell is None else cell)) for cell in cells), style=style)
-    _console(stream).print(table)
+    console = Console(file=stream, highlight=False, width=NARROW)
+    console.print(Text(title, style="bold"))
+    table = Table.grid(padding=(0, 1, 0, 0), pad_edge=True)
+    last = len(rows[0]) - 1
+    for number in range(last + 1):
+        table.add_column(no_wrap=number < last, overflow="fold", ratio=1 if number == last else None)
+    for row in rows:
+        table.add_row(*(Text(words.clean(cell)) for cell in row))
+    console.print(table)
+    console.print()
 
 
 def show_method(name: str, stream: TextIO) -> None:

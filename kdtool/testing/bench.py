@@ -18,7 +18,9 @@ from kdtool.engine.step import Step, teach
 from kdtool.errors import InputError
 from kdtool.method import Batch, Method, Out, Setup, Stage
 from kdtool.randomness import seed_torch
+from kdtool.runs.networks import further_views
 from kdtool.tasks.common.parts import parts_of
+from kdtool.tasks.task import Built
 from kdtool.testing.faults import RefusedError
 from kdtool.testing.material import BATCH, CPU, Material, material
 
@@ -31,12 +33,14 @@ class Rig:
         step: all that trains.
         teachers: frozen networks; none for online and self methods.
         batches: what they are trained on.
+        student: as it was built.
     """
 
     step: Step
     teachers: list[nn.Module]
     precision: Precision
     batches: list[Loaded]
+    student: Built
 
     @property
     def method(self) -> Method:
@@ -159,6 +163,7 @@ class Bench:
         found, task, cfg = self.material, self.material.task, self.cls.Config()
         kinds = [teachers] * self.teacher_count if isinstance(teachers, str) else list(teachers)
         taps = self.cls.taps(cfg)
+        views = further_views(task, {self.name: self.cls}, {self.name: cfg})
         own, others = found.networks(student, kinds, seed, self.cls.online)
         if change is not None:
             change(own.module, [built.module for built in others])
@@ -181,7 +186,9 @@ class Bench:
         frozen: list[nn.Module] = [] if self.cls.online else [net.eval().requires_grad_(False) for net in nets]
         step = Step(student_net, method, peers, found.objective.hard_loss, arithmetic)
         dtype = arithmetic.dtype
-        return Rig(step.to(dtype), [net.to(dtype) for net in frozen], arithmetic, found.batches([own, *others]))
+        return Rig(
+            step.to(dtype), [net.to(dtype) for net in frozen], arithmetic, found.batches([own, *others], views), own
+        )
 
     def _usual(self, student: str | None, teachers: Any) -> tuple[str, Any]:
         """Return the first pair that the method takes, of those with what is given."""

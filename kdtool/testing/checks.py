@@ -10,7 +10,7 @@ from typing import Any
 import torch.distributed as dist
 
 from kdtool.method import Method
-from kdtool.testing import equality, promises, task_runs, task_samples, training
+from kdtool.testing import equality, promises, shipping, task_runs, task_samples, training
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ CHECKS: tuple[Check, ...] = (
     Check("training", "each stage trains what it says", training.stages_train_what_they_say),
     Check("state", "saved state restores the loss", training.state_round_trips),
     Check("replay", "stored teacher outputs equal live ones", training.replayed_equals_live, unless=_no_frozen_teacher),
+    Check("ships", "what ships opens as it was trained", shipping.what_ships_opens),
     Check(
         "compiled",
         "compiled (aot_eager) equals eager",
@@ -124,6 +125,12 @@ TASK_CHECKS: tuple[Check, ...] = (
     Check("workers", "workers and memory change no batch", task_samples.workers_change_nothing),
     Check("processes", "two processes share the batches of one", task_samples.processes_share_batches),
     Check("epochs", "an epoch is a function of its number, entered anywhere", task_samples.epochs_can_be_entered),
+    Check(
+        "views",
+        "further views are functions of the sample",
+        task_samples.further_views_follow_from_the_sample,
+        unless=lambda cls: None if cls.views else "it has no further views",
+    ),
     Check("company", "a sample does not see its batch", task_samples.rows_do_not_see_their_batch),
     Check("split", "a batch splits into its samples", task_samples.batches_split_into_samples),
     Check("adapt", "every teacher takes every student's batches", task_samples.teachers_take_the_students_batches),
@@ -131,6 +138,12 @@ TASK_CHECKS: tuple[Check, ...] = (
     Check("missing-labels", "rows without a label teach nothing", task_samples.labels_may_be_missing),
     Check("state", "saved weights come back, in equal bytes", task_runs.state_round_trips),
     Check("open", "what is saved opens without kdtool", task_runs.opens_without_kdtool),
+    Check(
+        "layers",
+        "a student with other layers opens as well",
+        shipping.replaced_layers_open,
+        unless=lambda cls: None if cls.ships_layers else "it says that its students ship as they are",
+    ),
     Check("resume", "a stopped run resumes to equal bytes", task_runs.runs_resume),
     Check("replay", "a replayed teacher gives equal bytes", task_runs.runs_replay_their_teacher),
 )

@@ -25,6 +25,8 @@ def at(where: str) -> Iterator[None]:
     """Put the place before the message of what goes wrong inside."""
     try:
         yield
+    except RefusedError:
+        raise
     except CheckError as error:
         raise CheckError(f"{where}: {error}") from error
     except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import count, islice
@@ -80,9 +81,9 @@ class Material:
     def _model(self, kind: str) -> str:
         return self.specimens.models[kind]
 
-    def batches(self, networks: list[Built]) -> list[Loaded]:
-        """Return the first few batches that these networks are trained on."""
-        reading = Reading(BATCH, 0, CPU, train=True, channels_last=False)
+    def batches(self, networks: list[Built], views: Sequence[str] = ()) -> list[Loaded]:
+        """Return the first few batches that these networks are trained on, with further views of each sample."""
+        reading = Reading(BATCH, 0, CPU, train=True, channels_last=False, views=views)
         found = self.task.batches(self.data, self.split, self.recipe, networks, reading)
         return list(islice((batch for epoch in count() for batch in found.epoch(epoch)), 5))
 

@@ -61,11 +61,13 @@ def opens_without_kdtool(bench: TaskBench) -> None:
         with at(kind), tempfile.TemporaryDirectory() as folder:
             built = found.networks(kind, [], 0, False)[0]
             path = _saved(found, built, Path(folder) / "student")
-            line = found.task.how_to_open(built, path.parent)
-            done = subprocess.run(
-                [sys.executable, "-c", _program(line, path)], capture_output=True, text=True, check=False
-            )
-            require(done.returncode == 0, f"`{line}` fails without kdtool: {done.stderr.strip()[-500:]}")
+            opens_alone(found.task.how_to_open(built, path.parent), path)
+
+
+def opens_alone(line: str, weights: Path) -> None:
+    """Require that a line opens a network in a process without kdtool, with the weights of a file."""
+    done = subprocess.run([sys.executable, "-c", _program(line, weights)], capture_output=True, text=True, check=False)
+    require(done.returncode == 0, f"`{line}` fails without kdtool: {done.stderr.strip()[-500:]}")
 
 
 def _program(line: str, weights: Path) -> str:

@@ -124,15 +124,40 @@ def epochs_can_be_entered(bench: TaskBench) -> None:
     require(not torch.equal(*orders), "two epochs have the same order")
 
 
+def further_views_follow_from_the_sample(bench: TaskBench) -> None:
+    found, names = bench.material, tuple(bench.cls.views)
+    usual = list(_read(found, found.split, True, epoch=1))
+    each = list(_read(found, found.split, True, epoch=1, views=names))
+    _require_equal(usual, [dataclasses.replace(b, inputs=tree.usual(b.inputs)) for b in each], "with further views")
+    for workers in (0, 2):
+        again = list(_read(found, found.split, True, epoch=1, start=1, workers=workers, views=names))
+        _require_equal(each[1:], again, f"with further views, entered later with {workers} data.workers")
+    other = next(iter(_read(found, found.split, True, epoch=1, views=names, size=3)))
+    require(tree.usual(other.inputs) is not other.inputs, "batches to train on hold no further views")
+    for name in names:
+        require(name in each[0].inputs.further, f"a batch has no view {name!r}, which the task declares")
+        own, more = (list(tree.tensors(inputs)) for inputs in (usual[0].inputs, each[0].inputs.further[name]))
+        same = len(own) == len(more) and all(
+            a.shape == b.shape and torch.equal(a, b) for a, b in zip(own, more, strict=False)
+        )
+        require(not same, f"the view {name!r} is the usual one")
+    student, _ = found.networks(found.kinds[0], [], 0, False)
+    reading = Reading(BATCH, 0, CPU, True, channels_last=False, views=names)
+    batches: Any = found.task.batches(found.data, found.split, found.recipe, [student], reading)
+    at = each[0].view
+    (replayed,) = batches.view(at, [each[0].index])
+    _require_equal(each[:1], [replayed], "read again by view and position, as the cache does")
+
+
 def _read(
     found: Material, split: Any, train: bool, *, size: int = BATCH, part: tuple[int, int] = (0, 1), epoch: int = 0,
-    start: int = 0, workers: int = 0, budget: float | None = None,
+    start: int = 0, workers: int = 0, budget: float | None = None, views: tuple[str, ...] = (),
 ) -> Iterator[Loaded]:  # fmt: skip
     recipe = dataclasses.replace(found.recipe, data=dataclasses.replace(found.recipe.data, workers=workers))
     if budget is not None:
         recipe.data.memory_budget_gb = budget
     student, _ = found.networks(found.kinds[0], [], 0, False)
-    reading = Reading(size, 0, CPU, train, part, channels_last=False)
+    reading = Reading(size, 0, CPU, train, part, channels_last=False, views=views)
     yield from found.task.batches(found.data, split, recipe, [student], reading).epoch(epoch, start)
 
 

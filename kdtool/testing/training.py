@@ -104,7 +104,7 @@ def replayed_equals_live(bench: Bench) -> None:
         rig = bench.rig(None, kind)
         for stage in rig.stages:
             rig.enter(stage)
-            stored = [Out(_replayed(out.logits), _replayed(out.taps), out.mask) for out in rig.teach(rig.batches[0])]
+            stored = [_stored_out(out) for out in rig.teach(rig.batches[0])]
             live = rig.terms(rig.batches[0])
             replayed, _ = rig.run(rig.batches[0], stored)
             _require_equal(
@@ -134,6 +134,11 @@ def _replayed(outputs: Any) -> Any:
     return [rows(tensor) for tensor in outputs] if isinstance(outputs, list) else rows(outputs)
 
 
+def _stored_out(out: Out) -> Out:
+    views = {name: _stored_out(each) for name, each in out.views.items()}
+    return Out(_replayed(out.logits), _replayed(out.taps), out.mask, views)
+
+
 def _require_equal(one: dict[str, Tensor], other: dict[str, Tensor], message: str) -> None:
     require(one.keys() == other.keys(), f"{message} (terms {some(one)} and {some(other)})")
     for name, term in one.items():
@@ -141,7 +146,8 @@ def _require_equal(one: dict[str, Tensor], other: dict[str, Tensor], message: st
 
 
 def _flat(out: Out) -> list[Tensor]:
-    return [out.logits, *(t for tap in out.taps.values() for t in (tap if isinstance(tap, list) else [tap]))]
+    further = [tensor for each in out.views.values() for tensor in _flat(each)]
+    return [out.logits, *(t for tap in out.taps.values() for t in (tap if isinstance(tap, list) else [tap])), *further]
 
 
 def _copies(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Class Attention Transfer Based Knowledge Distillation. Guo et al., CVPR 2023. https://arxiv.org/abs/2304.12777
 
-A class activation map (CAM) is what the classifier gives at each position of the last map, before pooling. The student's
-are to be the teacher's, average-pooled to 2x2, each normalised.
+A class activation map (CAM) is what the classifier gives at each position of the last map, before pooling. The
+student's are to be the teacher's, average-pooled to 2x2, each normalised.
 
 The authors' code normalises for some pairs alone, and has a weight for each pair: on CIFAR-100 .7 to 600, without
 normalisation mostly below 20. Here maps are normalised (the paper's Eq. 5), and the weight is the code's for its

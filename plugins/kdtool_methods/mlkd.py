@@ -4,8 +4,8 @@ https://openaccess.thecvf.com/content/CVPR2023/html/Jin_Multi-Level_Logit_Distil
 Predictions are aligned at the levels of instances, batch and classes, each summed over the temperatures 2 to 6. The
 weight of 0.9 for each level and of 0.1 for hard labels are those of the authors' code.
 
-The paper trains on a weak and a strong view of each image, and sums the losses of both. One view is what a batch holds
-here; ``view_parts`` is the loss of one, so that another would be one more call.
+The paper trains on a weak and a strong view of each image, and sums the losses of both, the hard labels' too. Here the
+usual view is the weak one; ``strong=false`` does without the other, at half the cost.
 
 The authors' code also has masks: samples, and classes, of which the teacher is at most as confident as of the median
 one. Its losses are reduced before they are masked, so that it scales them by the share of what the mask keeps, about a
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,7 @@ from torch import Tensor
 from kdtool import Batch, Method, Stage, option
 from kdtool.errors import InputError
 from kdtool.losses import at_least_fp32, ensemble_logits
+from kdtool_methods._maps import total
 
 MASKS = ("none", "code", "entries")
 
@@ -135,6 +137,7 @@ class MLKD(Method):
         batch: float = option(0.9, "weight of the alignment of samples with samples", min=0.0)
         classes: float = option(0.9, "weight of the alignment of classes with classes", min=0.0)
         hard_weight: float = option(0.1, "weight of the hard labels", min=0.0)
+        strong: bool = option(True, "sum the losses of the usual and of a strong view (data.strong), as the paper does")
         masks: str = option(
             "none",
             "samples and classes of which the teacher is unsure: not told apart; scaling the losses by their share, as "
@@ -142,13 +145,26 @@ class MLKD(Method):
             choices=MASKS,
         )
 
+    @classmethod
+    def views(cls, cfg: Any) -> tuple[str, ...]:
+        return ("strong",) if cfg.strong else ()
+
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         cfg = self.cfg
         if not cfg.temperatures:
             raise InputError("mlkd.temperatures is empty: give at least one, such as mlkd.temperatures=[4].")
-        teachers = [out.logits for out in batch.teachers]
-        instance, rows, columns = view_parts(batch.student.logits, teachers, cfg.temperatures, cfg.masks)
-        return {"instance": cfg.instance * instance, "batch": cfg.batch * rows, "classes": cfg.classes * columns}
+        views = [(batch.student, batch.teachers)]
+        if cfg.strong:
+            views.append((batch.student.views["strong"], [out.views["strong"] for out in batch.teachers]))
+        parts = [
+            view_parts(student.logits, [out.logits for out in teachers], cfg.temperatures, cfg.masks)
+            for student, teachers in views
+        ]
+        instance, rows, columns = (total(each) for each in zip(*parts, strict=True))
+        terms = {"instance": cfg.instance * instance, "batch": cfg.batch * rows, "classes": cfg.classes * columns}
+        if cfg.strong:
+            terms["labels"] = cfg.hard_weight * batch.task_loss(views[1][0].logits)
+        return terms
 
     def stages(self) -> list[Stage]:
         return [Stage("distill", self.loss, task_weight=self.cfg.hard_weight)]

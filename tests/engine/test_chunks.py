@@ -101,7 +101,7 @@ def updater(folder: Path, late: bool = True, method: str = "fit", wrapped: Any =
     planned = plan_stages(made, 1, None)[0]
     step.stage = planned.stage
     teaching = Teaching(FrozenTeachers(job.teachers, arithmetic), None, lambda text: None)
-    return Updater(job, step, wrapped(step) if wrapped else step, teaching, planned, None)
+    return Updater(job, step, wrapped(step) if wrapped else step, teaching, planned, lambda updates: None)
 
 
 def backward(of: Updater, pieces: int = 1, norms: bool = False) -> tuple[dict[str, Tensor], StepResult]:

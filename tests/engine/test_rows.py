@@ -80,7 +80,7 @@ def gradients(folder: Path, loaded: Loaded, pieces: int, wrapped: Any = None) ->
     planned = plan_stages(method, 1, None)[0]
     step.stage = planned.stage
     teaching = Teaching(FrozenTeachers(job.teachers, precision), None, lambda text: None)
-    updater = Updater(job, step, wrapped(step) if wrapped else step, teaching, planned, None)
+    updater = Updater(job, step, wrapped(step) if wrapped else step, teaching, planned, lambda updates: None)
     result, _ = updater._backward(loaded, 0, 0, pieces, measure_norms=False)
     return [p.grad.clone() for p in step.student.parameters() if p.grad is not None], result.terms
 

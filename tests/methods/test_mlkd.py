@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -90,7 +92,7 @@ def test_a_batch_of_one_is_taken(masks):
 
 def test_the_method_weighs_its_levels():
     setup = setup_of([], [[], []])
-    method, batch = MLKD(MLKD.Config(temperatures=[T], batch=2.0, classes=3.0), setup), batch_of(setup)
+    method, batch = MLKD(MLKD.Config(temperatures=[T], batch=2.0, classes=3.0, strong=False), setup), batch_of(setup)
     batch.labels = torch.full((4,), -1)
     (stage,) = method.stages()
     assert stage.task_weight == 0.1
@@ -103,3 +105,21 @@ def test_the_method_weighs_its_levels():
     assert gradients(method, batch, stage.loss) == {"logits"}
     with pytest.raises(InputError, match=r"mlkd\.temperatures"):
         MLKD(MLKD.Config(temperatures=[]), setup).loss(batch)
+
+
+def test_the_losses_of_a_strong_view_join_those_of_the_usual_one():
+    setup = setup_of([], [[]])
+    batch, other = batch_of(setup), batch_of(setup, seed=1)
+    alone = MLKD(MLKD.Config(strong=False), setup)
+    want = [alone.loss(each) for each in (batch, other)]
+    assert MLKD.views(MLKD.Config()) == ("strong",)
+    assert MLKD.views(MLKD.Config(strong=False)) == ()
+    both = dataclasses.replace(
+        batch,
+        student=dataclasses.replace(batch.student, views={"strong": other.student}),
+        teachers=[dataclasses.replace(batch.teachers[0], views={"strong": other.teachers[0]})],
+    )
+    terms = MLKD(MLKD.Config(), setup).loss(both)
+    for name in want[0]:
+        torch.testing.assert_close(terms[name], want[0][name] + want[1][name])
+    torch.testing.assert_close(terms["labels"], 0.1 * batch.task_loss(other.student.logits))

@@ -21,6 +21,10 @@ BEFORE_ACTIVATION = ":pre"
 """What follows a stage or depth whose feature is wanted before its activation."""
 
 
+HEADS = "heads"
+"""The tap that stands for what each classifier gives, as (B, H, K)."""
+
+
 @dataclass(frozen=True)
 class Point:
     """A tensor of a forward: what a module gives or, with ``before``, takes first.
@@ -195,6 +199,8 @@ class Hooked(nn.Module):
         """Return the name under which a layer's feature is kept, and where it is found."""
         if layer == EMBEDDING:
             return EMBEDDING, self.embedding
+        if layer == HEADS:
+            return HEADS, Point(self.embedding.module)
         depth = depth_before_activation(layer)
         if depth is not None:  # a transformer's blocks end in a sum or a norm
             layer = depth
@@ -235,6 +241,8 @@ class Hooked(nn.Module):
         """Return (R, K) logits, per role a feature or a list of them, and the mask where there is one."""
         logits, found = self._run(inputs)
         features = {key: self.feature(key, found[key], inputs) for key in self.points}
+        if HEADS in features:
+            features[HEADS] = features[HEADS].flatten(1).unsqueeze(1)
         taps: dict[str, Any] = {}
         for role, keys in self.roles.items():
             values = [features[key] for key in keys]

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdtool.engine.dry import undisturbed
 from kdtool.errors import InputError
-from kdtool.layers import width
+from kdtool.layers import classify, width
 from kdtool.method import Own, Parts
 from kdtool.tasks.common.hooked import Point, first_tensor
 
@@ -35,17 +35,23 @@ def parts_of(network: Any, frozen: bool) -> Parts:
     def own(name: str | None) -> Own | None:
         return Own(calls.module.get_submodule(name), frozen, name) if name else None
 
-    norms: dict[str, Any] = {}
-    for role, keys in network.roles.items():
-        single = network.single[role]
-        each = [shapes[role]] if single else shapes[role]
-        found = [own(calls.norm(places[key], width(shape))) for key, shape in zip(keys, each, strict=True)]
-        norms[role] = found[0] if single else found
+    def by_role(find: Callable[[Any, Any], Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for role, keys in network.roles.items():
+            single = network.single[role]
+            each = [shapes[role]] if single else shapes[role]
+            values = [find(places[key], shape) for key, shape in zip(keys, each, strict=True)]
+            found[role] = values[0] if single else values
+        return found
+
     try:
         name, why = calls.classifier(network.heads, logits)
     except InputError:
         name, why = "", "it has no layer that gives one value a class"
-    return Parts(own(name) or why, norms)
+    classifier = own(name)
+    norms = by_role(lambda place, shape: own(calls.norm(place, width(shape))))
+    pooled = by_role(lambda place, _: calls.pooled(place, classifier, logits) if classifier is not None else "")
+    return Parts(classifier or why, norms, pooled)
 
 
 class Calls:
@@ -95,6 +101,19 @@ class Calls:
                 if (found := self._norm_in(".".join(around[:count]), end)) is not None:
                     return self._if_it_counts(*found, channels)
         return None
+
+    def pooled(self, place: Point | Tensor, classifier: Own, logits: Tensor) -> str:
+        """Return the outermost module that gives a map whose average the classifier takes; "" where none does."""
+        points = [place] if isinstance(place, Point) else self._makers(place)
+        for point in reversed(points):
+            feat = self.outputs[self._last(point.module)]
+            if point.before or feat is None or feat.ndim != 4 or feat.shape[1] != classifier.weight.shape[1]:
+                continue
+            with torch.no_grad():
+                again = classify(classifier, feat.mean((2, 3)))
+            if torch.allclose(again, logits.to(again.dtype), rtol=1e-3, atol=1e-4 * float(logits.abs().max())):
+                return point.module
+        return ""
 
     def _makers(self, feature: Tensor) -> list[Point]:
         pairs = zip(self.names, self.outputs, strict=True)

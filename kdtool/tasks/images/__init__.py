@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from kdtool.errors import InputError
 from kdtool.events import Metric
@@ -37,6 +37,13 @@ class Images(task.Task):
     Data = options.Data
     Teacher = options.Teacher
     Student = options.Student
+    ships_layers = True
+    views: ClassVar[Mapping[str, str]] = {
+        "strong": "cropped and flipped anew, changed by the policy data.strong, a box erased",
+        "rotated90": "the usual view by a quarter turn",
+        "rotated180": "the usual view by a half turn",
+        "rotated270": "the usual view by three quarter turns",
+    }
 
     def check(self, recipe: schema.Recipe, methods: Mapping[str, type[Method]]) -> None:
         """Refuse mixing where a method needs one class a sample, and what single keys cannot say."""
@@ -89,17 +96,23 @@ class Images(task.Task):
         self, data: DataSet, split: Split, recipe: schema.Recipe, networks: Sequence[task.Built], reading: Reading
     ) -> Batches:
         """Return a split's batches: from memory where it fits, else through workers; or those of a stream."""
+        from kdtool.tasks.images.data.further import with_views
         from kdtool.tasks.images.data.loader import make_loader
         from kdtool.tasks.images.data.stream_loader import make_stream_loader
 
-        own, cfg = cast("Built", networks[0]), cast(Recipe, recipe).data
+        own = cast("Built", networks[0])
         norm = own.mean, own.std
-        if reading.steps is not None:
-            return make_stream_loader(
-                data, cfg, own.image_size, norm, reading.batch_size, reading.seed, reading.device,
-                steps=reading.steps, channels_last=reading.channels_last, part=reading.part,
-            )  # fmt: skip
-        return make_loader(data, split, cfg, own.image_size, norm, reading)
+
+        def read(cfg: options.Data) -> Any:
+            if reading.steps is not None:
+                return make_stream_loader(
+                    data, cfg, own.image_size, norm, reading.batch_size, reading.seed, reading.device,
+                    steps=reading.steps, channels_last=reading.channels_last, part=reading.part,
+                )  # fmt: skip
+            return make_loader(data, split, cfg, own.image_size, norm, reading)
+
+        found: Batches = with_views(read, cast(Recipe, recipe).data, reading.views)
+        return found
 
     def objective(self, data: DataSet, label_smoothing: float) -> Classification:
         """Return cross-entropy, with top-1 as what epochs are selected by."""

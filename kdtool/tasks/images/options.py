@@ -71,6 +71,10 @@ class Data(schema.Data):
     auto_augment: Optional[str] = option(
         None, "timm's augmentation policy, such as rand-m9-mstd0.5", decides=EVERYTHING
     )
+    strong: str = option(
+        "rand-m10-n2", "timm's policy of a sample's strong view, for methods that see one beside the usual; a box of "
+        "it is erased besides", decides=(OUTPUTS, STUDENT), late=True,
+    )  # fmt: skip
     erase: float = option(0.0, "probability of erasing a random box", min=0.0, max=1.0, decides=EVERYTHING)
     mixup: float = option(0.0, "alpha of mixup's Beta distribution; 0: off", min=0.0, decides=EVERYTHING)
     cutmix: float = option(0.0, "alpha of cutmix's Beta distribution; 0: off", min=0.0, decides=EVERYTHING)

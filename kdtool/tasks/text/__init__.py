@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from kdtool.errors import InputError
 from kdtool.events import Metric
@@ -36,6 +36,10 @@ class Text(task.Task):
     Data = options.Data
     Teacher = options.Teacher
     Student = options.Student
+    ships_layers = True
+    views: ClassVar[Mapping[str, str]] = {
+        "strong": "a share of data.strong of the words hidden, left out or replaced, in equal parts"
+    }
 
     def check(self, recipe: schema.Recipe, methods: Mapping[str, type[Method]]) -> None:
         """Refuse shares of words that are more than all of them."""
@@ -81,15 +85,21 @@ class Text(task.Task):
     ) -> Batches:
         """Return a split's batches, to train on of sentences of like length."""
         from kdtool.tasks.common.held import HeldBatches
+        from kdtool.tasks.common.side_by_side import SideBySide
         from kdtool.tasks.text.data.batches import Maker
-        from kdtool.tasks.text.data.views import views_of
+        from kdtool.tasks.text.data.views import strong_views, views_of
         from kdtool.tasks.text.networks import keys_of
 
         cfg = cast(options.Data, recipe.data)
         views = views_of(cfg, data.train) if reading.train else None
-        make = Maker(split, keys_of(cast("list[Built]", list(networks))), views)
+        keys = keys_of(cast("list[Built]", list(networks)))
+        make = Maker(split, keys, views)
         lengths = make.lengths if reading.train else None
-        return HeldBatches(split, reading, make, cfg, lengths=lengths)
+        usual = HeldBatches(split, reading, make, cfg, lengths=lengths)
+        if not reading.views:
+            return usual
+        strong = Maker(split, keys, strong_views(cfg, data.train))
+        return SideBySide(usual, {"strong": HeldBatches(split, reading, strong, cfg, lengths=lengths)})
 
     def objective(self, data: TextData, label_smoothing: float) -> Classification:
         """Return cross-entropy, with accuracy as what epochs are selected by."""

@@ -61,6 +61,10 @@ class Data(schema.Data):
         0.0, "share of words that a training view replaces by words of the training set, drawn by their frequency",
         min=0.0, max=1.0, decides=(OUTPUTS, STUDENT),
     )  # fmt: skip
+    strong: float = option(
+        0.3, "share of a text's words that are changed in its strong view, for methods that see one beside the usual",
+        min=0.0, max=1.0, decides=(OUTPUTS, STUDENT), late=True,
+    )  # fmt: skip
     ngram: float = option(
         0.0, "chance that a training view keeps only an n-gram of the text, n from 1 to 5", min=0.0, max=1.0,
         decides=(OUTPUTS, STUDENT),

@@ -22,8 +22,12 @@ REFUSED = {
     "nst": "share one position only",
     "catkd": "no linear one",
     "srrl": "no linear one",
+    "simkd": "no linear one",
+    "sskd": "has none of that name",
+    "mlkd": "has none of that name",
 }
-"""Methods of where in a map something is, for a token's features are one vector; and of the teacher's classifier."""
+"""Methods of where in a map something is, for a token's features are one vector; of the teacher's classifier; and of
+further views."""
 
 
 def further(batch: Any) -> Any:

@@ -13,6 +13,7 @@ from kdtool.method import Layer, TapSpec
 from kdtool.tasks.common.hooked import (
     BEFORE_ACTIVATION,
     EMBEDDING,
+    HEADS,
     Point,
     Recording,
     depth_before_activation,
@@ -79,8 +80,9 @@ class Backbone(nn.Module):
         depth = depth_before_activation(layer)
         if isinstance(layer, str) and depth is None:
             if layer not in self.points:
-                named = embedding_points if layer == EMBEDDING else module_points
-                self.points[layer] = named(self.module, layer, images)
+                named = embedding_points if layer in (EMBEDDING, HEADS) else module_points
+                points = named(self.module, layer, images)
+                self.points[layer] = [Point(each.module) for each in points] if layer == HEADS else points
             return layer
         if self.stages is None:
             self.stages = find_stages(self.module, images)
@@ -137,6 +139,8 @@ class Backbone(nn.Module):
             notes = [f"{key}#{number}" for number in range(len(points))]
             if key == EMBEDDING:
                 features[key] = _joined([vector_of(found[note], self.layouts[note]) for note in notes])
+            elif key == HEADS:
+                features[key] = torch.stack([found[note].flatten(1) for note in notes], 1)
             else:
                 features[key] = self.layouts[notes[0]].feature(found[notes[0]])
         taps: dict[str, Any] = {}

@@ -11,6 +11,7 @@ from kdtool.engine.dry import undisturbed
 from kdtool.errors import InputError
 from kdtool.method import TapSpec
 from kdtool.tasks import task
+from kdtool.tasks.common.replaced import put_in_beside
 from kdtool.tasks.common.weight_files import fit, load_state, mark_loaded
 from kdtool.tasks.images.models.backbone import Backbone
 from kdtool.tasks.images.models.dry import dry_images
@@ -97,6 +98,7 @@ def load_file(built: Built, path: str) -> None:
     Raises:
         InputError: it holds no weights, or weights that do not fit.
     """
+    put_in_beside(built, path)
     fit(built.module, load_state(path), f"the weights in {path!r}", built.num_classes, classifiers(built.module))
     mark_loaded(built, path)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from kdtool.tasks.common.replaced import KEY, open_with
 from kdtool.tasks.common.weights import WEIGHTS, write_weights
 from kdtool.tasks.images.models.built import Built
 
@@ -72,6 +73,8 @@ def describe(built: Built, class_names: Sequence[str], crop_pct: float, interpol
     width = getattr(built.module, "num_features", None)
     if isinstance(width, int):
         config["num_features"] = width
+    if built.replaced:
+        config[KEY] = built.replaced
     if built.timm_name is not None:
         return {"architecture": built.timm_name, **config}
     return {"kdtool": {"source": built.source, "sha256": built.source_hash}, **config}
@@ -79,12 +82,26 @@ def describe(built: Built, class_names: Sequence[str], crop_pct: float, interpol
 
 def how_to_open(built: Built, folder: str | Path) -> str:
     """Return the line of Python that opens a saved model."""
+    weights = Path(folder) / WEIGHTS
+    if built.replaced:
+        return _with_replaced(built, weights)
     if built.timm_name is None:
         path, _, function = str(built.source).rpartition(":")
         arguments = "".join(f", {name}={value!r}" for name, value in built.model_args.items())
         return (
             f"{function}(num_classes={built.num_classes}{arguments})  # of {path}; then load_state_dict("
-            f"safetensors.torch.load_file({str(Path(folder) / WEIGHTS)!r}))"
+            f"safetensors.torch.load_file({str(weights)!r}))"
         )
     first = f"import {built.import_first}; " if built.import_first else ""
     return f'{first}timm.create_model("local-dir:{folder}", pretrained=True)'
+
+
+def _with_replaced(built: Built, weights: Path) -> str:
+    arguments = "".join(f", {name}={value!r}" for name, value in built.model_args.items())
+    if built.timm_name is None:
+        path, _, function = str(built.source).rpartition(":")
+        line = open_with(f"{function}(num_classes={built.num_classes}{arguments})", built.replaced, weights)
+        return f"{line}  # {function} of {path}"
+    first = f"import {built.import_first}; " if built.import_first else ""
+    made = f"timm.create_model({built.timm_name!r}, num_classes={built.num_classes}{arguments})"
+    return first + open_with(made, built.replaced, weights)

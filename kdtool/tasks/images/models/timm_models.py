@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kdtool.errors import InputError, first_line
 from kdtool.randomness import seeded_libraries
+from kdtool.tasks.common.replaced import put_in_beside
 from kdtool.tasks.common.weight_files import class_count_message, fit, load_state, mark_loaded
 from kdtool.tasks.common.weights import digest
 from kdtool.tasks.images.models.built import (
@@ -219,6 +220,7 @@ def _load_folder(built: Built, source: Source) -> None:
         raise InputError(
             class_count_message(f"the weights in {str(source.folder)!r}", int(classes or 0), built.num_classes)
         )
+    put_in_beside(built, path)
     state = load_state(path)
     own = built.module.state_dict()
     heads = tuple(name + "." for name in classifiers(built.module))

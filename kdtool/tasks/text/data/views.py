@@ -7,6 +7,7 @@ from the training set's words, drawn by their frequency.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,12 @@ def views_of(cfg: Data, train: HeldSplit) -> Views | None:
         return None
     texts = (train.samples[row] for row in train.rows)
     return Views(cfg, lexicon(part for text in texts for part in ([text] if isinstance(text, str) else text)))
+
+
+def strong_views(cfg: Data, train: HeldSplit) -> Views | None:
+    """Return how texts are changed in their strong view, whose draws are its own."""
+    seed, part = key_of("strong view", cfg.view_seed) & 0x7FFFFFFF, cfg.strong / 3
+    return views_of(dataclasses.replace(cfg, mask=part, drop=part, replace=part, view_seed=seed), train)
 
 
 @dataclass(frozen=True)

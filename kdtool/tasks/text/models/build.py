@@ -15,8 +15,9 @@ from kdtool.randomness import seeded_libraries
 from kdtool.recipe.names import is_own_file
 from kdtool.tasks.common import extra
 from kdtool.tasks.common.own_code import load_factory
+from kdtool.tasks.common.replaced import beside, put_in_beside
 from kdtool.tasks.common.weight_files import fit, load_state, mark_loaded
-from kdtool.tasks.common.weights import digest
+from kdtool.tasks.common.weights import WEIGHTS, digest
 from kdtool.tasks.text.models import plain
 from kdtool.tasks.text.models.built import DRY_LENGTH, Built, Parts, parts_of
 from kdtool.tasks.text.models.tokens import Tokens
@@ -81,6 +82,7 @@ def build(request: Request) -> Built:
     built = _built(request)
     if request.weights_file is not None:
         path = request.weights_file
+        put_in_beside(built, path)
         fit(built.module, load_state(path), f"the weights in {path!r}", built.num_classes, [built.parts.head])
         mark_loaded(built, path)
     _check_runs(built)
@@ -176,8 +178,16 @@ def _pretrained(request: Request) -> Built:
             config = transformers.AutoConfig.from_pretrained(name, **asked)
         except Exception as error:
             raise InputError(_not_found(name, error)) from error
-        if request.weights == "scratch" or request.weights_file is not None:
-            return _encoder(request, _from_config(request, config), "scratch")
+        layers = beside(Path(name) / WEIGHTS)
+        if request.weights == "scratch" or request.weights_file is not None or layers:
+            built = _encoder(request, _from_config(request, config), "scratch")
+            if layers and request.weights_file is None:
+                path = str(Path(name) / WEIGHTS)
+                put_in_beside(built, path)
+                if request.weights != "scratch":
+                    fit(built.module, load_state(path), f"the weights in {path!r}", built.num_classes)
+                    mark_loaded(built, path)
+            return built
         with seeded_libraries("init", request.role, request.seed):
             try:
                 module, report = transformers.AutoModelForSequenceClassification.from_pretrained(
