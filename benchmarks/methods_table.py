@@ -2,7 +2,8 @@
 
     python benchmarks/methods_table.py [--jobs 2] [--seeds 5] [--out runs/methods-table] [method ...]
 
-Runs that are finished are not run again. The table replaces the one between the markers in README.md.
+Runs that are finished are not run again. Rows of methods that are named (default: all) replace those between the
+markers in README.md; a method that was never run has a row that says so.
 """
 
 from __future__ import annotations
@@ -92,10 +93,12 @@ def main() -> None:
     lines = [
         f"| method | top-1, mean ± deviation of {args.seeds} seeds | paired gain over `none`, 95% | steps |",
         "| --- | --- | --- | --- |",
-        *(row(name, results[name], alone) for name in names),
     ]
     text = README.read_text()
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    before, table, after = text.split(BEGIN)[0], text.split(BEGIN)[1].split(END)[0], text.split(END)[1]
+    kept = {line.split("`")[1]: line for line in table.splitlines() if line.startswith("| `")}
+    made = {name: row(name, results[name], alone) for name in names}
+    lines += [{**kept, **made}.get(name, f"| `{name}` | not run yet | | |") for name in ("none", *registry.names())]
     README.write_text(before + BEGIN + "\n" + "\n".join(lines) + "\n" + END + after)
     (args.out / "table.json").write_text(json.dumps(results, indent=1))
 

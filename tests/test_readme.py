@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
+from kdtool import registry
 from kdtool.cli import _COMMANDS
 
 ROOT = Path(__file__).parents[1]
@@ -44,3 +45,10 @@ def test_every_command_has_its_line() -> None:
     table = TEXT.split("## Commands")[1].split("\n\n")[1]
     named = re.findall(r"^\| `kdtool ([\w-]+)", table, re.M)
     assert sorted(named) == sorted(_COMMANDS)
+
+
+def test_every_method_has_its_row() -> None:
+    table = TEXT.split("<!-- methods table")[1].split("<!-- end of methods table")[0]
+    named = re.findall(r"^\| `(\w+)` \|", table, re.M)
+    own = [entry.name for entry in registry.entries() if entry.distribution == "kdtool"]
+    assert named == ["none", *own]

@@ -127,11 +127,10 @@ def _list_row(about: dict[str, Any]) -> tuple[str, ...]:
 def show_suitable(found: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
     """Print which methods can run on a pair, and why others cannot, within 80 columns."""
     for title, runs in (("can run on this pair", True), ("cannot", False)):
-        rows: list[tuple[str, ...]] = [(each["name"], each["why"]) for each in found if each["runs"] == runs]
-        if runs:
-            rows = [(", ".join(name for name, _ in rows),)] if rows else []
-        if rows:
-            _show_rows(title, rows, stream)
+        chosen = [each for each in found if each["runs"] == runs]
+        rows: list[tuple[str, ...]] = [(each["name"], each["why"]) for each in chosen]
+        if chosen:
+            _show_rows(title, [(", ".join(each["name"] for each in chosen),)] if runs else rows, stream)
 
 
 def _show_rows(title: str, rows: Sequence[tuple[str, ...]], stream: TextIO) -> None:

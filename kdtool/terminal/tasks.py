@@ -16,16 +16,17 @@ from kdtool.terminal.table import width_for
 
 
 def listing() -> list[dict[str, Any]]:
-    """Return "name", "about", "unit", "metric", "distribution", "version", "error" of every task; None: unknown."""
+    """Return "name", "about", "unit", "metric", "views", "distribution", "version" and "error" of every task."""
     found = []
     for entry in tasks.entries():
-        about: dict[str, Any] = dict.fromkeys(("about", "unit", "metric", "error"))
+        about: dict[str, Any] = dict.fromkeys(("about", "unit", "metric", "views", "error"))
         try:
             task = entry.load()
             about |= {
                 "about": (inspect.getdoc(type(task)) or "").split("\n")[0],
                 "unit": task.unit,
                 "metric": task.headline.to_dict(),
+                "views": dict(task.views),
             }
         except KdtoolError as error:
             about["error"] = str(error)

@@ -64,18 +64,44 @@ def test_the_list_as_json(kdtool: Kdtool) -> None:
     }
 
 
-def test_the_list_as_a_table(kdtool: Kdtool, install: Callable[..., None]) -> None:
+def test_the_list_as_text(kdtool: Kdtool, install: Callable[..., None]) -> None:
     install("fancy-dist", {"fancy": "fancy_listed:Fancy"}, version="3.1", fancy_listed=PLUGIN)
     install("broken-dist", {"wrecked": "wrecked_module:X"}, wrecked_module="import frobnicate")
     answer = kdtool("list-methods")
     assert answer.code == 0
-    lines = {line.split("│")[1].strip(): line for line in answer.out.splitlines() if line.startswith("│")}
-    assert "On [red]Markup[/red]" in lines["fancy"]
-    assert all(word in lines["fancy"] for word in ("2020", "relation", "offline", "fancy-dist", "3.1"))
-    assert "hard labels only" in lines["none"]
-    assert "broken" in lines["wrecked"]
+    lines = [line.rstrip() for line in answer.out.splitlines()]
+    assert max(map(len, lines)) <= 80
+    groups: dict[str, list[str]] = {}
+    for line in lines:
+        if line and line[0] != " ":
+            name = line.split(" ")[0]
+            groups.setdefault(name, []) if name.endswith(":") or name in ("without", "cannot") else groups[
+                list(groups)[-1]
+            ].append(name)
+    assert list(groups) == ["response:", "feature:", "relation:", "without", "cannot"]
+    assert "kd" in groups["response:"]
+    assert "fitnets" in groups["feature:"]
+    assert "fancy" in groups["relation:"]
+    assert (groups["without"], groups["cannot"]) == (["none"], ["wrecked"])
+    fancy = next(line for line in lines if line.startswith("fancy"))
+    assert all(words in fancy for words in ("2020", "offline", "On [red]Markup[/red] (fancy-dist 3.1)"))
+    assert "broken: " in answer.out
     assert "frobnicate" in answer.out
-    assert "Hinton" in lines["kd"]
+
+
+def test_which_methods_suit_a_pair(kdtool: Kdtool, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = [entry for entry in registry.entries() if entry.name in ("kd", "catkd", "sskd", "byot", "simkd")]
+    monkeypatch.setattr(registry, "entries", lambda: tuple(kept))
+    found = {each["name"]: each for each in json.loads(
+        kdtool("list-methods", "--json", "--task", "text", "--for", "bilstm", "textcnn").out)}  # fmt: skip
+    assert {name for name, each in found.items() if each["runs"]} == {"kd", "byot", "simkd"}
+    assert "classifier takes 400 channels" in found["catkd"]["why"]
+    assert "it has: strong" in found["sskd"]["why"]
+    text = kdtool("list-methods", "--task", "text", "--for", "bilstm", "textcnn").out
+    assert "can run on this pair\nbyot, kd, simkd" in text
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
+    assert kdtool("list-methods", "--task", "text").code == 2
+    assert kdtool("list-methods", "--for", "nosuchnet", "resnet18").code == 2
 
 
 def test_show_as_json_holds_every_option(kdtool: Kdtool, install: Callable[..., None]) -> None:
