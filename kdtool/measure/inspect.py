@@ -7,6 +7,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from kdtool.engine.composition import composed
 from kdtool.errors import InputError
 from kdtool.events import Reporter
 from kdtool.measure.inspected_step import steps, tap_bytes
@@ -27,8 +28,8 @@ def inspect(recipe: Recipe | Mapping[str, Any] | str | Path | None = None) -> di
     Returns:
         "unit" (what samples are called), "networks" (each with its part, name, what "input" it was looked at with,
         totals and "stages"), "pairs" (by role: layer and shape on either side), "steps" (by stage of the method:
-        terms, alignments, MACs of a step), "tap_bytes", "batch_size", and "problem": why the method cannot be applied
-        to the pair, None where it can.
+        terms, alignments, MACs of a step), "tap_bytes", "batch_size", "notes" (what is made of several methods'
+        weights), and "problem": why the method cannot be applied to the pair, None where it can.
 
     Raises:
         InputError: the recipe is wrong, or a network cannot be built.
@@ -47,6 +48,7 @@ def inspect(recipe: Recipe | Mapping[str, Any] | str | Path | None = None) -> di
         "steps": [],
         "tap_bytes": 0,
         "batch_size": checked.train.batch_size,
+        "notes": [],
         "problem": None,
     }
     try:
@@ -54,6 +56,7 @@ def inspect(recipe: Recipe | Mapping[str, Any] | str | Path | None = None) -> di
         result["pairs"] = _pairs(setting)
         result["tap_bytes"] = tap_bytes(list(setting.networks.shapes), checked.train.batch_size)
         result["steps"] = steps(setting)
+        result["notes"] = composed(setting.method, setting.stages[-1].stage.task_weight)
         result["method_params"] = parameters(setting.method) if setting.method is not None else 0
     except InputError as error:
         result["problem"] = str(error)

@@ -30,6 +30,8 @@ def show(found: Mapping[str, Any], stream: TextIO) -> None:
         console.print(Text(f"{words.clean(found['method'])} taps no layer: it reads logits alone."))
     if found["steps"]:
         console.print(_steps(found))
+    for note in found["notes"]:
+        console.print(Text(words.clean(note)), soft_wrap=True)
     if not found["problem"]:
         extra = found["method_params"]
         own = (
