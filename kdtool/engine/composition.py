@@ -59,14 +59,14 @@ def composed(method: Method | None, task_weight: float) -> list[str]:
         method: the run's.
         task_weight: the last stage's weight of the hard labels.
     """
-    return [method.hard_labels(task_weight)] if isinstance(method, Combined) else []
+    return [method.weights_of_labels(task_weight)] if isinstance(method, Combined) else []
 
 
 class Combined(Method):
     """Methods side by side. Terms carry the part's name: "rkd.angle" for term "angle" of a part "rkd".
 
     The joint stage's hard-label weight is the product of the parts' weights, so that each part's share holds;
-    ``hard_labels`` says so, and ``train.task_weight`` sets another.
+    ``weights_of_labels`` says so, and ``train.task_weight`` sets another.
     """
 
     api = 1
@@ -97,7 +97,7 @@ class Combined(Method):
         )
         return [*early, joint]
 
-    def hard_labels(self, weight: float) -> str:
+    def weights_of_labels(self, weight: float) -> str:
         """Return a sentence on what the parts' weights of the hard labels come to in the joint stage.
 
         Args:
