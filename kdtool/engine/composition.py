@@ -95,6 +95,8 @@ class Combined(Method):
             lr=self._agreed("lr", last),
             schedule=self._agreed("schedule", last),
         )
+        if any(stage.turns for stage in last):
+            raise InputError("a method that updates networks in turn cannot be joined with another one by +.")
         return [*early, joint]
 
     def weights_of_labels(self, weight: float) -> str:
