@@ -117,8 +117,8 @@ TABLES = [
     ),
     Table(
         "Tian et al., 2020, shortened: CIFAR-100, resnet56 to resnet20 in 10 epochs instead of 240",
-        "Top-1 of the last epoch, and in brackets of the epoch that was best on the test split, which is what the "
-        "paper's table holds. Ten epochs show that the recipes run, not what methods can do: the teacher, of six "
+        "Top-1 of the last epoch, which is what the paper's table holds, and in brackets of the epoch that was best on "
+        "the test split. Ten epochs show that the recipes run, not what methods can do: the teacher, of six "
         "epochs, knows less than the student alone after ten.",
         "top-1",
         [

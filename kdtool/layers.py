@@ -55,6 +55,12 @@ def packed(feat: Tensor, mask_BN: Tensor | None) -> Tensor:
     return feat if mask_BN is None or feat.ndim != 3 else feat[mask_BN]
 
 
+def token_shares(mask_BN: Tensor) -> Tensor:
+    """Return (R,) weights of ``packed`` tokens that make their sum a mean over sequences of each one's mean token."""
+    length_B1 = mask_BN.sum(1, keepdim=True).clamp(min=1)
+    return (1.0 / (length_B1 * len(mask_BN))).expand(mask_BN.shape)[mask_BN]
+
+
 def token_mean(feat: Tensor, mask_BN: Tensor | None) -> Tensor:
     """Return the mean of a sequence's real tokens, (B, D), where there is a mask; any other feature unchanged.
 

@@ -168,6 +168,9 @@ class Stage:
         lr: its peak learning rate; None: ``optim.lr``.
         schedule: name of its learning-rate schedule; None: ``schedule.name``. Every stage runs through the whole
             schedule: milestones and periods, which count epochs of ``train.epochs``, shrink with its length.
+        turns: losses that are taken in turn instead, each with a forward and an update of its own: what one gives no
+            gradient stays as it is. The hard labels join the last. ``loss`` then shows what trains, and is reported
+            where nothing is updated. In one process only.
     """
 
     name: str
@@ -178,6 +181,7 @@ class Stage:
     on_top: bool = False
     lr: float | None = None
     schedule: str | None = None
+    turns: tuple[Callable[[Batch], Terms], ...] = ()
 
 
 class Method(nn.Module):

@@ -52,10 +52,21 @@ def build_method(classes: Mapping[str, type[Method]], options: Mapping[str, Any]
     return Combined({name: cls(options[name], _setup_of(setup, name)) for name, cls in classes.items()}, setup)
 
 
+def composed(method: Method | None, task_weight: float) -> list[str]:
+    """Return sentences on what was made of several methods' weights; none of a single one.
+
+    Args:
+        method: the run's.
+        task_weight: the last stage's weight of the hard labels.
+    """
+    return [method.weights_of_labels(task_weight)] if isinstance(method, Combined) else []
+
+
 class Combined(Method):
     """Methods side by side. Terms carry the part's name: "rkd.angle" for term "angle" of a part "rkd".
 
-    The joint stage's hard-label weight is the product of the parts' weights, so that each part's share holds.
+    The joint stage's hard-label weight is the product of the parts' weights, so that each part's share holds;
+    ``weights_of_labels`` says so, and ``train.task_weight`` sets another.
     """
 
     api = 1
@@ -84,7 +95,25 @@ class Combined(Method):
             lr=self._agreed("lr", last),
             schedule=self._agreed("schedule", last),
         )
+        if any(stage.turns for stage in last):
+            raise InputError("a method that updates networks in turn cannot be joined with another one by +.")
         return [*early, joint]
+
+    def weights_of_labels(self, weight: float) -> str:
+        """Return a sentence on what the parts' weights of the hard labels come to in the joint stage.
+
+        Args:
+            weight: the one that holds, which ``train.task_weight`` may have set.
+        """
+        own = {name: stages[-1].task_weight for name, stages in self._stages.items()}
+        product, factors = prod(own.values()), " x ".join(f"{value:g} ({name})" for name, value in own.items())
+        label = "+".join(own)
+        if weight != product:
+            return f"{label}: the hard labels weigh {weight:g} by train.task_weight, instead of {factors} = {product:g}"
+        return (
+            f"{label}: the hard labels weigh {factors} = {product:g}, and each method's terms what it says itself; "
+            "train.task_weight sets another weight of the hard labels"
+        )
 
     def _agreed(self, what: str, last: list[Stage]) -> Any:
         """Return what the parts' last stages say of themselves, None where none does."""

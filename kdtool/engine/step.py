@@ -131,6 +131,7 @@ class Step(nn.Module):
         self.task_loss = task_loss
         self.precision = precision
         self.stage: Stage | None = None
+        self.turn: int | None = None  # of the stage's turns the one that is taken; None: all that the stage trains
 
     @property
     def couples_samples(self) -> bool:
@@ -195,8 +196,8 @@ class Step(nn.Module):
 
         def terms_of(batch: Batch) -> Terms:
             with self.precision.loss():
-                terms = dict(stage.loss(batch))
-                if stage.task_weight:
+                terms = dict((stage.loss if self.turn is None else stage.turns[self.turn])(batch))
+                if stage.task_weight and self.turn in (None, len(stage.turns) - 1):
                     terms[TASK] = stage.task_weight * batch.task_loss(batch.student.logits)
             return terms
 

@@ -23,6 +23,7 @@ from kdtool.engine.processes import rank, world_size
 from kdtool.engine.step import Step, join_outs, whole_out
 from kdtool.engine.teaching import Teaching
 from kdtool.engine.tree import cast
+from kdtool.errors import InputError
 from kdtool.method import Batch, Out, Terms
 from kdtool.randomness import seed_torch
 
@@ -73,6 +74,11 @@ class Updater:
         self.guard = Guard(job.train, self.optimizer, self.precision.scaler)
         self.trained = [p for p in step.parameters() if p.requires_grad]
         self.trains_student = "student" in planned.stage.trains
+        if planned.stage.turns and world_size() > 1:
+            raise InputError(
+                f"stage {planned.stage.name!r} updates networks in turn, which several processes cannot do: run one, "
+                "or let them be updated together."
+            )
 
     def __call__(
         self, loaded: Loaded, epoch: int, at: int, updates: int, pieces: int, measure_norms: bool
@@ -88,13 +94,20 @@ class Updater:
         """
         self.schedule.step_update(at)
         before = copy_buffers(self.step) if self.guard.skips else []
-        result, seen = self._backward(loaded, epoch, at, pieces, measure_norms)
-        norm = None
-        if self.job.train.clip_grad is not None:
-            self.precision.scaler.unscale_(self.optimizer)
-            norm = nn.utils.clip_grad_norm_(self.trained, self.job.train.clip_grad)
-        result.bad = self.guard.update(total(result.terms), self.trained, norm)
-        self.optimizer.zero_grad(set_to_none=True)
+        turns = range(len(self.planned.stage.turns))
+        earlier: list[StepResult] = []
+        for turn in turns[:-1]:
+            self.step.turn = turn
+            early, _ = self._change(loaded, epoch, at, pieces, measure_norms=False)
+            if self.guard.skips and bool(early.bad):
+                put_back(before)
+                return early
+            earlier = [*earlier, early]
+        self.step.turn = turns[-1] if turns else None
+        result, seen = self._change(loaded, epoch, at, pieces, measure_norms)
+        self.step.turn = None
+        for early in earlier:
+            result = replace(result, terms={**early.terms, **result.terms}, bad=result.bad | early.bad)
         if self.guard.skips and bool(result.bad):
             put_back(before)
             return result
@@ -105,6 +118,19 @@ class Updater:
                 for batch in seen:
                     self.job.method.after_step(batch)
         return result
+
+    def _change(
+        self, loaded: Loaded, epoch: int, at: int, pieces: int, measure_norms: bool
+    ) -> tuple[StepResult, list[Batch]]:
+        """Update what the step's loss, or the present turn's, gives a gradient; return as ``_backward``."""
+        result, seen = self._backward(loaded, epoch, at, pieces, measure_norms)
+        norm = None
+        if self.job.train.clip_grad is not None:
+            self.precision.scaler.unscale_(self.optimizer)
+            norm = nn.utils.clip_grad_norm_(self.trained, self.job.train.clip_grad)
+        result.bad = self.guard.update(total(result.terms), self.trained, norm)
+        self.optimizer.zero_grad(set_to_none=True)
+        return result, seen
 
     def _backward(
         self, loaded: Loaded, epoch: int, at: int, pieces: int, measure_norms: bool

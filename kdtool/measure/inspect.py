@@ -7,6 +7,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from kdtool.engine.composition import composed
 from kdtool.errors import InputError
 from kdtool.events import Reporter
 from kdtool.measure.inspected_step import steps, tap_bytes
@@ -28,8 +29,8 @@ def inspect(recipe: Recipe | Mapping[str, Any] | str | Path | None = None) -> di
         "unit" (what samples are called), "networks" (each with its part, name, what "input" it was looked at with,
         totals and "stages"), "pairs" (by role: layer and shape on either side), "steps" (by stage of the method:
         terms, alignments, MACs of a step), "sample" (of the training set, where it can be read: each piece of its text
-        and whether it is learnt), "tap_bytes", "batch_size", and "problem": why the method cannot be applied to the
-        pair, None where it can.
+        and whether it is learnt), "tap_bytes", "batch_size", "notes" (what is made of several methods' weights), and
+        "problem": why the method cannot be applied to the pair, None where it can.
 
     Raises:
         InputError: the recipe is wrong, or a network cannot be built.
@@ -49,6 +50,7 @@ def inspect(recipe: Recipe | Mapping[str, Any] | str | Path | None = None) -> di
         "sample": [],
         "tap_bytes": 0,
         "batch_size": checked.train.batch_size,
+        "notes": [],
         "problem": None,
     }
     try:
@@ -57,6 +59,7 @@ def inspect(recipe: Recipe | Mapping[str, Any] | str | Path | None = None) -> di
         result["pairs"] = _pairs(setting)
         result["tap_bytes"] = tap_bytes(list(setting.networks.shapes), checked.train.batch_size)
         result["steps"] = steps(setting)
+        result["notes"] = composed(setting.method, setting.stages[-1].stage.task_weight)
         result["method_params"] = parameters(setting.method) if setting.method is not None else 0
     except InputError as error:
         result["problem"] = str(error)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from kdtool import registry
+from kdtool.engine.composition import composed
 from kdtool.engine.host import flush_denormals, keep_freed_memory
 from kdtool.engine.job import Batches, Objective
 from kdtool.engine.optim import build_optimizer
@@ -165,6 +166,8 @@ def complete(pair: Pair, reporter: Reporter) -> Setting:
     for remark in method.remarks() if method is not None else ():
         reporter.warn(remark)
     stages = plan_stages(method, recipe.train.epochs, recipe.train.task_weight)
+    for note in composed(method, stages[-1].stage.task_weight):
+        reporter.note(note)
     setting = Setting(
         **vars(pair),
         transfer_set=transfer_set,

@@ -32,6 +32,8 @@ def show(found: Mapping[str, Any], stream: TextIO) -> None:
         console.print(_steps(found))
     if found["sample"]:
         console.print(_sample(found["sample"]), soft_wrap=True)
+    for note in found["notes"]:
+        console.print(Text(words.clean(note)), soft_wrap=True)
     if not found["problem"]:
         extra = found["method_params"]
         own = (

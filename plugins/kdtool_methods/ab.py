@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from kdtool import Batch, Method, Setup, Stage, Taps, option
-from kdtool.layers import Resampler, as_map, layer_pairs, map_shape, paired_tokens
+from kdtool.layers import Resampler, as_map, layer_pairs, map_shape, paired_tokens, token_shares
 from kdtool.losses import at_least_fp32, ensemble_logits, softened_kl
 from kdtool.method import Shape
 from kdtool_methods._stages import InitOptions, init_stage
@@ -35,8 +35,10 @@ from kdtool_methods._stages import InitOptions, init_stage
 DEEPEST_SCALE = 100.0  # the authors' 1/1000 on a teacher's map of 2048 x 7 x 7 entries
 
 
-def boundary_loss(student_pre: Tensor, teacher_pre: Tensor, margin: float = 1.0) -> Tensor:
-    """Return the alternative loss of the activation transfer loss, summed over entries, over B.
+def boundary_loss(
+    student_pre: Tensor, teacher_pre: Tensor, margin: float = 1.0, share_B: Tensor | None = None
+) -> Tensor:
+    """Return the alternative loss of the activation transfer loss, summed over entries, mean over B.
 
     Where the teacher's neuron is active: max(0, margin - s)^2, else max(0, margin + s)^2.
 
@@ -44,6 +46,7 @@ def boundary_loss(student_pre: Tensor, teacher_pre: Tensor, margin: float = 1.0)
         student_pre: pre-activations (B, ...), through the connector.
         teacher_pre: pre-activations of the same shape; active where > 0.
         margin: mu > 0, how far from the boundary the student should be.
+        share_B: (B,) weights that stand for 1 / B, where rows do not count alike; see ``token_shares``.
 
     Raises:
         ValueError: unequal shapes.
@@ -52,7 +55,10 @@ def boundary_loss(student_pre: Tensor, teacher_pre: Tensor, margin: float = 1.0)
         raise ValueError(f"shapes differ: student {tuple(student_pre.shape)}, teacher {tuple(teacher_pre.shape)}")
     student_pre = at_least_fp32(student_pre)
     outward = torch.where(teacher_pre > 0, student_pre, -student_pre)
-    return (margin - outward).clamp_min(0).square().sum() / len(student_pre)
+    short = (margin - outward).clamp_min(0).square()
+    if share_B is None:
+        return short.sum() / len(student_pre)
+    return (short.flatten(1).sum(1) * share_B).sum()
 
 
 class Connector(nn.Module):
@@ -136,7 +142,7 @@ class AB(Method):
             for student, teacher in zip(setup.student["stages"], shapes["stages"], strict=True)
         )
         self.weights = [weight for shapes in setup.teachers for weight in self.layer_scales(shapes["stages"])]
-        # A sequence's weight is for all of its tokens; with padding each token is a sample of its own.
+        # A sequence's weight is for all of its tokens; with padding its mean token stands for them.
         self.tokens = [shape[0] if len(shape) == 2 else 1 for shapes in setup.teachers for shape in shapes["stages"]]
 
     def layer_scales(self, teacher: list[Shape]) -> list[float]:
@@ -149,11 +155,16 @@ class AB(Method):
 
     def boundary(self, batch: Batch) -> dict[str, Tensor]:
         """Stage 1: the student's neurons take the teacher's side of each boundary, summed over layers and teachers."""
-        margin = self.cfg.margin
+        margin, mask = self.cfg.margin, batch.student.mask
         losses = [
             weight
             * (tokens if teacher.ndim == 2 else 1)
-            * boundary_loss(connect(as_map(student)), as_map(teacher), margin)
+            * boundary_loss(
+                connect(as_map(student)),
+                as_map(teacher),
+                margin,
+                token_shares(mask) if mask is not None and teacher.ndim == 2 else None,
+            )
             for connect, weight, tokens, (student, teacher) in zip(
                 self.connectors, self.weights, self.tokens, paired_tokens(batch), strict=True
             )

@@ -1,9 +1,9 @@
 """Training Shallow and Thin Networks for Acceleration via Knowledge Distillation with Conditional Adversarial Networks.
 Xu, Hsu & Huang, ICLR 2018 workshop. https://arxiv.org/abs/1709.00513
 
-The paper updates discriminator and student in turn. Here both learn in the same step: the student's outputs reach the
-discriminator through a gradient reversal layer (Ganin & Lempitsky, ICML 2015), so that what teaches the discriminator
-to tell the student from the teacher teaches the student to pass for it.
+The paper updates discriminator and student in turn (``updates=alternating``). By default both learn in the same step:
+the student's outputs reach the discriminator through a gradient reversal layer (Ganin & Lempitsky, ICML 2015), so that
+what teaches the discriminator to tell the student from the teacher teaches the student to pass for it.
 
 The paper's discriminator sees logits alone and has to name their class too, a task that student and discriminator
 share (``condition="classify"``). Here the class is an input by default, as an inner product of its embedding with the
@@ -14,6 +14,8 @@ The paper reports that the adversarial loss alone teaches little, and adds an L1
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdtool import Batch, Method, Setup, Taps, option
+from kdtool import Batch, Method, Setup, Stage, Taps, option
 from kdtool.layers import as_vector, width
 from kdtool.losses import at_least_fp32
 
@@ -118,6 +120,12 @@ class Adversarial(Method):
             choices=("projection", "classify", "none"),
         )
         hidden: int = option(128, "width of the discriminator's two hidden layers", min=1)
+        updates: str = option(
+            "together",
+            "together: one step of student and discriminator; alternating: the discriminator, then the student, as in "
+            "the paper",
+            choices=("together", "alternating"),
+        )
 
     @classmethod
     def taps(cls, cfg: Any) -> Taps:
@@ -155,6 +163,57 @@ class Adversarial(Method):
                 terms.setdefault("l1", []).append(self.cfg.l1 * apart)
         return {name: sum(losses[1:], losses[0]) for name, losses in terms.items()}
 
+    def judge(self, batch: Batch) -> dict[str, Tensor]:
+        """The discriminators' turn: they learn to tell the student's outputs, as constants, from the teacher's."""
+        terms: dict[str, list[Tensor]] = {"domain": []}
+        labels_2B = torch.cat([batch.labels, batch.labels])
+        is_teacher_2B = torch.arange(len(labels_2B), device=labels_2B.device) >= len(batch.labels)
+        for discriminator, adapter, teacher in zip(self.discriminators, self.adapters, batch.teachers, strict=True):
+            assert isinstance(discriminator, Discriminator)
+            seen_2B = torch.cat([adapter(self._seen(batch.student)).detach(), self._seen(teacher)])
+            terms["domain"].append(domain_loss(discriminator(seen_2B, labels_2B), is_teacher_2B))
+            if discriminator.classify is not None:
+                named = discriminator.class_loss(seen_2B, labels_2B)
+                terms.setdefault("class", []).append(self.cfg.weight * named)
+        return {name: sum(losses[1:], losses[0]) for name, losses in terms.items()}
+
+    def deceive(self, batch: Batch) -> dict[str, Tensor]:
+        """The student's turn: what ``loss`` asks of it, of discriminators that stay as they are."""
+        terms: dict[str, list[Tensor]] = {"deceive": []}
+        labels_B = batch.labels
+        for discriminator, adapter, teacher in zip(self.discriminators, self.adapters, batch.teachers, strict=True):
+            assert isinstance(discriminator, Discriminator)
+            ours = adapter(self._seen(batch.student))
+            with _still(discriminator):
+                # Of the mean over both sides, the student's half.
+                told = domain_loss(discriminator(ours, labels_B), torch.zeros_like(labels_B)) / 2
+                terms["deceive"].append(-self.cfg.weight * told)
+                if discriminator.classify is not None:
+                    both_2B, labels_2B = torch.cat([ours, self._seen(teacher)]), torch.cat([labels_B, labels_B])
+                    named = discriminator.class_loss(both_2B, labels_2B)
+                    terms.setdefault("named", []).append(self.cfg.weight * named)
+            if self.cfg.l1:
+                apart = (batch.student.logits - teacher.logits).abs().mean()
+                terms.setdefault("l1", []).append(self.cfg.l1 * apart)
+        return {name: sum(losses[1:], losses[0]) for name, losses in terms.items()}
+
+    def stages(self) -> list[Stage]:
+        turns = (self.judge, self.deceive) if self.cfg.updates == "alternating" else ()
+        return [Stage("distill", self.loss, turns=turns)]
+
     def _seen(self, out: Any) -> Tensor:
         seen: Tensor = as_vector(out.taps["embedding"]) if self.of_embedding else out.logits
         return seen
+
+
+@contextmanager
+def _still(module: nn.Module) -> Iterator[None]:
+    """Let what is computed through a module give its parameters no gradient."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)

@@ -3,6 +3,14 @@ Zagoruyko & Komodakis, ICLR 2017. https://arxiv.org/abs/1612.03928
 
 The paper's loss is half the p-norm of the difference of two normalised attention maps; the authors' code takes the mean
 of its squared entries, and weighs that by 1000. ``form`` chooses.
+
+Where ``weight`` is not given, 1000 holds for maps of 7x7 and more; a smaller one gets less, in proportion to its
+positions (327 at 4x4), since the mean over few of them is larger. The code, and Tian et al. (ICLR 2020), have 1000 for
+every map: ``weight=1000``.
+
+Of the paper's mappings from a map to its attention there are the sum of the channels' |activation|^p (``over=sum``; a
+mean, which is the same once normalised) and their largest (``over=max``). Its gradient-based attention needs the
+gradient of the teacher's loss by the image, which no kept output holds, and is not here.
 """
 
 from __future__ import annotations
@@ -24,8 +32,10 @@ DEPTHS = (0.25, 0.5, 0.75, 1.0)
 ENOUGH_POSITIONS = 16
 
 
-def attention_loss(student_map: Tensor, teacher_map: Tensor, p: float = 2, form: str = "code") -> Tensor:
-    """Return the distance of two maps' spatial attention: channel means of |activation|^p, flattened, L2-normalised.
+def attention_loss(
+    student_map: Tensor, teacher_map: Tensor, p: float = 2, form: str = "code", over: str = "sum"
+) -> Tensor:
+    """Return the distance of two maps' spatial attention, flattened and L2-normalised.
 
     Args:
         student_map: (B, C, H, W), or tokens (B, N, C).
@@ -33,13 +43,17 @@ def attention_loss(student_map: Tensor, teacher_map: Tensor, p: float = 2, form:
         p: power >= 1 of the activation, and in the paper's form the norm too.
         form: "code": mean squared difference over all entries; "paper": half the p-norm of the difference, unsquared,
             mean over B.
+        over: how |activation|^p of the channels becomes attention; "sum": their mean, which is their sum once
+            normalised; "max": the largest.
 
     Raises:
-        ValueError: an unknown form.
+        ValueError: an unknown form, or an unknown ``over``.
     """
+    if over not in ("sum", "max"):
+        raise ValueError(f"over must be 'sum' or 'max', not {over!r}")
     student_map, teacher_map = as_map(at_least_fp32(student_map)), as_map(at_least_fp32(teacher_map))
     size = common_size(student_map.shape[1:], teacher_map.shape[1:])
-    difference_BN = _attention(student_map, size, p) - _attention(teacher_map, size, p)
+    difference_BN = _attention(student_map, size, p, over) - _attention(teacher_map, size, p, over)
     if form == "code":
         return difference_BN.square().mean()
     if form == "paper":
@@ -48,8 +62,9 @@ def attention_loss(student_map: Tensor, teacher_map: Tensor, p: float = 2, form:
     raise ValueError(f"form must be 'code' or 'paper', not {form!r}")
 
 
-def _attention(feat_BCHW: Tensor, size: tuple[int, int], p: float) -> Tensor:
-    return unit_rows(resize_map(feat_BCHW, size).abs().pow(p).mean(1))
+def _attention(feat_BCHW: Tensor, size: tuple[int, int], p: float, over: str) -> Tensor:
+    powers_BCHW = resize_map(feat_BCHW, size).abs().pow(p)
+    return unit_rows(powers_BCHW.mean(1) if over == "sum" else powers_BCHW.amax(1))
 
 
 class AT(Method):
@@ -64,7 +79,7 @@ class AT(Method):
     url = "https://arxiv.org/abs/1612.03928"
     equation = (
         "cross-entropy + weight · sum over layers mean (Q_student / ||Q_student|| - Q_teacher / ||Q_teacher||)^2, "
-        "Q: channel mean of |activation|^p"
+        "Q: sum (or maximum) over channels of |activation|^p"
     )
     knowledge = "feature"
     teachers = (1, None)
@@ -79,6 +94,9 @@ class AT(Method):
             min=0.0,
         )
         p: float = option(2.0, "power of the activations", min=1.0)
+        over: str = option(
+            "sum", "how the channels' powers become attention: their sum, or the largest", choices=("sum", "max")
+        )
         form: str = option(
             "code", "code: mean squared difference, as in the authors' code; paper: half the p-norm of the difference",
             choices=("code", "paper"),
@@ -119,7 +137,8 @@ class AT(Method):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         student = batch.student.taps["stages"]
         losses = [
-            weight * attention_loss(student[pair], teacher.taps["stages"][pair], self.cfg.p, self.cfg.form)
+            weight
+            * attention_loss(student[pair], teacher.taps["stages"][pair], self.cfg.p, self.cfg.form, self.cfg.over)
             for weights, teacher in zip(self.weights, batch.teachers, strict=True)
             for pair, weight in weights.items()
         ]

@@ -21,11 +21,12 @@ from kdtool.errors import InputError
 from kdtool.layers import as_vector, width
 from kdtool.losses import at_least_fp32
 from kdtool.randomness import hashed, key_of
+from kdtool_methods._related import RelatedLayers, related, related_shapes, related_taps
 
 EPS = 1e-7  # the authors'; it reads as a little more noise
 PAPER_NEGATIVES = 16384
 SCORES_AT_ONCE = 2**25  # 128 MiB of fp32
-_SAMPLE, _EPOCH, _DRAW = (key_of("crd", what) for what in ("sample", "epoch", "draw"))
+_SAMPLE, _EPOCH, _DRAW, _POSITIVE = (key_of("crd", what) for what in ("sample", "epoch", "draw", "positive"))
 
 
 def contrast_loss(positive: Tensor, negatives: Tensor, num_samples: int) -> Tensor:
@@ -118,6 +119,11 @@ class Negatives(nn.Module):
         place_BN = draw_BN.remainder(len(self.order) - gap_B1)
         return self.order[torch.where(place_BN < self.gap_start[index_B][:, None], place_BN, place_BN + gap_B1)]
 
+    def same(self, index_B: Tensor, epoch: int) -> Tensor:
+        """Return (B,) samples drawn from each sample's class, itself included; itself where the class is unknown."""
+        draw_B = hashed(_POSITIVE, hashed(_SAMPLE, index_B) + epoch)
+        return self.order[self.gap_start[index_B] + draw_B.remainder(self.gap[index_B])]
+
 
 class Contrast(nn.Module):
     """One teacher and the student: embeddings, a memory bank a side and its normalising constant.
@@ -194,7 +200,7 @@ class CRD(Method):
     hard_labels = True  # a row of a bank stands for one sample, of one class
 
     @dataclass
-    class Config:
+    class Config(RelatedLayers):
         weight: float = option(0.8, "weight of the contrastive term, both directions together", min=0.0)
         negatives: Optional[int] = option(
             None,
@@ -207,6 +213,12 @@ class CRD(Method):
             "classes: samples not known to be of the same class; samples: any others",
             choices=("classes", "samples"),
         )
+        positives: str = option(
+            "exact",
+            "a sample's positive; exact: its own entry in the bank; relaxed: that of any sample of its class, drawn "
+            "anew every epoch, an option of the authors' code",
+            choices=("exact", "relaxed"),
+        )
         temperature: float = option(0.07, "tau, divides similarities in [-1, 1]", min=0.02)
         momentum: float = option(0.5, "share of its old value that a row of a memory bank keeps", min=0.0, max=1.0)
         dim: int = option(
@@ -215,7 +227,7 @@ class CRD(Method):
 
     @classmethod
     def taps(cls, cfg: Any) -> Taps:
-        return Taps(student={"embedding": "embedding"}, teacher={"embedding": "embedding"})
+        return related_taps("crd", cfg)
 
     def __init__(self, cfg: Any, setup: Setup):
         super().__init__(cfg, setup)
@@ -223,25 +235,25 @@ class CRD(Method):
             raise InputError("crd contrasts a sample with others: it needs at least 2 training samples.")
         self.count: int = cfg.negatives or min(PAPER_NEGATIVES, setup.num_samples - 1)
         self.draw = Negatives(setup.num_samples, setup.labels if cfg.negatives_from == "classes" else None)
-        student = width(setup.student["embedding"])
+        self.alike = Negatives(setup.num_samples, setup.labels) if cfg.positives == "relaxed" else None
         self.contrasts = nn.ModuleList(
-            Contrast(student, width(shapes["embedding"]), setup.num_samples, cfg.dim, cfg.temperature, number)
-            for number, shapes in enumerate(setup.teachers)
+            Contrast(width(student), width(teacher), setup.num_samples, cfg.dim, cfg.temperature, number)
+            for number, (student, teacher) in enumerate(related_shapes(setup))
         )
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         negatives_BN = self.draw(batch.index, batch.epoch, self.count)
-        index_BM = torch.cat([batch.index[:, None], negatives_BN], dim=1)
-        student = batch.student.taps["embedding"]
+        positive_B = batch.index if self.alike is None else self.alike.same(batch.index, batch.epoch)
+        index_BM = torch.cat([positive_B[:, None], negatives_BN], dim=1)
         # One term: the teacher's direction alone gives the student no gradient.
         losses: list[Tensor] = [
-            contrast(student, teacher.taps["embedding"], index_BM)
-            for contrast, teacher in zip(self.contrasts, batch.teachers, strict=True)
+            contrast(student, teacher, index_BM)
+            for contrast, (student, teacher) in zip(self.contrasts, related(batch), strict=True)
         ]
         return {"contrast": self.cfg.weight * sum(losses[1:], losses[0])}
 
     @torch.no_grad()
     def after_step(self, batch: Batch) -> None:
-        for contrast, teacher in zip(self.contrasts, batch.teachers, strict=True):
+        for contrast, (student, teacher) in zip(self.contrasts, related(batch), strict=True):
             assert isinstance(contrast, Contrast)
-            contrast.update(batch.student.taps["embedding"], teacher.taps["embedding"], batch.index, self.cfg.momentum)
+            contrast.update(student, teacher, batch.index, self.cfg.momentum)

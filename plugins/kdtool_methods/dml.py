@@ -1,17 +1,19 @@
 """Deep Mutual Learning. Zhang, Xiang, Hospedales & Lu, CVPR 2018. https://arxiv.org/abs/1706.00384
 
-The paper updates the networks in turn, each against the others' newest predictions. Here all networks take one step
-from the same predictions, so that a step is one forward and one backward of each.
+The paper updates the networks in turn, each against the others' newest predictions (``updates=alternating``). By
+default all networks take one step from the same predictions, so that a step is one forward and one backward of each; in
+turn it is as many forwards of all as there are networks, and batch norms see the batch as often.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
-from kdtool import Batch, Method, option
+from kdtool import Batch, Method, Stage, option
 from kdtool.losses import softened_kl
 
 
@@ -47,15 +49,36 @@ class DML(Method):
     class Config:
         weight: float = option(1.0, "weight of each network's mean divergence from the others", min=0.0)
         temperature: float = option(1.0, "T, softens all distributions; the paper has 1", min=0.01)
+        updates: str = option(
+            "together",
+            "together: one step of all networks; alternating: one after the other, as in the paper, the student last",
+            choices=("together", "alternating"),
+        )
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        peers = [out.logits for out in batch.teachers]
-        terms = {"kl": self.mimicry(batch.student.logits, peers)}
-        for number, logits in enumerate(peers):
-            others = [batch.student.logits, *peers[:number], *peers[number + 1 :]]
-            terms[f"peer{number}.task"] = batch.task_loss(logits)
-            terms[f"peer{number}.kl"] = self.mimicry(logits, others)
+        terms = self.student_loss(batch)
+        for number in range(len(batch.teachers)):
+            terms |= self.peer_losses(number, batch)
         return terms
+
+    def student_loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return what the student learns from."""
+        return {"kl": self.mimicry(batch.student.logits, [out.logits for out in batch.teachers])}
+
+    def peer_losses(self, number: int, batch: Batch) -> dict[str, Tensor]:
+        """Return what a peer learns from."""
+        peers = [out.logits for out in batch.teachers]
+        others = [batch.student.logits, *peers[:number], *peers[number + 1 :]]
+        return {
+            f"peer{number}.task": batch.task_loss(peers[number]),
+            f"peer{number}.kl": self.mimicry(peers[number], others),
+        }
+
+    def stages(self) -> list[Stage]:
+        if self.cfg.updates == "together":
+            return [Stage("distill", self.loss)]
+        peers = [partial(self.peer_losses, number) for number in range(len(self.setup.teachers))]
+        return [Stage("distill", self.loss, turns=(*peers, self.student_loss))]
 
     def mimicry(self, logits: Tensor, others: Sequence[Tensor]) -> Tensor:
         """Return one network's weighted divergence from the others, their mean."""

@@ -24,7 +24,14 @@ class KD(Method):
     @dataclass
     class Config:
         temperature: float = option(4.0, "T, softens both distributions", min=0.01)
-        alpha: float = option(0.9, "weight of the soft term; the hard labels get 1 - alpha", min=0.0, max=1.0)
+        alpha: float = option(
+            0.9, "weight of the soft term; the hard labels get 1 - alpha, or hard_weight", min=0.0, max=1.0
+        )
+        hard_weight: Optional[float] = option(
+            None,
+            "weight of the hard labels; default: 1 - alpha. Beside another method papers often have 1 and alpha=1",
+            min=0.0,
+        )
         average: str = option(
             "probabilities", "what is averaged over several teachers", choices=("probabilities", "logits")
         )
@@ -49,4 +56,5 @@ class KD(Method):
         return {"kl": self.cfg.alpha * softened_kl(batch.student.logits, teacher, self.cfg.temperature)}
 
     def stages(self) -> list[Stage]:
-        return [Stage("distill", self.loss, task_weight=1 - self.cfg.alpha)]
+        hard_weight = 1 - self.cfg.alpha if self.cfg.hard_weight is None else self.cfg.hard_weight
+        return [Stage("distill", self.loss, task_weight=hard_weight)]

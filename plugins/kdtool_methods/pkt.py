@@ -17,6 +17,7 @@ from torch import Tensor
 from kdtool import Batch, Method, Setup, Taps, option
 from kdtool.layers import unit_rows
 from kdtool.losses import at_least_fp32
+from kdtool_methods._related import RelatedLayers, related, related_taps
 
 KERNELS = ("cosine", "gaussian")
 REDUCTIONS = ("sum", "mean")
@@ -105,7 +106,7 @@ class PKT(Method):
     batch = "global"
 
     @dataclass
-    class Config:
+    class Config(RelatedLayers):
         weight: Optional[float] = option(
             None,
             "weight of the divergence; default: 469 / batch size for reduction=sum, 469 · batch size for "
@@ -125,7 +126,7 @@ class PKT(Method):
 
     @classmethod
     def taps(cls, cfg: Any) -> Taps:
-        return Taps(student={"embedding": "embedding"}, teacher={"embedding": "embedding"})
+        return related_taps("pkt", cfg)
 
     def __init__(self, cfg: Any, setup: Setup):
         super().__init__(cfg, setup)
@@ -137,9 +138,7 @@ class PKT(Method):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         cfg = self.cfg
         losses = [
-            probability_loss(
-                batch.student.taps["embedding"], out.taps["embedding"], cfg.kernel, cfg.reduction, cfg.width, cfg.eps
-            )
-            for out in batch.teachers
+            probability_loss(student, teacher, cfg.kernel, cfg.reduction, cfg.width, cfg.eps)
+            for student, teacher in related(batch)
         ]
         return {"divergence": self.weight * sum(losses[1:], losses[0])}

@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from kdtool import Batch, Method, Taps, option
 from kdtool.losses import at_least_fp32
+from kdtool_methods._related import RelatedLayers, related, related_taps
 
 _BLOCK = 128  # samples along each side of a tile
 _ANCHORS = 256  # for which a tile's vectors are laid out at a time
@@ -324,20 +325,19 @@ class RKD(Method):
     batch = "global"
 
     @dataclass
-    class Config:
+    class Config(RelatedLayers):
         distance: float = option(25.0, "weight of the distance-wise term; 0 leaves it out", min=0.0)
         angle: float = option(50.0, "weight of the angle-wise term; 0 leaves it out", min=0.0)
 
     @classmethod
     def taps(cls, cfg: Any) -> Taps:
-        return Taps(student={"embedding": "embedding"}, teacher={"embedding": "embedding"})
+        return related_taps("rkd", cfg)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         parts = {"distance": (self.cfg.distance, _distance_term), "angle": (self.cfg.angle, _angle_term)}
-        pairs = [
-            _distances_of(batch.student.taps["embedding"], teacher.taps["embedding"]) for teacher in batch.teachers
-        ]
-        dtype = at_least_fp32(batch.student.taps["embedding"]).dtype
+        features = related(batch)
+        pairs = [_distances_of(student.flatten(1), teacher.flatten(1)) for student, teacher in features]
+        dtype = at_least_fp32(features[0][0]).dtype
         terms = {}
         for name, (weight, term) in parts.items():
             if weight:

@@ -48,14 +48,15 @@ class Grouped(nn.Module):
         self.conv1, self.bn1 = pointwise(in_chans, inside, self.groups), nn.BatchNorm2d(inside)
         self.conv2, self.bn2 = depthwise(inside, stride), nn.BatchNorm2d(inside)
         self.conv3, self.bn3 = pointwise(inside, own, groups), nn.BatchNorm2d(own)
+        self.relu = nn.ReLU()  # a module, so that what goes into it can be tapped
 
     def forward(self, x: Tensor) -> Tensor:
         out = shuffled(F.relu(self.bn1(self.conv1(x))), self.groups)
         out = F.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        if self.stride == 2:
-            return F.relu(torch.cat([out, F.avg_pool2d(x, 3, 2, 1)], 1))
-        return F.relu(out + x)
+        out = torch.cat([out, F.avg_pool2d(x, 3, 2, 1)], 1) if self.stride == 2 else out + x
+        joined: Tensor = self.relu(out)
+        return joined
 
 
 class Split(nn.Module):

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from kdtool import Batch, Method, Out, Setup, Stage, Taps
-from kdtool.engine.composition import build_method, combined_taps
+from kdtool.engine.composition import build_method, combined_taps, composed
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
 from kdtool.events import Reporter
+from kdtool.losses import softened_kl
+from kdtool_methods.crd import CRD
 from kdtool_methods.fitnets import FitNets
 from kdtool_methods.kd import KD
 from tests.engine import tiny
@@ -52,6 +54,40 @@ def test_stages_and_hard_label_weight() -> None:
     assert joint.name == "distill"
     assert joint.task_weight == pytest.approx(0.6)  # 1 of FitNets times 1 - alpha of KD
     assert set(joint.trains) == {"student", "method"}
+
+
+def test_it_says_what_it_makes_of_the_hard_labels_weights() -> None:
+    method = _combined()
+    assert composed(method, 0.6) == [
+        "fitnets+kd: the hard labels weigh 1 (fitnets) x 0.6 (kd) = 0.6, and each method's terms what it says itself; "
+        "train.task_weight sets another weight of the hard labels"
+    ]
+    assert "weigh 1 by train.task_weight, instead of 1 (fitnets) x 0.6 (kd) = 0.6" in composed(method, 1.0)[0]
+    assert composed(KD(OPTIONS["kd"], _setup(Taps())), 0.6) == composed(None, 1.0) == []
+
+
+def test_the_published_weights_of_crd_and_kd_can_be_given() -> None:
+    """1 of the hard labels, 1 of the softened ones, 0.8 of the contrast (Tian et al., ICLR 2020)."""
+    classes = {"crd": CRD, "kd": KD}
+    options = {"crd": CRD.Config(negatives=4), "kd": KD.Config(alpha=1.0, hard_weight=1.0)}
+    setup = Setup({"crd/embedding": (4,)}, [{"crd/embedding": (4,)}], num_classes=3, num_samples=48, batch_size=8)
+    method = build_method(classes, options, setup)
+    assert method is not None
+    (joint,) = method.stages()
+    assert joint.task_weight == 1.0
+    labels = torch.arange(8) % 3
+    outs = [Out(torch.randn(8, 3), {"crd/embedding": torch.randn(8, 4)}) for _ in range(2)]
+    batch = Batch(labels, labels, outs[0], [outs[1]], lambda x: x.mean())
+    terms = joint.loss(batch)
+    torch.testing.assert_close(terms["kd.kl"], softened_kl(outs[0].logits, outs[1].logits, 4.0))
+    plain = CRD(CRD.Config(negatives=4, weight=1.0), Setup({"embedding": (4,)}, [{"embedding": (4,)}], 3, 48, 8))
+    plain.load_state_dict(method.parts["crd"].state_dict())  # type: ignore[union-attr, operator]
+    own = Batch(labels, labels, *(_alone(out) for out in outs[:1]), [_alone(outs[1])], lambda x: x.mean())
+    torch.testing.assert_close(terms["crd.contrast"], 0.8 * plain.loss(own)["contrast"])
+
+
+def _alone(out: Out) -> Out:
+    return Out(out.logits, {"embedding": out.taps["crd/embedding"]})
 
 
 def test_the_joint_stage_sums_the_parts() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdtool import Batch, Method, Out
+from kdtool import Batch, Method, Out, Stage
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import NON_FINITE, fit
 from kdtool.errors import RunError
@@ -241,3 +241,44 @@ def test_teachers_are_left_as_they_were(tmp_path: Path) -> None:
     before = {key: value.clone() for key, value in job.teachers[0].state_dict().items()}
     fit(job, Reporter(), StopRequest())
     assert all(torch.equal(before[key], value) for key, value in job.teachers[0].state_dict().items())
+
+
+class InTurn(Method):
+    """A peer, then the student, each pulled to the other's newest logits."""
+
+    api, online = 1, True
+
+    def __init__(self) -> None:
+        super().__init__(None, SETUP)
+        self.seen: list[tuple[str, Tensor, Tensor]] = []
+
+    def peer(self, batch: Batch) -> dict[str, Tensor]:
+        self.seen.append(("peer", batch.student.logits.detach(), batch.teachers[0].logits.detach()))
+        return {"peer": (batch.teachers[0].logits - batch.student.logits.detach()).square().mean()}
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        return {**self.peer(batch), **self.own(batch)}
+
+    def own(self, batch: Batch) -> dict[str, Tensor]:
+        self.seen.append(("own", batch.student.logits.detach(), batch.teachers[0].logits.detach()))
+        return {"own": (batch.student.logits - batch.teachers[0].logits.detach()).square().mean()}
+
+    def stages(self) -> list[Stage]:
+        return [Stage("distill", self.loss, turns=(self.peer, self.own))]
+
+
+def test_turns_each_update_their_own_network_from_the_newest_outputs(tmp_path: Path) -> None:
+    method = InTurn()
+    job = tiny.job(
+        tmp_path, method, student=tiny.Net(norm=False), teachers=[], peers=[tiny.Net(seed=5, norm=False)],
+        train={"epochs": 1}, optim=Optim(name="momentum", lr=0.05, weight_decay=0.01),
+    )  # fmt: skip
+    fitted = fit(job, Reporter(), StopRequest())
+    assert fitted.steps == 6
+    turns = method.seen[-12:]
+    assert [name for name, _, _ in turns] == ["peer", "own"] * 6
+    for (_, student, peer), (_, student_after, peer_after) in zip(turns[::2], turns[1::2], strict=True):
+        assert torch.equal(student, student_after)  # the peer's turn leaves the student alone, momentum and decay too
+        assert not torch.equal(peer, peer_after)
+    (line,) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert set(line["train"]) == {"peer", "own", "task", "total"}

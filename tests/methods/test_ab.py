@@ -34,6 +34,26 @@ def test_a_relu_of_the_teacher_changes_nothing():
         assert torch.equal(boundary_loss(student, activation(teacher)), want)
 
 
+def test_rows_may_have_shares_of_their_own():
+    teacher, share = random(3, 2, 2, 2, seed=1).detach(), torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
+
+    def literal_of(student):
+        return sum(share[row] * literal(1.0, teacher[row : row + 1])(student[row : row + 1]) for row in range(3))
+
+    assert_agrees(lambda s: boundary_loss(s, teacher, 1.0, share), literal_of, random(3, 2, 2, 2))
+
+
+def test_padded_sequences_count_alike_whatever_their_length():
+    setup = setup_of([(4, 5)], [[(4, 5)]])
+    method, batch = AB(AB.Config(layers=[1.0], weight=1.0), setup).double(), batch_of(setup, size=2)
+    batch.student.mask = torch.tensor([[True, True, True, True], [True, False, False, False]])
+    (ours,), (theirs,) = batch.student.taps["stages"], batch.teachers[0].taps["stages"]
+    want = sum(
+        4 * boundary_loss(ours[row, :length], theirs[row, :length]) / 2 for row, length in enumerate((4, 1))
+    )  # boundary_loss is a mean over a sequence's tokens here, of which there are 4 places
+    torch.testing.assert_close(method.boundary(batch)["boundary"], want)
+
+
 def test_limits():
     teacher = random(2, 3, 2, 2)
     beyond = teacher.sign() * 1.5

@@ -179,3 +179,23 @@ def test_the_student_comes_to_pass_for_the_teacher():
         method.loss(batch)["domain"].backward()
         optimizer.step()
     assert apart() < before / 2
+
+
+@pytest.mark.parametrize("of", ["logits", "embedding"])
+@pytest.mark.parametrize("condition", ["projection", "classify"])
+def test_turns_ask_of_each_side_what_the_joint_step_does(of, condition):
+    """Each turn has the joint loss's gradient for its own side, and none for the other."""
+    method, batch = build(of=of, condition=condition, weight=0.5, updates="alternating")
+    (stage,) = method.stages()
+    judge, deceive = stage.turns
+    seen = batch.student.logits if of == "logits" else batch.student.taps["embedding"]
+    ours = [seen, *method.adapters.parameters()]
+    theirs = list(method.discriminators.parameters())
+    joint = sum(method.loss(batch).values())
+    for turn, own, other in ((judge, theirs, ours), (deceive, ours, theirs)):
+        total = sum(turn(batch).values())
+        want = torch.autograd.grad(joint, own, retain_graph=True)
+        torch.testing.assert_close(torch.autograd.grad(total, own, retain_graph=True), want)
+        assert all(grad is None for grad in torch.autograd.grad(total, other, allow_unused=True))
+    assert all(parameter.requires_grad for parameter in theirs)
+    assert build()[0].stages()[0].turns == ()

@@ -11,11 +11,18 @@ from kdtool_methods.at import AT, attention_loss
 from tests.methods.pairs import assert_agrees, batch_of, gradients, random, setup_of
 
 
-def literal(p, form):
+def largest(values):
+    best = values[0]
+    for value in values:
+        best = value if value > best else best
+    return best
+
+
+def literal(p, form, over="sum"):
     def attention(sample):
         channels, height, width = sample.shape
         flat = [
-            sum(sample[c, y, x].abs() ** p for c in range(channels)) / channels
+            (sum if over == "sum" else largest)([sample[c, y, x].abs() ** p for c in range(channels)])
             for y in range(height)
             for x in range(width)
         ]
@@ -42,6 +49,23 @@ def literal(p, form):
 def test_it_is_the_equation(p, form, size):
     fast = lambda s, t: attention_loss(s, t, p, form)  # noqa: E731
     assert_agrees(fast, literal(p, form), random(size, 3, 2, 3), random(size, 5, 2, 3, seed=1))
+
+
+@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize("form", ["code", "paper"])
+def test_the_largest_channel_may_stand_for_all(p, form):
+    fast = lambda s, t: attention_loss(s, t, p, form, over="max")  # noqa: E731
+    assert_agrees(fast, literal(p, form, "max"), random(3, 3, 2, 3), random(3, 5, 2, 3, seed=1))
+    with pytest.raises(ValueError, match="'sum' or 'max'"):
+        attention_loss(random(2, 3, 2, 2), random(2, 3, 2, 2), over="mean")
+
+
+def test_the_method_passes_the_mapping_on():
+    setup = setup_of([(3, 4, 4)], [[(5, 4, 4)]])
+    batch = batch_of(setup)
+    method = AT(AT.Config(layers=[1.0], over="max", weight=3.0), setup)
+    want = attention_loss(batch.student.taps["stages"][0], batch.teachers[0].taps["stages"][0], 2.0, "code", "max")
+    torch.testing.assert_close(method.loss(batch)["attention"], 3 * want)
 
 
 @pytest.mark.parametrize(("student", "teacher"), [((3, 4, 4), (5, 2, 2)), ((3, 2, 4), (5, 4, 2)), ((6, 3), (4, 7))])

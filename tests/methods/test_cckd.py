@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from kdtool import Batch, Out, Setup
+from kdtool.errors import InputError
 from kdtool.losses import ensemble_logits, softened_kl
-from kdtool_methods.cckd import CCKD, correlation_loss
+from kdtool_methods.cckd import CCKD, correlation_loss, neighbour_loss
 from tests.methods.pairs import assert_agrees, random
 
 KERNELS = ["rbf", "bilinear", "mmd"]
@@ -118,12 +119,50 @@ def test_the_method_weighs_its_terms_and_sums_over_teachers():
 def test_an_embedding_stands_on_the_student_s_side_only():
     method, batch = build(embedding=2, kernel="bilinear")
     assert {name: tuple(p.shape) for name, p in method.named_parameters()} == {
-        "embed.weight": (2, 4),
-        "embed.bias": (2,),
+        "embed.0.weight": (2, 4),
+        "embed.0.bias": (2,),
     }
     terms = method.loss(batch)
-    embedded = method.embed(batch.student.taps["embedding"])
+    embedded = method.embed[0](batch.student.taps["embedding"])
     want = 100 * correlation_loss(embedded, batch.teachers[0].taps["embedding"], kernel="bilinear")
     torch.testing.assert_close(terms["correlation"], want)
     grads = torch.autograd.grad(terms["correlation"], [*method.parameters(), batch.student.taps["embedding"]])
     assert all(grad.abs().sum() > 0 for grad in grads)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_neighbours_are_products_of_their_distances(size):
+    def literal_neighbours(student, teacher):
+        total = 0.0
+        for i in range(size - 1):
+            for d in range(3):
+                total = total + (student[i, d] - teacher[i, d]).abs() * (student[i + 1, d] - teacher[i + 1, d]).abs()
+        return total / (size - 1)
+
+    assert_agrees(neighbour_loss, literal_neighbours, random(size, 3), random(size, 3, seed=1))
+
+
+def test_neighbours_at_their_limits():
+    feat = random(4, 3)
+    assert neighbour_loss(feat, feat.detach()).item() == 0
+    assert neighbour_loss(feat[:1], random(1, 3, seed=1)).item() == 0
+    assert neighbour_loss(feat.bfloat16(), -feat.bfloat16()).dtype == torch.float32
+    with pytest.raises(ValueError, match="shapes differ"):
+        neighbour_loss(random(3, 2), random(3, 4))
+
+
+def test_the_form_of_the_tables_of_cifar():
+    method, batch = build(teachers=2, form="neighbours", weight=0.02, embedding=2, embed_teacher=True, soft_weight=0.0)
+    (stage,) = method.stages()
+    assert stage.task_weight == 1
+    terms = method.loss(batch)
+    ours = method.embed[0](batch.student.taps["embedding"])
+    pairs = zip(method.embed_teacher, batch.teachers, strict=True)
+    want = sum(neighbour_loss(ours, embed(out.taps["embedding"])) for embed, out in pairs)
+    torch.testing.assert_close(terms["correlation"], 0.02 * want)
+    assert terms["kl"].item() == 0
+    assert build(hard_weight=0.0)[0].stages()[0].task_weight == 0
+    with pytest.raises(InputError, match=r"student and teacher have 4 and 3 entries: give cckd.embedding=128"):
+        build(form="neighbours")
+    with pytest.raises(InputError, match="needs a width"):
+        build(embed_teacher=True)

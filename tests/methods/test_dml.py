@@ -106,3 +106,20 @@ def test_peers_that_learn_from_each_other_come_together():
         optimizer.step()
     assert apart() < before / 5
     assert all(logits.argmax(1).tolist() == [0, 1, 2, 3] for logits in networks)
+
+
+def test_turns_share_the_terms_out_and_reach_one_network_each():
+    method, batch = build(2, updates="alternating")
+    (stage,) = method.stages()
+    logits = [*(out.logits for out in batch.teachers), batch.student.logits]
+    terms = {}
+    for number, turn in enumerate(stage.turns):
+        found = turn(batch)
+        grads = torch.autograd.grad(sum(found.values()), logits, allow_unused=True)
+        assert [grad is not None for grad in grads] == [number == each for each in range(3)]
+        terms |= found
+    joint = stage.loss(batch)
+    assert terms.keys() == joint.keys()
+    for name, term in joint.items():
+        torch.testing.assert_close(terms[name], term)
+    assert build(2)[0].stages()[0].turns == ()

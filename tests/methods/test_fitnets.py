@@ -19,7 +19,7 @@ def test_hint_loss_follows_the_paper(reduction: str, batch: int) -> None:
     total, count = torch.zeros((), dtype=torch.float64), 0
     for s, t in zip(student.flatten(), teacher.flatten(), strict=True):
         total, count = total + 0.5 * (s - t) * (s - t), count + 1
-    paper = total / count if reduction == "mean" else total
+    paper = total / count if reduction == "mean" else total / batch
     ours = hint_loss(student, teacher, reduction)
     torch.testing.assert_close(ours, paper, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(
@@ -82,5 +82,39 @@ def test_the_soft_terms_weight_falls_linearly() -> None:
     labels = torch.zeros(2, dtype=torch.int64)
     for progress, weight in ((0.0, 4.0), (0.5, 2.5), (1.0, 1.0)):
         batch = Batch(labels, labels, Out(student), [Out(teacher)], lambda x: x.mean(), progress=progress)
-        expected = weight * softened_kl(student, teacher, 3.0)
+        expected = weight * softened_kl(student, teacher, 3.0) / 9  # without T^2
         torch.testing.assert_close(distill.loss(batch)["kl"], expected)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_joint_mode_is_one_stage_of_hard_labels_and_the_hint(name: str) -> None:
+    student, teacher = SHAPES[name]
+    setup = Setup(student={"guided": student}, teachers=[{"hint": teacher}], num_classes=3, num_samples=9, batch_size=2)
+    method = FitNets(FitNets.Config(mode="joint"), setup)
+    (stage,) = method.stages()
+    assert (stage.trains, stage.task_weight) == (("student", "method"), 1.0)
+    guided, hint = torch.randn(2, *student, requires_grad=True), torch.randn(2, *teacher)
+    labels = torch.zeros(2, dtype=torch.int64)
+    out = Out(torch.randn(2, 3), {"guided": guided})
+    batch = Batch(labels, labels, out, [Out(torch.randn(2, 3), {"hint": hint})], lambda x: x.mean())
+    regressed = method.regressors[0](guided)
+    assert regressed.shape == hint.shape
+    assert (regressed >= 0).all()
+    terms = stage.loss(batch)
+    assert list(terms) == ["hint"]
+    torch.testing.assert_close(terms["hint"], 100 * (regressed - hint).square().mean())
+    terms["hint"].backward()
+    assert guided.grad is not None
+
+
+def test_the_hint_has_a_weight() -> None:
+    shape = {"guided": (4, 2, 2)}
+    setup = Setup(student=shape, teachers=[{"hint": (4, 2, 2)}], num_classes=3, num_samples=9, batch_size=2)
+    guided, hint = torch.randn(2, 2, 4, 2, 2)
+    labels = torch.zeros(2, dtype=torch.int64)
+    out = Out(torch.randn(2, 3), {"guided": guided})
+    batch = Batch(labels, labels, out, [Out(torch.randn(2, 3), {"hint": hint})], lambda x: x.mean())
+    torch.manual_seed(0)
+    plain = FitNets(FitNets.Config(), setup).hint(batch)["hint"]
+    torch.manual_seed(0)
+    torch.testing.assert_close(FitNets(FitNets.Config(hint_weight=7.0), setup).hint(batch)["hint"], 7 * plain)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kdtool import Batch, Out, Setup
-from kdtool_methods.ft import FT, Paraphraser, factor_loss
+from kdtool_methods.ft import FT, Paraphraser, energy, factor_loss
 from tests.methods.pairs import assert_agrees, random
 
 
@@ -156,3 +156,36 @@ def test_the_paraphraser_learns_to_reconstruct():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_the_energy_is_the_channels_mean_of_squares():
+    def literal_energy(student, teacher):
+        def of(factor):
+            rows = [
+                [sum(v**2 for v in sample[:, y, x]) / len(sample) for y in range(2) for x in range(3)]
+                for sample in factor
+            ]
+            return torch.stack([torch.stack(row) for row in rows])
+
+        return literal(1)(of(student), of(teacher))
+
+    fast = lambda s, t: factor_loss(energy(s), energy(t))  # noqa: E731
+    assert_agrees(fast, literal_energy, random(3, 4, 2, 3), random(3, 5, 2, 3, seed=1))
+
+
+def test_the_form_of_the_tables_of_cifar():
+    method, batch = build(teachers=((6, 4, 4),), factor="energy", batch_norm=False, translator_norm=True)
+    assert method.weights == [200.0]
+    kinds = {
+        part: [type(m).__name__ for m in getattr(method, part).modules()] for part in ("paraphrasers", "translators")
+    }
+    assert "BatchNorm2d" not in kinds["paraphrasers"]
+    assert kinds["translators"].count("BatchNorm2d") == 3
+    ours, theirs = method.translators[0](batch.student.taps["map"]), batch.teachers[0].taps["map"]
+    want = factor_loss(energy(ours), energy(method.paraphrasers[0].factor(theirs)))
+    torch.testing.assert_close(method.loss(batch)["factor"], 200 * want)
+
+
+def test_the_paraphraser_may_have_a_rate_and_a_schedule_of_its_own():
+    stage = build(paraphrase_lr=0.01, paraphrase_schedule="constant")[0].stages()[0]
+    assert (stage.lr, stage.schedule) == (0.01, "constant")

@@ -5,20 +5,33 @@ import torch
 import torch.nn.functional as F
 
 from kdtool.errors import InputError
-from kdtool_methods.nst import DEPTHS, NST, selectivity_loss
+from kdtool_methods.nst import DEPTHS, KERNELS, NST, selectivity_loss
 from tests.methods.pairs import assert_agrees, batch_of, gradients, random, setup_of
 
 
-def literal(student, teacher):
+def literal(student, teacher, kernel="polynomial"):
     def patterns(sample):
         flat = [channel.reshape(-1) for channel in sample]
         return [[v / sum(u**2 for u in x) ** 0.5 for v in x] for x in flat]
 
-    def mean_kernel(xs, ys):
-        return sum(sum(a * b for a, b in zip(x, y, strict=True)) ** 2 for x in xs for y in ys) / (len(xs) * len(ys))
+    def apart(x, y):
+        return sum((a - b) ** 2 for a, b in zip(x, y, strict=True))
+
+    def k(x, y, sigma):
+        dot = sum(a * b for a, b in zip(x, y, strict=True))
+        return {
+            "polynomial": lambda: dot**2,
+            "linear": lambda: dot,
+            "gaussian": lambda: (-apart(x, y) / (2 * sigma)).exp(),
+        }[kernel]()
 
     values = []
     for s, t in zip(map(patterns, student), map(patterns, teacher), strict=True):
+        sigma = (sum(apart(x, y) for x in s for y in t) / (len(s) * len(t))).detach()
+
+        def mean_kernel(xs, ys, sigma=sigma):
+            return sum(k(x, y, sigma) for x in xs for y in ys) / (len(xs) * len(ys))
+
         values.append(mean_kernel(t, t) + mean_kernel(s, s) - 2 * mean_kernel(s, t))
     return sum(values) / len(values)
 
@@ -29,7 +42,37 @@ def literal(student, teacher):
     ids=["more positions than channels", "more channels than positions", "as many"],
 )
 def test_it_is_the_paper_s_equation(student, teacher):
-    assert_agrees(selectivity_loss, literal, random(*student), random(*teacher, seed=1))
+    for kernel in KERNELS:
+        fast = lambda s, t, kernel=kernel: selectivity_loss(s, t, kernel)  # noqa: E731
+        slow = lambda s, t, kernel=kernel: literal(s, t, kernel)  # noqa: E731
+        assert_agrees(fast, slow, random(*student), random(*teacher, seed=1))
+
+
+@pytest.mark.parametrize("kernel", ["linear", "gaussian"])
+def test_the_other_kernels_at_their_limits(kernel):
+    feat = random(2, 3, 2, 2)
+    loss = selectivity_loss(feat, feat.detach(), kernel)
+    assert loss.abs().item() < 1e-15
+    assert torch.autograd.grad(loss, feat)[0].abs().max() < 1e-9
+    shuffled = selectivity_loss(feat, feat.detach().flip(1), kernel)  # the order of channels says nothing
+    assert shuffled.abs().item() < 1e-15
+    for student in (torch.zeros(2, 3, 2, 2), torch.ones(2, 3, 2, 2)):
+        student.requires_grad_()
+        for teacher in (torch.ones(2, 4, 2, 2), random(2, 4, 2, 2).float()):
+            value = selectivity_loss(student, teacher.detach(), kernel)
+            (grad,) = torch.autograd.grad(value, student)
+            assert value.isfinite()
+            assert grad.isfinite().all()
+    with pytest.raises(ValueError, match="polynomial, linear, gaussian"):
+        selectivity_loss(feat, feat, "cubic")
+
+
+def test_the_method_passes_the_kernel_on():
+    setup = setup_of([(3, 4, 4)], [[(5, 4, 4)]])
+    batch = batch_of(setup)
+    want = selectivity_loss(batch.student.taps["stages"][0], batch.teachers[0].taps["stages"][0], "gaussian")
+    got = NST(NST.Config(kernel="gaussian", layers=[1.0], weight=3.0), setup).loss(batch)["selectivity"]
+    torch.testing.assert_close(got, 3 * want)
 
 
 @pytest.mark.parametrize("channels", [2, 40])

@@ -13,12 +13,14 @@ import yaml
 import kdtool
 from kdtool.recipe import load as recipes
 from kdtool.recipe import yaml_file as recipe_file
+from kdtool.runs.setting import build_setting
+from tests.engine.test_schedule import rates, runs_of
 from tests.running import call, distil, write_images
 
 SHIPPED = recipe_file.shipped_names()
 PAIRS = [name for name in SHIPPED if "_from_" in name]
 BASES = {str(Path(name).parent / "hinton2015.yaml") for name in SHIPPED if name.startswith("mnist/")}
-BASES |= {"cifar100/tian2020.yaml"}
+BASES |= {"cifar100/tian2020.yaml", "cifar100/five_stages.yaml"}
 COMMANDED = [name for name in SHIPPED if name not in BASES]
 
 
@@ -38,7 +40,7 @@ def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def test_recipes_are_shipped() -> None:
     assert {name.split("/")[0] for name in SHIPPED} == {"cifar100", "digits", "mnist", "photos"}
     assert "digits/mobilenetv3_from_resnet50_kd.yaml" in SHIPPED
-    assert sum(name.startswith("cifar100/") for name in PAIRS) == 7
+    assert sum(name.startswith("cifar100/") for name in PAIRS) == 13
 
 
 @pytest.mark.parametrize("name", COMMANDED)
@@ -81,7 +83,11 @@ def test_it_is_found_from_anywhere(form: str, tmp_path: Path, monkeypatch: pytes
 
 # --- Tian et al., CIFAR-100 -------------------------------------------------------------------------------------------
 
-METHODS = ["none", "kd", "fitnets", "at", "sp", "cckd", "vid", "rkd", "pkt", "ab", "ft", "nst", "crd", "dkd", "dist"]
+METHODS = [
+    "none", "kd", "fitnets", "at", "sp", "cckd", "vid", "rkd", "pkt", "ab", "ft", "fsp", "nst", "crd", "dkd", "dist"
+]  # fmt: skip
+ON_TOP = {"ab": 30, "fsp": 30}
+"""Epochs of a first stage that trains the student on top of the 240."""
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +106,8 @@ def test_cifar_recipes_have_the_papers_schedule(name: str) -> None:
         (recipe.optim, recipe.schedule, recipe.train.epochs, recipe.train.batch_size),
         (t := recipe.teacher[0].train) and (t.optim, t.schedule, t.epochs, t.batch_size),
     ):
-        assert (optim.name, optim.lr, optim.weight_decay, optim.momentum) == ("momentum", 0.05, 0.0005, 0.9)
+        lr = 0.01 if optim is recipe.optim and recipe.student.model.startswith(("mobile", "shuffle")) else 0.05
+        assert (optim.name, optim.lr, optim.weight_decay, optim.momentum) == ("momentum", lr, 0.0005, 0.9)
         assert optim.decay_norm_and_bias
         assert (schedule.name, schedule.milestones, schedule.decay_rate) == ("multistep", [150, 180, 210], 0.1)
         assert (schedule.warmup_epochs, epochs, batch) == (0, 240, 64)
@@ -115,17 +122,83 @@ def test_every_method_fits_the_cifar_pairs(method: str, cifar: Path) -> None:
     assert dry["classes"] == 100
     assert dry["image_size"] == 32
     student = sum(stage["epochs"] for stage in dry["stages"] if "student" in stage["trains"])
-    assert student == 240
+    assert student == 240 + ON_TOP.get(method, 0)
 
 
 def test_the_papers_layers_are_compared() -> None:
     """Stages 1 to 3 of a residual network, 1 to 4 of a VGG; stage 0 is the stem."""
     from kdtool.tasks.common.hooked import stage_index
 
-    for name, count, wanted in (("resnet20_from_resnet56", 4, [1, 2, 3]), ("vgg8_from_vgg13_cifar", 5, [1, 2, 3, 4])):
+    pairs = [
+        ("resnet20_from_resnet56", 4, [1, 2, 3]),
+        ("shufflenet_v1_from_wrn_40_2", 4, [1, 2, 3]),
+        ("vgg8_from_vgg13_cifar", 5, [1, 2, 3, 4]),
+        ("mobilenetv2_050_cifar_from_resnet50_cifar", 5, [1, 2, 3, 4]),
+    ]
+    for name, count, wanted in pairs:
         for method in ("at", "vid", "nst", "ab"):
             layers = recipes.load(f"cifar100/{name}.yaml", flags={"method": method}).options[method].layers
             assert [stage_index(layer, count) for layer in layers] == wanted
+        hint = recipes.load(f"cifar100/{name}.yaml", flags={"method": "fitnets"}).options["fitnets"]
+        assert stage_index(hint.hint, count) == stage_index(hint.guided, count) == 2
+
+
+def test_the_weights_are_those_of_the_papers_code() -> None:
+    def options(method: str) -> Any:
+        return recipes.load("cifar100/resnet8x4_from_resnet32x4.yaml", flags={"method": method}).options[method]
+
+    weights = {
+        method: options(method).weight for method in ("at", "sp", "cckd", "vid", "pkt", "ab", "ft", "nst", "crd")
+    }
+    assert weights == {
+        "at": 1000, "sp": 3000, "cckd": 0.02, "vid": 1, "pkt": 30000, "ab": 0.003, "ft": 200, "nst": 50, "crd": 0.8
+    }  # fmt: skip
+    assert (options("rkd").distance, options("rkd").angle) == (25, 50)
+    assert (options("kd").alpha, options("kd").temperature, options("kd").hard_weight) == (0.9, 4, None)
+    assert (options("fitnets").mode, options("fitnets").hint_weight) == ("joint", None)  # 100, by default
+
+
+SHAPE = [(150, 1.0), (30, 0.1), (30, 0.01), (30, 0.001)]
+"""How many epochs each share of the rate lasts, in the paper."""
+
+
+@pytest.mark.parametrize(
+    ("pair", "method"),
+    [
+        *(("resnet20_from_resnet56", method) for method in ("none", "fitnets", "ab", "ft", "fsp", "crd+kd")),
+        *(("vgg8_from_vgg13_cifar", method) for method in ("ab", "ft")),
+        *(("shufflenet_v1_from_resnet32x4", method) for method in ("kd", "ab", "ft")),
+    ],
+)
+def test_the_rates_of_cifar_recipes_come_to_the_last_epoch(pair: str, method: str, cifar: Path) -> None:
+    flags = {"method": method, "data.name": str(cifar)}
+    setting = build_setting(recipes.load(f"cifar100/{pair}.yaml", flags=flags))
+    recipe, steps = setting.recipe, 3
+    found = runs_of(rates(setting.stages, recipe.optim, recipe.schedule, recipe.train.epochs, steps))
+    lr = 0.01 if pair.startswith("shufflenet") else 0.05
+    main = [(epochs * steps, float(f"{lr * share:.6g}")) for epochs, share in SHAPE]
+    first = {"ab": lr, "fsp": lr, "ft": 0.05 if pair.startswith("vgg") else 0.01}.get(method)
+    if first == lr:  # the first stage and the beginning of the second have one rate
+        main = [(main[0][0] + 30 * steps, lr), *main[1:]]
+    elif first is not None:
+        main = [(30 * steps, first), *main]
+    assert found == main
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDED if not name.startswith("cifar100/")])
+def test_the_rates_of_other_recipes_come_down_to_the_end_in_every_stage(name: str, tmp_path: Path) -> None:
+    size = (28, 28) if name.startswith("mnist/") else (70, 80)
+    data = "digits" if name.startswith("digits/") else write_images(tmp_path / "data", {"a": 12, "b": 12}, size)
+    flags = {"data.name": str(data)} | ({"data.image_size": 64, "data.workers": 0} if "photos" in name else {})
+    teacher = {"teacher.model": "mlp_30", "teacher.weights": "scratch"} if "mlp_1200_kd" in name else {}
+    setting = build_setting(recipes.load(name, flags=flags | teacher))
+    recipe = setting.recipe
+    assert sum(each.epochs for each in setting.stages) == recipe.train.epochs
+    for each in setting.stages:
+        (*_, last) = found = rates([each], recipe.optim, recipe.schedule, recipe.train.epochs, 3)
+        assert len(found) == 3 * each.epochs
+        assert max(found) > 0.9 * (recipe.optim.lr or 0)
+        assert last == min(found[each.epochs :]) < 0.02 * max(found)
 
 
 def test_every_epoch_is_seen_on_the_test_split_and_the_last_is_the_result(cifar: Path, tmp_path: Path) -> None:

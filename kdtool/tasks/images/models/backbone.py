@@ -78,7 +78,11 @@ class Backbone(nn.Module):
     def _key(self, layer: Layer, images: Tensor) -> str:
         """Return the name under which a layer's feature is kept, and note where it comes from."""
         depth = depth_before_activation(layer)
-        if isinstance(layer, str) and depth is None:
+        if depth is not None:
+            stage: int | float = depth
+        elif not isinstance(layer, str):
+            stage = layer
+        else:
             if layer not in self.points:
                 named = embedding_points if layer in (EMBEDDING, HEADS) else module_points
                 points = named(self.module, layer, images)
@@ -86,9 +90,7 @@ class Backbone(nn.Module):
             return layer
         if self.stages is None:
             self.stages = find_stages(self.module, images)
-        at = layer if depth is None else depth
-        assert not isinstance(at, str)
-        index = stage_index(at, self.stages.count)
+        index = stage_index(stage, self.stages.count)
         key = f"stage {index}"
         found = None if depth is None else before_activation(self.module, images, self.stages, index)
         if found is not None:
