@@ -14,6 +14,7 @@ from kdtool.tasks import task
 from kdtool.tasks.common.weight_files import fit, load_state, mark_loaded
 from kdtool.tasks.images.models.backbone import Backbone
 from kdtool.tasks.images.models.dry import dry_images
+from kdtool.tasks.images.models.inputs import Inputs
 from kdtool.tasks.images.models.trace import classifiers
 
 
@@ -27,6 +28,9 @@ class Built(task.Built):
         timm_name: the architecture's name in timm; None for a user's own.
         source: ``path/to/file.py:function`` of a user's own architecture, else None.
         import_first: the package that registers the architecture with timm, None where timm has it.
+        interpolation: how evaluation resizes; None: bicubic.
+        crop_pct: share of the resized image that evaluation's centre crop keeps; None: as the data say.
+        said: what the network itself says of its inputs.
     """
 
     mean: tuple[float, ...]
@@ -35,8 +39,11 @@ class Built(task.Built):
     timm_name: str | None = field(default=None, kw_only=True)
     source: str | None = field(default=None, kw_only=True)
     import_first: str | None = field(default=None, kw_only=True)
+    interpolation: str | None = field(default=None, kw_only=True)
+    crop_pct: float | None = field(default=None, kw_only=True)
+    said: list[Inputs] = field(default_factory=list, kw_only=True)
 
-    input_keys = ("image_size", "mean", "std")
+    input_keys = ("image_size", "mean", "std", "interpolation", "crop_pct")
 
     def tapped(self, taps: TapSpec | None = None) -> Backbone:
         """Return the network with taps, checked at its own image size."""
@@ -47,7 +54,8 @@ class Built(task.Built):
         return dry_images(self.module, self.image_size, count)
 
     def identity(self) -> dict[str, Any]:
-        """Return architecture, arguments, classes, input size and normalisation."""
+        """Return architecture, arguments, classes, input size, normalisation and what else is said of its inputs."""
+        resized = {"interpolation": self.interpolation, "crop_pct": self.crop_pct}
         return {
             "architecture": self.timm_name or self.name,
             "model_args": self.model_args,
@@ -56,6 +64,7 @@ class Built(task.Built):
             "image_size": self.image_size,
             "mean": self.mean,
             "std": self.std,
+            **{key: value for key, value in resized.items() if value is not None},
         }
 
     def dry_input(self) -> str:

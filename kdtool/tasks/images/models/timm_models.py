@@ -22,6 +22,7 @@ from kdtool.tasks.images.models.built import (
     load_file,
 )
 from kdtool.tasks.images.models.hub import WEIGHT_FILES, cached_weights, why_unreachable
+from kdtool.tasks.images.models.inputs import Inputs
 from kdtool.tasks.images.models.sources import Source, check_args, find_source, registering_package
 from kdtool.tasks.images.models.trace import classifiers
 
@@ -49,6 +50,7 @@ def build_timm(request: Request) -> Built:
         timm_name=source.architecture,
         model_args=model_args,
         import_first=registering_package(source.architecture),
+        said=[Inputs("its own", mean, std)],
     )
     if request.weights == "scratch":
         return built
