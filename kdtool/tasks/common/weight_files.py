@@ -4,36 +4,61 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import pickle
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kdtool.errors import InputError, did_you_mean, first_line
+from kdtool.tasks.common.weight_names import counts, matched
 
 if TYPE_CHECKING:
     from kdtool.tasks.task import Built
 
+
+def _numpy(name: str) -> Any:
+    """Return a function of numpy's that its pickles name, wherever this version of numpy keeps it."""
+    core = importlib.import_module("numpy._core.multiarray" if np.__version__ >= "2" else "numpy.core.multiarray")
+    return getattr(core, name)
+
+
+def _plain_dict(*_: Any) -> dict[Any, Any]:
+    """Stand in for a mapping that makes what it lacks."""
+    return {}
+
+
 NESTED = ("state_dict", "model", "model_state_dict", "net")
 """Keys under which training scripts keep the weights, in the order in which they are looked for."""
 
-PREFIXES = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before every name."""
-
-OPTIONAL = "num_batches_tracked"
-"""A buffer that old checkpoints lack and that nothing computed depends on."""
+HARMLESS: list[Any] = [
+    *(argparse.Namespace, SimpleNamespace, list, dict, set, int, float, str, bool),
+    *(PurePosixPath, PureWindowsPath, np.dtype, np.ndarray, *(type(np.dtype(code)) for code in np.typecodes["All"])),
+    (_plain_dict, "collections.defaultdict"),  # torch fills no other mappings
+    *((PurePosixPath, f"{module}.PosixPath") for module in ("pathlib", "pathlib._local")),
+    *((PureWindowsPath, f"{module}.WindowsPath") for module in ("pathlib", "pathlib._local")),
+    *((PurePosixPath, "pathlib._local.PurePosixPath"), (PureWindowsPath, "pathlib._local.PureWindowsPath")),
+    *(
+        (_numpy(name), f"numpy.{core}.multiarray.{name}")
+        for core in ("core", "_core")
+        for name in ("scalar", "_reconstruct")
+    ),
+]
+"""What training scripts keep beside the weights and that is plain data: nothing of it runs code or touches a file."""
 
 
 def load_state(path: str | Path) -> dict[str, Tensor]:
     """Return the weights in a ``.safetensors`` file or a PyTorch checkpoint, on the CPU.
 
-    A checkpoint may hold them nested under ``state_dict`` or ``model`` and with a ``module.`` prefix. Nothing in the
-    file is executed: pickles are read with ``weights_only=True`` and never otherwise.
+    A checkpoint may hold them nested under ``state_dict`` or ``model``; ``fit`` reads prefixes such as ``module.``.
+    Nothing in the file is executed: pickles are read with ``weights_only=True`` and never otherwise.
 
     Raises:
         InputError: there is no such file, or it holds no weights.
@@ -65,8 +90,7 @@ def _read(path: Path) -> Any:
         except Exception as error:
             raise InputError(f"{str(path)!r} is no safetensors file: {first_line(error)}") from error
     try:
-        # timm's and DeiT's checkpoints carry their command line as a Namespace, which is plain data.
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch asks users to report how their file was pickled
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -86,16 +110,13 @@ def _why(error: Exception) -> str:
 
 
 def _unwrap(content: Any) -> dict[str, Tensor]:
-    """Return the tensors by name, out of their nesting and without common prefixes; empty where there are none."""
+    """Return the tensors by name, out of their nesting; empty where there are none."""
     if not isinstance(content, Mapping):
         return {}
     for key in NESTED:
         if isinstance(content.get(key), Mapping):
             return _unwrap(content[key])
-    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    while prefix := next((p for p in PREFIXES if state and all(name.startswith(p) for name in state)), None):
-        state = {name[len(prefix) :]: value for name, value in state.items()}
-    return state
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def _heads(module: nn.Module, known: Sequence[str]) -> tuple[str, ...]:
@@ -112,8 +133,8 @@ def _is_head(module: nn.Module) -> bool:
 
 def fit(
     module: nn.Module, state: Mapping[str, Tensor], origin: str, num_classes: int, heads: Sequence[str] = ()
-) -> None:
-    """Load weights into a network, all or none of them.
+) -> list[str]:
+    """Load weights into a network, all or none of them, and return sentences for the user on how they were named.
 
     Args:
         module: the network.
@@ -126,7 +147,8 @@ def fit(
         InputError: another class count, or names or shapes that do not fit; the message names the first few.
     """
     own = module.state_dict()
-    missing = [name for name in own if name not in state and not name.endswith(OPTIONAL)]
+    state, prefix = matched(state, own.keys())
+    missing = [name for name in own if name not in state and not counts(name)]
     unexpected = [name for name in state if name not in own]
     shapes = [(n, tuple(state[n].shape), tuple(own[n].shape)) for n in own if n in state]
     mismatched = [entry for entry in shapes if entry[1] != entry[2]]
@@ -145,9 +167,15 @@ def fit(
                 )
                 if part
             )
-            + ". Give the architecture (and model_args) that the weights were trained with."
+            + (
+                ". They are named as another network's: give the model that these names belong to, or save them under "
+                "this network's."
+                if missing or unexpected
+                else ". Give the architecture (and model_args) that the weights were trained with."
+            )
         )
     module.load_state_dict({name: state.get(name, own[name]) for name in own})
+    return [f"{origin}: their names are read without {prefix!r} before them"] if prefix else []
 
 
 def class_count_message(origin: str, found: int, num_classes: int) -> str:

@@ -106,7 +106,8 @@ def load_file(built: Built, path: str) -> None:
     Raises:
         InputError: it holds no weights, or weights that do not fit.
     """
-    fit(built.module, load_state(path), f"the weights in {path!r}", built.num_classes, classifiers(built.module))
+    origin, heads = f"the weights in {path!r}", classifiers(built.module)
+    built.notes += fit(built.module, load_state(path), origin, built.num_classes, heads)
     mark_loaded(built, path)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kdtool.errors import InputError, first_line
 from kdtool.randomness import seeded_libraries
 from kdtool.tasks.common.weight_files import class_count_message, fit, load_state, mark_loaded
+from kdtool.tasks.common.weight_names import unwrapped
 from kdtool.tasks.common.weights import digest
 from kdtool.tasks.images.models.built import (
     Built,
@@ -174,7 +175,7 @@ def _load_file(built: Built, source: Source, path: str) -> None:
     try:
         load_file(built, path)
     except InputError as error:
-        converted = _converted(built, source, state)
+        converted = _converted(built, source, unwrapped(state))
         if converted is None:
             raise error
         built.module.load_state_dict(converted)
@@ -221,7 +222,7 @@ def _load_folder(built: Built, source: Source) -> None:
         raise InputError(
             class_count_message(f"the weights in {str(source.folder)!r}", int(classes or 0), built.num_classes)
         )
-    state = load_state(path)
+    state = unwrapped(load_state(path))
     own = built.module.state_dict()
     heads = tuple(name + "." for name in classifiers(built.module))
     for name in own:

@@ -80,7 +80,8 @@ def build(request: Request) -> Built:
     built = _built(request)
     if request.weights_file is not None:
         path = request.weights_file
-        fit(built.module, load_state(path), f"the weights in {path!r}", built.num_classes, [built.parts.head])
+        origin = f"the weights in {path!r}"
+        built.notes += fit(built.module, load_state(path), origin, built.num_classes, [built.parts.head])
         mark_loaded(built, path)
     _check_runs(built)
     return built
