@@ -35,8 +35,9 @@ def _plain_dict(*_: Any) -> dict[Any, Any]:
     return {}
 
 
-NESTED = ("state_dict", "model", "model_state_dict", "net")
-"""Keys under which training scripts keep the weights, in the order in which they are looked for."""
+NESTED = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model", "model_state_dict", "net")
+"""Keys under which training scripts keep the weights, in the order in which they are looked for: those averaged over
+training first, as timm's ``load_state_dict`` takes them."""
 
 HARMLESS: list[Any] = [
     *(argparse.Namespace, SimpleNamespace, list, dict, set, int, float, str, bool),
@@ -54,14 +55,24 @@ HARMLESS: list[Any] = [
 """What training scripts keep beside the weights and that is plain data: nothing of it runs code or touches a file."""
 
 
-def load_state(path: str | Path) -> dict[str, Tensor]:
-    """Return the weights in a ``.safetensors`` file or a PyTorch checkpoint, on the CPU.
+def load_state(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
+    """Return the weights in a ``.safetensors`` file or a PyTorch checkpoint, on the CPU; see ``open_state``."""
+    return open_state(path, key)[0]
 
-    A checkpoint may hold them nested under ``state_dict`` or ``model``; ``fit`` reads prefixes such as ``module.``.
-    Nothing in the file is executed: pickles are read with ``weights_only=True`` and never otherwise.
+
+def open_state(path: str | Path, key: str | None = None) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the weights in a ``.safetensors`` file or a PyTorch checkpoint, on the CPU, and sentences on the choice.
+
+    A checkpoint may hold them nested under a key of ``NESTED``, the averaged ones before the others; ``fit`` reads
+    prefixes such as ``module.``. Nothing in the file is executed: pickles are read with ``weights_only=True`` and never
+    otherwise.
+
+    Args:
+        path: the file.
+        key: under which the weights are, where a file holds several; None: the first of ``NESTED``.
 
     Raises:
-        InputError: there is no such file, or it holds no weights.
+        InputError: there is no such file, it holds no weights, or none under that key.
     """
     path = Path(path).expanduser()
     if not path.exists():
@@ -73,11 +84,24 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
     if path.is_dir():
         raise InputError(f"{str(path)!r} is a folder; name the weights file in it, or the model as local-dir:{path}")
     content = _read(path)
-    state = _unwrap(content)
+    found = _nested(content)
+    if key is not None and key not in found:
+        raise InputError(
+            f"{str(path)!r} holds no weights under {key!r} (weights_key). "
+            + (f"It holds some under {', '.join(found)}." if found else "Leave weights_key out.")
+        )
+    chosen = key or next((name for name in NESTED if name in found), None)
+    state = found[chosen] if chosen is not None else _tensors(content)
     if not state:
         keys = f" It holds: {', '.join(map(str, list(content)[:8]))}." if isinstance(content, Mapping) else ""
         raise InputError(f"{str(path)!r} holds no state dict: tensors by name, or these under 'state_dict'.{keys}")
-    return state
+    others = [name for name in found if name != chosen and (name in NESTED or key is not None)]
+    if chosen is None or not others:
+        return state, []
+    return state, [
+        f"{str(path)!r} holds several weights: those under {chosen!r} are taken, not {', '.join(map(repr, others))}; "
+        "weights_key, beside weights in the recipe, chooses"
+    ]
 
 
 def _read(path: Path) -> Any:
@@ -109,13 +133,23 @@ def _why(error: Exception) -> str:
     return f"it holds other things than tensors and plain values, which could run code{named}"
 
 
-def _unwrap(content: Any) -> dict[str, Tensor]:
-    """Return the tensors by name, out of their nesting; empty where there are none."""
+def _nested(content: Any, depth: int = 3) -> dict[str, dict[str, Tensor]]:
+    """Return by key the weights that a checkpoint holds under keys; those nested deeper stand for their key."""
+    found: dict[str, dict[str, Tensor]] = {}
+    if not depth:
+        return found
+    for key, value in content.items() if isinstance(content, Mapping) else ():
+        deeper = _nested(value, depth - 1)
+        state = next((deeper[name] for name in NESTED if name in deeper), None) or _tensors(value)
+        if state:
+            found[str(key)] = state
+    return found
+
+
+def _tensors(content: Any) -> dict[str, Tensor]:
+    """Return the tensors by name; empty where there are none."""
     if not isinstance(content, Mapping):
         return {}
-    for key in NESTED:
-        if isinstance(content.get(key), Mapping):
-            return _unwrap(content[key])
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 

@@ -99,6 +99,7 @@ def build_student(recipe: Recipe, num_classes: int, image_size: int) -> Built:
         seed=recipe.train.seed,
         role="student",
         said=[of_section(section, "student"), of_data(recipe.data)],
+        weights_key=section.weights_key,
     )
 
 
@@ -116,6 +117,7 @@ def build_teachers(recipe: Recipe, num_classes: int, image_size: int, online: bo
             role=f"peer{number}" if online else "teacher",
             said=[of_section(section, "teacher" if len(recipe.teacher) == 1 else f"teacher.{number}")],
             otherwise=[of_data(recipe.data)],
+            weights_key=section.weights_key,
         )
         for number, section in enumerate(recipe.teacher)
     ]

@@ -19,7 +19,7 @@ from kdtool.tasks.common.targets import Found
 from kdtool.tasks.images.data.decode import UNREADABLE, decode, to_rgb
 from kdtool.tasks.images.data.folder import EXTENSIONS, images_below
 from kdtool.tasks.images.evaluation.predictions import EvaluationViews
-from kdtool.tasks.images.evaluation.target import INPUT_KEYS, find, open_target
+from kdtool.tasks.images.evaluation.target import MODEL_KEYS, find, open_target
 from kdtool.tasks.images.options import Data, Recipe
 from kdtool.tasks.prediction import Prediction
 from kdtool.tasks.task import Say
@@ -82,9 +82,9 @@ def _recipe(found: Found, overrides: Sequence[str]) -> Recipe:
         InputError: another key.
     """
     for text in overrides:
-        if found.kind != "model" or text.partition("=")[0] not in INPUT_KEYS:
+        if found.kind != "model" or text.partition("=")[0] not in MODEL_KEYS:
             raise InputError(
-                f"{text}: no key of the recipe applies to new images, but for a model by name {', '.join(INPUT_KEYS)}."
+                f"{text}: no key of the recipe applies to new images, but for a model by name {', '.join(MODEL_KEYS)}."
             )
     flags = {"task": "images", "method": "none"}
     return cast(Recipe, recipes.load(None, overrides, flags))

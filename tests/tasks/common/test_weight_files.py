@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kdtool.errors import InputError
-from kdtool.tasks.common.weight_files import fit, load_state
+from kdtool.tasks.common.weight_files import fit, load_state, open_state
 from kdtool.tasks.common.weights import digest
 
 
@@ -92,6 +92,37 @@ def test_plain_data_beside_the_weights_is_read(tmp_path: Path) -> None:
     state = network().state_dict()
     torch.save({"state_dict": state, **beside}, tmp_path / "c.pth")
     assert equal(load_state(tmp_path / "c.pth"), state)
+
+
+@pytest.mark.parametrize(("averaged", "raw"), [("state_dict_ema", "state_dict"), ("model_ema", "model")])
+def test_averaged_weights_are_taken_as_timm_takes_them(tmp_path: Path, averaged: str, raw: str) -> None:
+    import timm.models
+
+    source, place = network(), str(tmp_path / "c.pth")
+    states = {name: {key: value + number for key, value in source.state_dict().items()}
+              for number, name in enumerate((averaged, raw))}  # fmt: skip
+    optimizer = torch.optim.Adam(source.parameters())
+    source(torch.ones(2, 3, 4, 4)).sum().backward()
+    optimizer.step()
+    torch.save({**states, "optimizer": optimizer.state_dict(), "epoch": 3}, place)
+    found, notes = open_state(place)
+    assert equal(found, timm.models.load_state_dict(place))
+    assert equal(found, states[averaged])
+    assert [f"those under '{averaged}' are taken, not '{raw}'" in note for note in notes] == [True]
+    found, notes = open_state(place, raw)
+    assert equal(found, states[raw])
+    assert f"'{raw}' are taken" in notes[0]
+    with pytest.raises(InputError, match=f"under 'ema'.*under {averaged}, {raw}"):
+        open_state(place, "ema")
+    torch.save({averaged: {"module." + key: value for key, value in states[averaged].items()}}, place)
+    found, notes = open_state(place)  # a file with averaged ones only
+    assert (fit(network(), found, "the weights", 4) != [], notes) == (True, [])
+    torch.save({"ema": {"model": states[raw]}, averaged: None, raw: states[averaged]}, place)
+    assert equal(load_state(place, "ema"), states[raw])
+    assert equal(load_state(place), states[averaged])
+    torch.save(states[raw], place)
+    with pytest.raises(InputError, match="Leave weights_key out"):
+        load_state(place, raw)
 
 
 class Harmful:

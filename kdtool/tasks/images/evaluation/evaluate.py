@@ -17,7 +17,7 @@ from kdtool.tasks.common.targets import Found, recipe_for
 from kdtool.tasks.images.data.open import open_data
 from kdtool.tasks.images.evaluation.corruptions import Corruption
 from kdtool.tasks.images.evaluation.predictions import Examined, write
-from kdtool.tasks.images.evaluation.target import INPUT_KEYS, Target, find, open_target
+from kdtool.tasks.images.evaluation.target import MODEL_KEYS, Target, find, open_target
 from kdtool.tasks.images.evaluation.teachers import own_teachers
 from kdtool.tasks.images.models.measure import macs, parameters
 from kdtool.tasks.images.options import Recipe, Student
@@ -119,7 +119,7 @@ def data_recipe(
 ) -> Recipe:
     """Return the recipe whose section ``data`` says what to measure on; see ``recipe_for``."""
     but = {"data.image_size": "the input's size is the network's"}
-    return cast(Recipe, recipe_for(found, "images", data, overrides, flags, but, INPUT_KEYS))
+    return cast(Recipe, recipe_for(found, "images", data, overrides, flags, but, MODEL_KEYS))
 
 
 def _unheard(recipe: Recipe, student: Target) -> list[str]:

@@ -23,8 +23,8 @@ from kdtool.tasks.images.models.inputs import of_data, of_section
 from kdtool.tasks.images.models.names import SOURCES, resolve
 from kdtool.tasks.images.options import Recipe
 
-INPUT_KEYS = ("student.mean", "student.std", "student.interpolation", "student.crop_pct")
-"""Keys of a recipe that say what the input of a model by name is to be."""
+MODEL_KEYS = ("student.weights_key", "student.mean", "student.std", "student.interpolation", "student.crop_pct")
+"""Keys of a recipe that say which weights a model by name has, and what its input is to be."""
 
 
 @dataclass
@@ -135,6 +135,7 @@ def _open_model(name: str, data: DataSet | None, weights: str, image_size: int |
         prefer_scratch=data is not None and data.name == "digits",
         said=[of_section(recipe.student, "student")] if recipe is not None else (),
         otherwise=[of_data(recipe.data)] if recipe is not None else (),
+        weights_key=recipe.student.weights_key if recipe is not None else None,
     )
     notes = list(built.notes)
     if built.needs_training:

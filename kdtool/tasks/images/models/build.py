@@ -33,6 +33,7 @@ def build(
     role: str = "student",
     said: Sequence[Inputs] = (),
     otherwise: Sequence[Inputs] = (),
+    weights_key: str | None = None,
 ) -> Built:
     """Return a network that is ready to run, with its first weights.
 
@@ -50,12 +51,14 @@ def build(
         role: what the network is for; also chooses the words of error messages.
         said: what is said of its inputs, before all that comes with it.
         otherwise: what holds where nothing comes with it; at last ImageNet's.
+        weights_key: which of a file's weights, see ``kdtool.tasks.common.weight_files.open_state``.
 
     Raises:
         InputError: unknown name, weights that cannot be had or do not fit, or an image size that it does not take.
     """
     resolved, note = resolve(name)
-    request = Request(resolved, weights, num_classes, image_size, dict(model_args or {}), prefer_scratch, seed, role)
+    args = dict(model_args or {})
+    request = Request(resolved, weights, num_classes, image_size, args, prefer_scratch, seed, role, weights_key)
     built = _build_own(request) if is_own_file(resolved) else build_timm(request)
     _settle_inputs(built, request, said, otherwise)
     built.notes[:0] = [*([note] if note else []), *models.register()]
@@ -103,7 +106,7 @@ def _build_own(request: Request) -> Built:
         ],
     )
     if request.weights_file is not None:
-        load_file(built, request.weights_file)
+        load_file(built, request.weights_file, request.weights_key)
     return built
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdtool.errors import InputError, first_line
 from kdtool.randomness import seeded_libraries
-from kdtool.tasks.common.weight_files import class_count_message, fit, load_state, mark_loaded
+from kdtool.tasks.common.weight_files import class_count_message, fit, load_state, mark_loaded, open_state
 from kdtool.tasks.common.weight_names import unwrapped
 from kdtool.tasks.common.weights import digest
 from kdtool.tasks.images.models.built import (
@@ -56,9 +56,9 @@ def build_timm(request: Request) -> Built:
     if request.weights == "scratch":
         return built
     if request.weights_file is not None:
-        _load_file(built, source, request.weights_file)
+        _load_file(built, source, request.weights_file, request.weights_key)
     elif source.folder is not None:
-        _load_folder(built, source)
+        _load_folder(built, source, request.weights_key)
     elif request.weights == "pretrained" or not request.prefer_scratch:
         _load_pretrained(built, source, request)
     return built
@@ -170,15 +170,16 @@ def _side(size: Any) -> int | None:
 # --- weights ----------------------------------------------------------------------------------------------------------
 
 
-def _load_file(built: Built, source: Source, path: str) -> None:
-    state = load_state(path)
+def _load_file(built: Built, source: Source, path: str, key: str | None) -> None:
+    state, notes = open_state(path, key)
     try:
-        load_file(built, path)
+        load_file(built, path, key)
     except InputError as error:
         converted = _converted(built, source, unwrapped(state))
         if converted is None:
             raise error
         built.module.load_state_dict(converted)
+        built.notes += notes
         mark_loaded(built, path)
 
 
@@ -208,7 +209,7 @@ def _converted(built: Built, source: Source, state: dict[str, Tensor]) -> dict[s
     return filtered(state)
 
 
-def _load_folder(built: Built, source: Source) -> None:
+def _load_folder(built: Built, source: Source, key: str | None) -> None:
     """Load the weights beside a ``config.json``; a hub repository's with another class count get a new head."""
     assert source.folder is not None
     path = next((p for name in WEIGHT_FILES if (p := source.folder / name).is_file()), None)
@@ -216,13 +217,13 @@ def _load_folder(built: Built, source: Source) -> None:
         raise InputError(f"{str(source.folder)!r} holds no weights ({', '.join(WEIGHT_FILES[:2])}).")
     classes = source.cfg.get("num_classes")
     if classes == built.num_classes:
-        _load_file(built, source, str(path))
+        _load_file(built, source, str(path), key)
         return
     if not source.new_head:
         raise InputError(
             class_count_message(f"the weights in {str(source.folder)!r}", int(classes or 0), built.num_classes)
         )
-    state = unwrapped(load_state(path))
+    state = unwrapped(load_state(path, key))
     own = built.module.state_dict()
     heads = tuple(name + "." for name in classifiers(built.module))
     for name in own:

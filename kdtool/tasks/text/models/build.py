@@ -14,7 +14,7 @@ from kdtool.errors import InputError, did_you_mean, first_line
 from kdtool.randomness import seeded_libraries
 from kdtool.recipe.names import is_own_file
 from kdtool.tasks.common.own_code import load_factory
-from kdtool.tasks.common.weight_files import fit, load_state, mark_loaded
+from kdtool.tasks.common.weight_files import fit, mark_loaded, open_state
 from kdtool.tasks.common.weights import digest
 from kdtool.tasks.text.models import extra, plain
 from kdtool.tasks.text.models.built import DRY_LENGTH, Built, Parts, parts_of
@@ -46,6 +46,7 @@ class Request:
         model_args: further arguments of its constructor or configuration.
         seed: of the first weights.
         role: what the network is for; also decides the first weights.
+        weights_key: which of a file's weights, see ``kdtool.tasks.common.weight_files.open_state``.
     """
 
     model: str
@@ -55,6 +56,7 @@ class Request:
     model_args: dict[str, Any]
     seed: int
     role: str
+    weights_key: str | None = None
 
     @property
     def weights_file(self) -> str | None:
@@ -81,7 +83,8 @@ def build(request: Request) -> Built:
     if request.weights_file is not None:
         path = request.weights_file
         origin = f"the weights in {path!r}"
-        built.notes += fit(built.module, load_state(path), origin, built.num_classes, [built.parts.head])
+        state, notes = open_state(path, request.weights_key)
+        built.notes += notes + fit(built.module, state, origin, built.num_classes, [built.parts.head])
         mark_loaded(built, path)
     _check_runs(built)
     return built

@@ -159,3 +159,20 @@ def test_resizing_and_cropping_are_the_networks_own(folder: Path) -> None:
     done = distil(folder / "other", *own, "student.crop_pct=0.5", "student.interpolation=nearest")
     cfg = json.loads(done.file("student/config.json"))["pretrained_cfg"]
     assert (cfg["interpolation"], cfg["crop_pct"]) == ("nearest", 0.5)
+
+
+def test_the_key_of_the_weights_reaches_every_command(folder: Path) -> None:
+    """Averaged weights that tell dark from light, raw ones that tell nothing."""
+    weights = {"state_dict_ema": {"scale": torch.tensor(10.0)}, "state_dict": {"scale": torch.tensor(0.0)}}
+    torch.save(weights, folder / "w.pth")
+    own = ["--weights", "w.pth", "--data", "photos", "--split", "all", "--json"]
+    run = ["--teacher-weights", "w.pth", "--data", "photos", "teacher.check=warn", "data.labels_per_class=8"]
+    for more, top1 in ((None, 1.0), ("state_dict_ema", 1.0), ("state_dict", 0.5)):
+        done = call("eval", "net.py:says", *own, *([f"student.weights_key={more}"] if more else []))
+        assert json.loads(done.out)["metrics"]["top1"] == top1
+        if more == "state_dict_ema":
+            continue
+        key = [f"teacher.weights_key={more}"] if more else []
+        done = distil(folder / str(more), "--teacher", "net.py:says", *run, *key, "--student", "test_resnet")
+        assert f"teacher net.py:says: top-1 {top1:.1%}" in done.out
+        assert "weights_key, beside weights in the recipe, chooses" in done.out
