@@ -13,6 +13,7 @@ from kdtool.tasks.images.data.dataset import DataSet
 from kdtool.tasks.images.data.open import default_image_size
 from kdtool.tasks.images.models.backbone import Backbone
 from kdtool.tasks.images.models.build import Built, build
+from kdtool.tasks.images.models.forward import check_training
 from kdtool.tasks.images.models.inputs import of_data, of_section
 from kdtool.tasks.images.options import Recipe
 
@@ -89,7 +90,7 @@ def image_size(recipe: Recipe, data: DataSet) -> int:
 def build_student(recipe: Recipe, num_classes: int, image_size: int) -> Built:
     """Return the student with its first weights, a function of ``train.seed``, and the recipe's normalisation."""
     section = recipe.student
-    return build(
+    built = build(
         section.model,
         section.weights,
         num_classes,
@@ -101,11 +102,13 @@ def build_student(recipe: Recipe, num_classes: int, image_size: int) -> Built:
         said=[of_section(section, "student"), of_data(recipe.data)],
         weights_key=section.weights_key,
     )
+    check_training(built)
+    return built
 
 
 def build_teachers(recipe: Recipe, num_classes: int, image_size: int, online: bool) -> list[Built]:
     """Return the teachers in order; first weights follow their own seed, a peer's the run's."""
-    return [
+    teachers = [
         build(
             section.model,
             "scratch" if online and section.weights == "auto" else section.weights,
@@ -121,3 +124,7 @@ def build_teachers(recipe: Recipe, num_classes: int, image_size: int, online: bo
         )
         for number, section in enumerate(recipe.teacher)
     ]
+    for built in teachers:
+        if online or built.needs_training:
+            check_training(built)
+    return teachers

@@ -119,7 +119,7 @@ def data_recipe(
 ) -> Recipe:
     """Return the recipe whose section ``data`` says what to measure on; see ``recipe_for``."""
     but = {"data.image_size": "the input's size is the network's"}
-    return cast(Recipe, recipe_for(found, "images", data, overrides, flags, but, MODEL_KEYS))
+    return cast(Recipe, recipe_for(found, "images", data, overrides, flags, but, (*MODEL_KEYS, "train.channels_last")))
 
 
 def _unheard(recipe: Recipe, student: Target) -> list[str]:

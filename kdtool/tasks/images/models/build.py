@@ -14,7 +14,8 @@ from kdtool.registry import models
 from kdtool.tasks.common.own_code import Factory, load_factory
 from kdtool.tasks.images.models import inputs
 from kdtool.tasks.images.models.built import Built, Request, check_logits, dry_logits, load_file
-from kdtool.tasks.images.models.dry import runnable_size
+from kdtool.tasks.images.models.dry import dry_images, runnable_size
+from kdtool.tasks.images.models.forward import first_of_several, settle_layout
 from kdtool.tasks.images.models.inputs import IMAGENET, IMAGENET_MEAN, IMAGENET_STD, Inputs
 from kdtool.tasks.images.models.names import resolve
 from kdtool.tasks.images.models.timm_models import build_timm
@@ -60,6 +61,7 @@ def build(
     args = dict(model_args or {})
     request = Request(resolved, weights, num_classes, image_size, args, prefer_scratch, seed, role, weights_key)
     built = _build_own(request) if is_own_file(resolved) else build_timm(request)
+    settle_layout(built)
     _settle_inputs(built, request, said, otherwise)
     built.notes[:0] = [*([note] if note else []), *models.register()]
     return built
@@ -88,6 +90,7 @@ def _build_own(request: Request) -> Built:
     factory = load_factory(request.name)
     module = _own_module(factory, request)
     size = request.image_size or runnable_size(module)
+    several = first_of_several(module, dry_images(module, size))
     _check_runs(module, request, size)
     built = Built(
         module,
@@ -105,6 +108,8 @@ def _build_own(request: Request) -> Built:
             _of_module(module),
         ],
     )
+    if several:
+        built.notes.append(f"{built.name} gives several outputs: the first is taken as the logits, as timm does")
     if request.weights_file is not None:
         load_file(built, request.weights_file, request.weights_key)
     return built
