@@ -212,12 +212,20 @@ def fit(
     return [f"{origin}: their names are read without {prefix!r} before them"] if prefix else []
 
 
+def with_own_head(module: nn.Module, state: Mapping[str, Tensor], heads: Sequence[str] = ()) -> dict[str, Tensor]:
+    """Return weights with the network's own final layers in place of theirs, if they have any; as for ``fit``."""
+    own, first = module.state_dict(), _heads(module, heads)
+    state, _ = matched(state, own.keys(), first)
+    body = {name: value for name, value in state.items() if not name.startswith(first)}
+    return body | {name: value for name, value in own.items() if name.startswith(first)}
+
+
 def class_count_message(origin: str, found: int, num_classes: int) -> str:
     """Return the error for weights whose head is for another number of classes."""
     return (
         f"{origin} are for {found} classes, the data has {num_classes}. Use data with those classes or weights that "
-        "were trained on them; to start from these features instead, train a new head first and give its file, or "
-        "use weights=pretrained or weights=scratch, which train the head on the data."
+        "were trained on them; to start from these features instead, set new_head=true beside weights "
+        "(teacher.new_head=true, student.new_head=true): it keeps the body and trains a new head on the data."
     )
 
 
@@ -227,6 +235,36 @@ def _listed(what: str, names: Iterable[str], count: int = 3) -> str:
         return ""
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return f"{len(names)} {what} ({', '.join(names[:count])}{more})"
+
+
+def load_into(built: Built, path: str, heads: Sequence[str], key: str | None = None, new_head: bool = False) -> None:
+    """Load a weights file into a built network, and note where its weights came from.
+
+    Args:
+        built: the network.
+        path: the file.
+        heads: as for ``fit``.
+        key: as for ``open_state``.
+        new_head: keep the network's own final layers.
+
+    Raises:
+        InputError: it holds no weights, or weights that do not fit.
+    """
+    state, notes = open_state(path, key)
+    if new_head:
+        state = with_own_head(built.module, state, heads)
+    built.notes += notes + fit(built.module, state, f"the weights in {path!r}", built.num_classes, heads)
+    mark_loaded(built, path)
+    if new_head:
+        mark_new_head(built)
+
+
+def mark_new_head(built: Built) -> None:
+    """Note that a network's final layers are new and have to be trained."""
+    built.needs_training = True
+    built.notes.append(
+        f"{built.name}: the body of its weights is kept, with a new head for {built.num_classes} classes"
+    )
 
 
 def mark_loaded(built: Built, path: str | Path) -> None:

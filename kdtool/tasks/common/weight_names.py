@@ -19,7 +19,7 @@ def counts(name: str) -> bool:
     return name.rpartition(".")[2] in BOOKKEEPING
 
 
-def matched(state: Mapping[str, Tensor], own: Set[str]) -> tuple[dict[str, Tensor], str]:
+def matched(state: Mapping[str, Tensor], own: Set[str], apart: tuple[str, ...] = ()) -> tuple[dict[str, Tensor], str]:
     """Return weights under a network's own names, and the prefix that was left out of theirs.
 
     A prefix that all names share (``module.``, ``model.``, ``module.backbone.``) is left out where the network's own
@@ -28,11 +28,12 @@ def matched(state: Mapping[str, Tensor], own: Set[str]) -> tuple[dict[str, Tenso
     Args:
         state: the weights by name.
         own: the network's names.
+        apart: what the names begin with that need not fit.
     """
-    wanted = {name for name in own if not counts(name)}
+    wanted = {name for name in own if not counts(name) and not name.startswith(apart)}
     for prefix in ("", *prefixes(state)):
         names = {name[len(prefix) :] for name in state if not counts(name)}
-        if names == wanted:
+        if {name for name in names if not name.startswith(apart)} == wanted:
             stripped = {name.removeprefix(prefix): value for name, value in state.items()}
             return _without_counts(stripped, own), prefix
     return _without_counts(state, own), ""

@@ -101,6 +101,7 @@ def build_student(recipe: Recipe, num_classes: int, image_size: int) -> Built:
         role="student",
         said=[of_section(section, "student"), of_data(recipe.data)],
         weights_key=section.weights_key,
+        new_head=section.new_head,
     )
     check_training(built)
     return built
@@ -121,6 +122,7 @@ def build_teachers(recipe: Recipe, num_classes: int, image_size: int, online: bo
             said=[of_section(section, "teacher" if len(recipe.teacher) == 1 else f"teacher.{number}")],
             otherwise=[of_data(recipe.data)],
             weights_key=section.weights_key,
+            new_head=section.new_head,
         )
         for number, section in enumerate(recipe.teacher)
     ]

@@ -118,6 +118,7 @@ def build_student(recipe: Any, data: Any) -> Built:
             recipe.train.seed,
             "student",
             section.weights_key,
+            section.new_head,
         )
     )
 
@@ -136,6 +137,7 @@ def build_teachers(recipe: Any, data: Any, online: bool) -> list[Built]:
                 recipe.train.seed if online else section.train.seed,
                 f"peer{number}" if online else "teacher",
                 section.weights_key,
+                section.new_head,
             )
         )
         for number, section in enumerate(recipe.teacher)

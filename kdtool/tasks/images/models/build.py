@@ -35,6 +35,7 @@ def build(
     said: Sequence[Inputs] = (),
     otherwise: Sequence[Inputs] = (),
     weights_key: str | None = None,
+    new_head: bool = False,
 ) -> Built:
     """Return a network that is ready to run, with its first weights.
 
@@ -52,6 +53,7 @@ def build(
         role: what the network is for; also chooses the words of error messages.
         said: what is said of its inputs, before all that comes with it.
         otherwise: what holds where nothing comes with it; at last ImageNet's.
+        new_head: keep of a file's or folder's weights all but the final layers.
         weights_key: which of a file's weights, see ``kdtool.tasks.common.weight_files.open_state``.
 
     Raises:
@@ -59,7 +61,9 @@ def build(
     """
     resolved, note = resolve(name)
     args = dict(model_args or {})
-    request = Request(resolved, weights, num_classes, image_size, args, prefer_scratch, seed, role, weights_key)
+    request = Request(
+        resolved, weights, num_classes, image_size, args, prefer_scratch, seed, role, weights_key, new_head
+    )
     built = _build_own(request) if is_own_file(resolved) else build_timm(request)
     settle_layout(built)
     _settle_inputs(built, request, said, otherwise)
@@ -111,7 +115,7 @@ def _build_own(request: Request) -> Built:
     if several:
         built.notes.append(f"{built.name} gives several outputs: the first is taken as the logits, as timm does")
     if request.weights_file is not None:
-        load_file(built, request.weights_file, request.weights_key)
+        load_file(built, request.weights_file, request.weights_key, request.new_head)
     return built
 
 

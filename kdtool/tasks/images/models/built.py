@@ -11,7 +11,7 @@ from kdtool.engine.dry import undisturbed
 from kdtool.errors import InputError
 from kdtool.method import TapSpec
 from kdtool.tasks import task
-from kdtool.tasks.common.weight_files import fit, mark_loaded, open_state
+from kdtool.tasks.common.weight_files import load_into
 from kdtool.tasks.images.models.backbone import Backbone
 from kdtool.tasks.images.models.dry import dry_images
 from kdtool.tasks.images.models.inputs import Inputs
@@ -89,6 +89,7 @@ class Request:
     seed: int
     role: str
     weights_key: str | None = None
+    new_head: bool = False
 
     @property
     def weights_file(self) -> str | None:
@@ -101,16 +102,9 @@ class Request:
         return "teacher.image_size=" if self.role == "teacher" else "--image-size "
 
 
-def load_file(built: Built, path: str, key: str | None = None) -> None:
-    """Load a weights file into a built network.
-
-    Raises:
-        InputError: it holds no weights, or weights that do not fit.
-    """
-    origin, heads = f"the weights in {path!r}", classifiers(built.module)
-    state, notes = open_state(path, key)
-    built.notes += notes + fit(built.module, state, origin, built.num_classes, heads)
-    mark_loaded(built, path)
+def load_file(built: Built, path: str, key: str | None = None, new_head: bool = False) -> None:
+    """Load a weights file into a built network; see ``kdtool.tasks.common.weight_files.load_into``."""
+    load_into(built, path, classifiers(built.module), key, new_head)
 
 
 def dry_logits(module: nn.Module, size: int) -> Any:

@@ -14,7 +14,7 @@ from kdtool.errors import InputError, did_you_mean, first_line
 from kdtool.randomness import seeded_libraries
 from kdtool.recipe.names import is_own_file
 from kdtool.tasks.common.own_code import load_factory
-from kdtool.tasks.common.weight_files import fit, mark_loaded, open_state
+from kdtool.tasks.common.weight_files import load_into
 from kdtool.tasks.common.weights import digest
 from kdtool.tasks.text.models import extra, plain
 from kdtool.tasks.text.models.built import DRY_LENGTH, Built, Parts, parts_of
@@ -47,6 +47,7 @@ class Request:
         seed: of the first weights.
         role: what the network is for; also decides the first weights.
         weights_key: which of a file's weights, see ``kdtool.tasks.common.weight_files.open_state``.
+        new_head: keep of a file's weights all but the head.
     """
 
     model: str
@@ -57,6 +58,7 @@ class Request:
     seed: int
     role: str
     weights_key: str | None = None
+    new_head: bool = False
 
     @property
     def weights_file(self) -> str | None:
@@ -81,11 +83,7 @@ def build(request: Request) -> Built:
         raise InputError(f"{request.model} has no pretrained weights; give a weights file, or scratch.")
     built = _built(request)
     if request.weights_file is not None:
-        path = request.weights_file
-        origin = f"the weights in {path!r}"
-        state, notes = open_state(path, request.weights_key)
-        built.notes += notes + fit(built.module, state, origin, built.num_classes, [built.parts.head])
-        mark_loaded(built, path)
+        load_into(built, request.weights_file, [built.parts.head], request.weights_key, request.new_head)
     _check_runs(built)
     return built
 

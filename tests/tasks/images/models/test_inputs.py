@@ -176,3 +176,17 @@ def test_the_key_of_the_weights_reaches_every_command(folder: Path) -> None:
         done = distil(folder / str(more), "--teacher", "net.py:says", *run, *key, "--student", "test_resnet")
         assert f"teacher net.py:says: top-1 {top1:.1%}" in done.out
         assert "weights_key, beside weights in the recipe, chooses" in done.out
+
+
+def test_a_run_trains_the_new_head_of_a_file_or_a_folder(folder: Path) -> None:
+    ten = build("test_resnet", "scratch", 10, 32, seed=8)
+    weights = save_student(folder / "ten", ten, ten.module.state_dict(), [str(number) for number in range(10)])
+    data = ["--data", "photos", "teacher.check=warn", "data.labels_per_class=8", "--student", "test_efficientnet"]
+    file = ["--teacher", "test_resnet", "--teacher-weights", str(weights)]
+    refused = call("run", *data, *file, "--dry-run")
+    assert refused.code == 2
+    assert "teacher.new_head=true" in refused.err
+    done = distil(folder / "a", *data, *file, "teacher.new_head=true")
+    assert "teacher test_resnet: training it on" in done.out
+    done = distil(folder / "b", *data, "--teacher", f"local-dir:{weights.parent}")
+    assert "its pretrained head is for 10 classes, so it gets a new one for 2" in done.out
