@@ -42,13 +42,16 @@ def kept_buffers(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def undisturbed(module: nn.Module) -> Iterator[None]:
-    """Run the body in evaluation mode without gradient; modes, buffers and generators come back as they were."""
+def undisturbed(module: nn.Module, training: bool = False) -> Iterator[None]:
+    """Run the body without gradient in evaluation mode, or in training mode where told.
+
+    Modes, buffers and generators come back as they were.
+    """
     modes = [(child, child.training) for child in module.modules()]
     devices = {parameter.device for parameter in module.parameters()}
     cuda = sorted(device.index for device in devices if device.type == "cuda" and device.index is not None)
     with torch.random.fork_rng(devices=cuda), torch.no_grad(), kept_buffers(module):
-        module.eval()
+        module.train(training)
         try:
             yield
         finally:

@@ -23,6 +23,7 @@ from kdtool.engine.prefetch import prefetched
 from kdtool.engine.processes import copy_from_main, is_main, largest, world_size
 from kdtool.engine.saving import Progress, Saver, load_optimizer, weights_of
 from kdtool.engine.signals import StopRequest
+from kdtool.engine.smallest import told_of_single
 from kdtool.engine.step import Step
 from kdtool.engine.teaching import FrozenTeachers, Teaching, watched
 from kdtool.engine.tree import cast
@@ -189,7 +190,8 @@ class _Trainer:
         inputs = cast(batch.inputs, self.precision.dtype)
         teachers, self.read = watched(self.teaching(inputs, batch.index, batch.view))
         seed_torch("dry", self.job.train.seed, planned.stage.name)
-        terms, _ = call(inputs, batch.labels, batch.index, teachers, 0, 0.0)
+        with told_of_single(f"stage {planned.stage.name!r}", batch.samples):
+            terms, _ = call(inputs, batch.labels, batch.index, teachers, 0, 0.0)
         odd = [name for name, term in terms.items() if not isinstance(term, Tensor) or term.ndim != 0]
         if odd or not terms:
             raise InputError(

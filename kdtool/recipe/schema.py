@@ -70,6 +70,14 @@ class Teacher:
 
     model: str = option("", "a model's name, or path/to/file.py:function")
     weights: str = option("auto", "auto, pretrained, scratch, or a .safetensors/.pth/.th/.pt file")
+    weights_key: Optional[str] = option(
+        None,
+        "which of a file's weights: state_dict, state_dict_ema, ...; default: the averaged ones, else the only ones",
+        late=True,
+    )
+    new_head: bool = option(
+        False, "keep of the weights all but the last layer, which is new and trained on the data", late=True
+    )
     model_args: dict[str, Any] = option(dict, "further arguments of the model's constructor")
     precision: str = option("same", "arithmetic of its forward while it teaches; same: train.precision",
                             choices=("same", "fp32", "bf16", "fp16", "fp64"))  # fmt: skip
@@ -85,6 +93,14 @@ class Student:
 
     model: str = option("", "a model's name, or path/to/file.py:function")
     weights: str = option("auto", "auto, pretrained, scratch, or a .safetensors/.pth/.th/.pt file")
+    weights_key: Optional[str] = option(
+        None,
+        "which of a file's weights: state_dict, state_dict_ema, ...; default: the averaged ones, else the only ones",
+        late=True,
+    )
+    new_head: bool = option(
+        False, "keep of the weights all but the last layer, which is new and trained on the data", late=True
+    )
     model_args: dict[str, Any] = option(dict, "further arguments of the model's constructor")
 
 

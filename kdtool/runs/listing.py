@@ -51,7 +51,7 @@ def failure_noted(folder: Path) -> Iterator[None]:
         (folder / ERROR).unlink(missing_ok=True)
     try:
         yield
-    except (Interrupted, KeyboardInterrupt):
+    except (Interrupted, KeyboardInterrupt, BrokenPipeError):  # the last: whoever read the output went away
         raise
     except Exception as error:
         about = {"error": str(error) or type(error).__name__, "kind": type(error).__name__, "time": round(time.time())}

@@ -17,6 +17,7 @@ from kdtool.engine.job import Batches, Objective
 from kdtool.engine.optim import build_optimizer
 from kdtool.engine.plan import Planned, plan_stages
 from kdtool.engine.precision import pick_device
+from kdtool.engine.smallest import refuse_single
 from kdtool.engine.processes import local_rank, rank, world_size
 from kdtool.errors import InputError
 from kdtool.events import Reporter
@@ -179,6 +180,7 @@ def complete(pair: Pair, reporter: Reporter) -> Setting:
     )
     _check_optimizers(setting)
     _check_stream(setting)
+    _check_parts(setting)
     return setting
 
 
@@ -198,6 +200,22 @@ def _check_optimizers(setting: Setting) -> None:
         if built.needs_training and not setting.online:
             where = f"teacher.{number}" if len(recipe.teacher) > 1 else "teacher"
             build_optimizer(section.train.optim, built.module, f"{where}.train.optim")
+
+
+def _check_parts(setting: Setting) -> None:
+    """Refuse batches that leave a batch norm one value a channel, before hours of teacher training, not after."""
+    recipe, nets = setting.recipe, setting.networks
+    together = recipe.parallel.sync_bn and world_size() > 1
+    if not together and not recipe.train.freeze_bn:
+        size = min(recipe.train.batch_size, setting.train_size)
+        along = zip(nets.teachers, nets.teacher_nets, strict=True) if setting.online else ()
+        for built, net in [(setting.student, nets.student_net), *along]:
+            one = setting.student.dry_inputs(1)
+            refuse_single(built.name, net, one, size, recipe.train.accumulate, "train.batch_size")
+    for section, built in zip(recipe.teacher, setting.teachers, strict=True):
+        if built.needs_training and not setting.online:
+            size = min(section.train.batch_size, len(setting.data.train))
+            refuse_single(built.name, built.tapped(), built.dry_inputs(1), size, 1, "teacher.train.batch_size")
 
 
 def _check_stream(setting: Setting) -> None:

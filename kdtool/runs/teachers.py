@@ -163,7 +163,7 @@ def _key(section: Teacher, built: Built, recipe: Recipe, task: Task, data: Any) 
         "format": FORMAT,
         "model": [built.name, built.model_args, built.source_hash, built.weights_id],
         "head": built.num_classes,
-        "input": [own[name] for name in built.input_keys],
+        "input": [own[name] for name in built.input_keys if name in own],
         "train": dataclasses.asdict(section.train),
         "precision": list(keys_deciding(recipe.train, TEACHER).values()),
         "data": [data.fingerprint, keys_deciding(recipe.data, TEACHER)],

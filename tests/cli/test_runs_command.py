@@ -75,3 +75,11 @@ def test_no_folder_is_bad_input(kdtool: Kdtool, tmp_path: Path) -> None:
     assert "nowhere" in answer.err
     assert kdtool("runs", tmp_path).out.strip() == "no runs here yet"
     assert kdtool("runs", tmp_path, "--json").out.strip() == "[]"
+
+
+def test_a_reader_that_went_away_is_no_failure_of_the_run(tmp_path: Path) -> None:
+    """As in `kdtool run ... | head`: the run is stopped, and can be resumed."""
+    for error, left in ((BrokenPipeError, False), (RuntimeError, True)):
+        with pytest.raises(error), failure_noted(tmp_path):
+            raise error("gone")
+        assert (tmp_path / "error.json").exists() == left

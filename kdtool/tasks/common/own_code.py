@@ -25,12 +25,18 @@ class Factory:
         function: the function's name.
         source_hash: sha256 of the file's bytes.
         call: the function itself.
+        file: the file, imported.
     """
 
     path: str
     function: str
     source_hash: str
     call: Callable[..., Any]
+    file: ModuleType
+
+    def attribute(self, name: str) -> Any:
+        """Return what the function has under a name (``make.name = …``), else what the file has; None: neither."""
+        return getattr(self.call, name, getattr(self.file, name, None))
 
     def build(self, num_classes: int, model_args: dict[str, Any]) -> nn.Module:
         """Return the network that the function makes.
@@ -73,7 +79,7 @@ def load_factory(spec: str) -> Factory:
     found = getattr(loaded, function, None)
     if not callable(found):
         raise InputError(f"{text} has no function {function!r}. {did_you_mean(function, functions)}")
-    return Factory(text, function, hashlib.sha256(source).hexdigest(), found)
+    return Factory(text, function, hashlib.sha256(source).hexdigest(), found, loaded)
 
 
 def _import(path: Path, source: bytes, spec: str) -> ModuleType:

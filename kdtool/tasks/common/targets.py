@@ -77,6 +77,7 @@ def recipe_for(
     overrides: Sequence[str],
     flags: Mapping[str, Any] | None = None,
     but: Mapping[str, str] | None = None,
+    own: Sequence[str] = (),
 ) -> Any:
     """Return the recipe whose section ``data`` says what to measure on.
 
@@ -87,6 +88,7 @@ def recipe_for(
         overrides: texts ``data.key=value`` (``student.model_args.key=value`` for a model by name).
         flags: further values by key; None: as it is.
         but: keys of ``data`` that do not apply, and why.
+        own: further keys that a model by name takes.
 
     Raises:
         InputError: neither names any data, or an override that does not apply.
@@ -94,11 +96,12 @@ def recipe_for(
     model = found.kind == "model"
     for text in overrides:
         key, _ = recipes.split_override(text)
-        if not key.startswith(("data.", "student.model_args.") if model else ("data.",)) or key in (but or {}):
+        applies = key.startswith("data.") or (model and (key.startswith("student.model_args.") or key in own))
+        if not applies or key in (but or {}):
+            more = f" and {', '.join(['student.model_args', *own])}" if model else ""
             apart = "; ".join(f"not {each}: {why}" for each, why in (but or {}).items())
             raise InputError(
-                f"{text}: of the recipe's keys only those of data{' and student.model_args' if model else ''} apply "
-                f"here{f' ({apart})' if apart else ''}."
+                f"{text}: of the recipe's keys only those of data{more} apply here{f' ({apart})' if apart else ''}."
             )
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     if data is None and found.recipe is not None:

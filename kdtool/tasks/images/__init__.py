@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -47,13 +48,15 @@ class Images(task.Task):
 
     def check(self, recipe: schema.Recipe, methods: Mapping[str, type[Method]]) -> None:
         """Refuse mixing where a method needs one class a sample, and what single keys cannot say."""
-        data = cast(Recipe, recipe).data
+        own = cast(Recipe, recipe)
+        data = own.data
         if len(data.crop_scale) != 2 or data.crop_scale[0] > data.crop_scale[1]:
             raise InputError(f"data.crop_scale={data.crop_scale}: expected two numbers, the smaller first.")
-        for key in ("mean", "std"):
-            value = getattr(data, key)
-            if value is not None and len(value) != 3:
-                raise InputError(f"data.{key}={value}: expected three numbers, one a channel.")
+        for name, section in (("data", data), ("student", own.student), *(("teacher", each) for each in own.teacher)):
+            for key in ("mean", "std"):
+                value = getattr(section, key)
+                if value is not None and len(value) != 3:
+                    raise InputError(f"{name}.{key}={value}: expected three numbers, one a channel.")
         mixing = [f"data.{key}={getattr(data, key)}" for key in ("mixup", "cutmix") if getattr(data, key)]
         for name, method in methods.items():
             if method.hard_labels and mixing:
@@ -101,15 +104,16 @@ class Images(task.Task):
         from kdtool.tasks.images.data.stream_loader import make_stream_loader
 
         own = cast("Built", networks[0])
-        norm = own.mean, own.std
+        norm, resized = (own.mean, own.std), own.interpolation or "bicubic"
 
         def read(cfg: options.Data) -> Any:
+            cfg = cfg if own.crop_pct is None else dataclasses.replace(cfg, eval_crop=own.crop_pct)
             if reading.steps is not None:
                 return make_stream_loader(
                     data, cfg, own.image_size, norm, reading.batch_size, reading.seed, reading.device,
-                    steps=reading.steps, channels_last=reading.channels_last, part=reading.part,
+                    steps=reading.steps, channels_last=reading.channels_last, part=reading.part, interpolation=resized,
                 )  # fmt: skip
-            return make_loader(data, split, cfg, own.image_size, norm, reading)
+            return make_loader(data, split, cfg, own.image_size, norm, reading, resized)
 
         found: Batches = with_views(read, cast(Recipe, recipe).data, reading.views)
         return found
@@ -135,7 +139,9 @@ class Images(task.Task):
         from kdtool.tasks.images.models.save import save_student
 
         crop = cast(Recipe, recipe).data.eval_crop
-        return save_student(folder, cast("Built", built), state, data.class_names, crop)
+        own = cast("Built", built)
+        how = own.crop_pct or crop, own.interpolation or "bicubic"
+        return save_student(folder, own, state, data.class_names, *how)
 
     def how_to_open(self, built: task.Built, folder: Path) -> str:
         """Return timm's line, or that of a user's own architecture."""

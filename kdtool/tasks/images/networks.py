@@ -13,6 +13,8 @@ from kdtool.tasks.images.data.dataset import DataSet
 from kdtool.tasks.images.data.open import default_image_size
 from kdtool.tasks.images.models.backbone import Backbone
 from kdtool.tasks.images.models.build import Built, build
+from kdtool.tasks.images.models.forward import check_training
+from kdtool.tasks.images.models.inputs import of_data, of_section
 from kdtool.tasks.images.options import Recipe
 
 
@@ -24,6 +26,7 @@ class Adapted(nn.Module):
         size: its input size in pixels.
         given: mean and std that the inputs come with.
         own: mean and std that the network wants.
+        interpolation: how inputs are resized; lanczos, which tensors are not resized by, stands for bicubic.
     """
 
     def __init__(
@@ -32,10 +35,12 @@ class Adapted(nn.Module):
         size: int,
         given: tuple[Sequence[float], Sequence[float]],
         own: tuple[Sequence[float], Sequence[float]],
+        interpolation: str | None = None,
     ):
         super().__init__()
         self.network = network
         self.size = size
+        self.mode = interpolation if interpolation in ("bilinear", "nearest") else "bicubic"
         scale = torch.tensor(given[1], dtype=torch.float64) / torch.tensor(own[1], dtype=torch.float64)
         shift = (torch.tensor(given[0], dtype=torch.float64) - torch.tensor(own[0], dtype=torch.float64)) / (
             torch.tensor(own[1], dtype=torch.float64)
@@ -56,9 +61,9 @@ class Adapted(nn.Module):
             inputs = F.interpolate(
                 inputs,
                 (self.size, self.size),
-                mode="bicubic",
-                align_corners=False,
-                antialias=self.size < inputs.shape[-1],
+                mode=self.mode,
+                align_corners=None if self.mode == "nearest" else False,
+                antialias=self.size < inputs.shape[-1] and self.mode != "nearest",
             )
         if not self.same:
             inputs = inputs * self.scale + self.shift
@@ -68,8 +73,13 @@ class Adapted(nn.Module):
 
 def adapted(network: Backbone, teacher: Built, student: Built) -> Adapted:
     """Return a teacher's tapped network as one that takes the student's inputs."""
-    given = (student.mean, student.std)
-    return Adapted(network, teacher.image_size, given, (tuple(teacher.mean), tuple(teacher.std)))
+    return as_given(network, teacher, (student.mean, student.std))
+
+
+def as_given(network: Backbone, teacher: Built, given: tuple[Sequence[float], Sequence[float]]) -> Adapted:
+    """Return a network as one that takes inputs of any size and of a given mean and std."""
+    own = (tuple(teacher.mean), tuple(teacher.std))
+    return Adapted(network, teacher.image_size, given, own, teacher.interpolation)
 
 
 def image_size(recipe: Recipe, data: DataSet) -> int:
@@ -89,15 +99,17 @@ def build_student(recipe: Recipe, num_classes: int, image_size: int) -> Built:
         prefer_scratch=recipe.data.name == "digits",
         seed=recipe.train.seed,
         role="student",
+        said=[of_section(section, "student"), of_data(recipe.data)],
+        weights_key=section.weights_key,
+        new_head=section.new_head,
     )
-    built.mean = tuple(recipe.data.mean or built.mean)
-    built.std = tuple(recipe.data.std or built.std)
+    check_training(built)
     return built
 
 
 def build_teachers(recipe: Recipe, num_classes: int, image_size: int, online: bool) -> list[Built]:
     """Return the teachers in order; first weights follow their own seed, a peer's the run's."""
-    return [
+    teachers = [
         build(
             section.model,
             "scratch" if online and section.weights == "auto" else section.weights,
@@ -107,6 +119,14 @@ def build_teachers(recipe: Recipe, num_classes: int, image_size: int, online: bo
             prefer_scratch=recipe.data.name == "digits",
             seed=recipe.train.seed if online else section.train.seed,
             role=f"peer{number}" if online else "teacher",
+            said=[of_section(section, "teacher" if len(recipe.teacher) == 1 else f"teacher.{number}")],
+            otherwise=[of_data(recipe.data)],
+            weights_key=section.weights_key,
+            new_head=section.new_head,
         )
         for number, section in enumerate(recipe.teacher)
     ]
+    for built in teachers:
+        if online or built.needs_training:
+            check_training(built)
+    return teachers

@@ -12,8 +12,49 @@ from kdtool.recipe.schema import EVERYTHING
 MODEL = "timm name or family, hf-hub:, local-dir:, or path/to/file.py:function"
 
 
+INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos")
+"""How images can be resized, by timm's names."""
+
+
 @dataclass
-class Teacher(schema.Teacher):
+class _Inputs:
+    """What a network's weights expect of their images."""
+
+    mean: Optional[list[float]] = option(
+        None,
+        "channel means that its inputs are normalised with; default: those that come with its weights or its file",
+        min=0.0,
+        max=1.0,
+        decides=EVERYTHING,
+        late=True,
+    )
+    std: Optional[list[float]] = option(
+        None,
+        "channel deviations that its inputs are normalised with; default: as for mean",
+        min=0.001,
+        max=1.0,
+        decides=EVERYTHING,
+        late=True,
+    )
+    interpolation: Optional[str] = option(
+        None,
+        "how images are resized for it; default: bicubic",
+        choices=INTERPOLATIONS,
+        decides=EVERYTHING,
+        late=True,
+    )
+    crop_pct: Optional[float] = option(
+        None,
+        "share of the resized image that its evaluation's centre crop keeps; default: data.eval_crop",
+        min=0.1,
+        max=1.0,
+        decides=EVERYTHING,
+        late=True,
+    )
+
+
+@dataclass
+class Teacher(_Inputs, schema.Teacher):
     model: str = option("resnet50", MODEL)
     image_size: Optional[int] = option(
         None, "its input size in pixels; default: the data's, or what it was trained at", min=1
@@ -21,7 +62,7 @@ class Teacher(schema.Teacher):
 
 
 @dataclass
-class Student(schema.Student):
+class Student(_Inputs, schema.Student):
     model: str = option("mobilenetv3", MODEL)
 
 

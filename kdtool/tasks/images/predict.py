@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -13,12 +13,14 @@ from torch import Tensor
 
 from kdtool.engine.precision import pick_device
 from kdtool.errors import InputError
+from kdtool.recipe import load as recipes
 from kdtool.tasks.common.predicting import BATCH, Item, check, in_chunks, predicted
+from kdtool.tasks.common.targets import Found
 from kdtool.tasks.images.data.decode import UNREADABLE, decode, to_rgb
 from kdtool.tasks.images.data.folder import EXTENSIONS, images_below
 from kdtool.tasks.images.evaluation.predictions import EvaluationViews
-from kdtool.tasks.images.evaluation.target import find, open_target
-from kdtool.tasks.images.options import Data
+from kdtool.tasks.images.evaluation.target import MODEL_KEYS, find, open_target
+from kdtool.tasks.images.options import Data, Recipe
 from kdtool.tasks.prediction import Prediction
 from kdtool.tasks.task import Say
 
@@ -46,16 +48,16 @@ def predict(
         top: how many classes of each.
         batch_size: images at once.
         device: where the network runs; exported files run on the CPU.
-        overrides: none applies.
+        overrides: texts ``student.mean=…`` and the like for a model by name, as for ``kdtool.evaluate``.
         say: takes sentences for the user.
 
     Raises:
         InputError: something that was given is wrong.
     """
-    for text in overrides:
-        raise InputError(f"{text}: no key of the recipe applies to new images.")
+    found = find(target)
+    recipe = _recipe(found, overrides)
     files = _files(inputs)
-    opened = open_target(find(target), None, weights, None, image_size)
+    opened = open_target(found, None, weights, image_size, recipe)
     for note in opened.notes if say is not None else ():
         say(note)  # type: ignore[misc]
     names = opened.class_names or [str(number) for number in range(opened.num_classes)]
@@ -71,6 +73,21 @@ def predict(
 
     items = (_file(path, views) for path in files) if samples is None else _given(samples, views)
     return predicted(in_chunks(items, batch_size or BATCH), logits, names, top, "images")
+
+
+def _recipe(found: Found, overrides: Sequence[str]) -> Recipe:
+    """Return the recipe that says what a model by name expects of its input.
+
+    Raises:
+        InputError: another key.
+    """
+    for text in overrides:
+        if found.kind != "model" or text.partition("=")[0] not in MODEL_KEYS:
+            raise InputError(
+                f"{text}: no key of the recipe applies to new images, but for a model by name {', '.join(MODEL_KEYS)}."
+            )
+    flags = {"task": "images", "method": "none"}
+    return cast(Recipe, recipes.load(None, overrides, flags))
 
 
 def _files(inputs: Sequence[str]) -> list[str]:

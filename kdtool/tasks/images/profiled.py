@@ -37,7 +37,7 @@ def profiled(name: str, say: Say, image_size: int | None = None) -> list[Profile
 def _open(name: str, image_size: int | None, say: Say) -> list[tuple[str, Target]]:
     found = find(name)
     if found.kind == "model":
-        return [("model", open_target(found, None, "scratch", None, image_size))]
+        return [("model", open_target(found, None, "scratch", image_size))]
     if found.kind != "run":
         return [("export" if found.kind in ("onnx", "program") else "student", open_target(found, None))]
     student = open_target(found, None)

@@ -109,7 +109,17 @@ def build_student(recipe: Any, data: Any) -> Built:
     tokens = Tokenizers(recipe, data).of(section, section.tokenizer, teachers[0] if teachers else None)
     classes = len(data.class_names)
     return build(
-        Request(section.model, section.weights, classes, tokens, section.model_args, recipe.train.seed, "student")
+        Request(
+            section.model,
+            section.weights,
+            classes,
+            tokens,
+            section.model_args,
+            recipe.train.seed,
+            "student",
+            section.weights_key,
+            section.new_head,
+        )
     )
 
 
@@ -126,6 +136,8 @@ def build_teachers(recipe: Any, data: Any, online: bool) -> list[Built]:
                 section.model_args,
                 recipe.train.seed if online else section.train.seed,
                 f"peer{number}" if online else "teacher",
+                section.weights_key,
+                section.new_head,
             )
         )
         for number, section in enumerate(recipe.teacher)

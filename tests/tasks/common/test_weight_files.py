@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
+from collections import Counter, OrderedDict, defaultdict
+from pathlib import Path, PureWindowsPath
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kdtool.errors import InputError
-from kdtool.tasks.common.weight_files import fit, load_state
+from kdtool.tasks.common.weight_files import fit, load_state, open_state
 from kdtool.tasks.common.weights import digest
 
 
@@ -35,16 +37,92 @@ def test_flat_files(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["state_dict", "model"])
-@pytest.mark.parametrize("prefix", ["", "module.", "module._orig_mod."])
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "module._orig_mod.", "model.", "net.", "backbone.", "_orig_mod.", "module.model."]
+)
 def test_nested_and_prefixed_checkpoints(tmp_path: Path, key: str, prefix: str) -> None:
-    state = network().state_dict()
+    state, target = network().state_dict(), network()
+    with torch.no_grad():
+        target[0].weight.zero_()  # type: ignore[operator, union-attr]
     nested = {
         key: {prefix + name: value for name, value in state.items()},
         "epoch": 3,
         "args": argparse.Namespace(lr=1),
     }
     torch.save(nested, tmp_path / "c.pth")
-    assert equal(load_state(str(tmp_path / "c.pth")), state)
+    notes = fit(target, load_state(str(tmp_path / "c.pth")), "the weights", 4)
+    assert equal(target.state_dict(), state)
+    assert notes == ([f"the weights: their names are read without {prefix!r} before them"] if prefix else [])
+
+
+@pytest.mark.parametrize("name", ["module", "model", "_orig_mod"])
+def test_a_networks_own_first_name_is_no_prefix(tmp_path: Path, name: str) -> None:
+    """Its own file fits as it is, and so does one of that network wrapped once more."""
+    own = nn.Sequential(OrderedDict({name: network()}))
+    for wrapped in ("", "module."):
+        torch.save({wrapped + key: value + 1 for key, value in own.state_dict().items()}, tmp_path / "w.pth")
+        target = nn.Sequential(OrderedDict({name: network()}))
+        fit(target, load_state(tmp_path / "w.pth"), "the weights", 4)
+        assert torch.equal(target.state_dict()[f"{name}.0.bias"], own.state_dict()[f"{name}.0.bias"] + 1)
+    torch.save({key.removeprefix(f"{name}."): value for key, value in own.state_dict().items()}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match="another network's") as caught:
+        fit(own, load_state(tmp_path / "w.pth"), "the weights", 4)
+    assert "architecture" not in str(caught.value)
+
+
+def test_what_is_counted_beside_the_weights_is_ignored() -> None:
+    """An average of weights as torch keeps it, profiled by thop, by a version of torch that counted no batches."""
+    source, target = network(), network()
+    averaged = torch.optim.swa_utils.AveragedModel(source)
+    averaged.update_parameters(source)
+    state = {**averaged.state_dict(), "total_ops": torch.zeros(1), "module.0.total_params": torch.zeros(1)}
+    del state["module.1.num_batches_tracked"]
+    assert len(fit(target, state, "the weights", 4)) == 1
+    assert equal(target.state_dict(), source.state_dict())
+    bare = nn.Sequential(nn.Linear(2, 2))
+    fit(bare, {**bare.state_dict(), "0.num_batches_tracked": torch.tensor(3)}, "the weights", 2)
+
+
+def test_plain_data_beside_the_weights_is_read(tmp_path: Path) -> None:
+    beside = {
+        "best": np.float64(0.9), "epoch": np.int64(3), "ok": np.bool_(True), "curve": np.arange(3.0),
+        "out": Path("runs/x"), "log": defaultdict(list, {"loss": [1.0]}), "args": argparse.Namespace(lr=np.float32(1)),
+        "windows": PureWindowsPath("c:/x"), "counter": Counter("aab"), "seen": {1, 2},
+    }  # fmt: skip
+    state = network().state_dict()
+    torch.save({"state_dict": state, **beside}, tmp_path / "c.pth")
+    assert equal(load_state(tmp_path / "c.pth"), state)
+
+
+@pytest.mark.parametrize(("averaged", "raw"), [("state_dict_ema", "state_dict"), ("model_ema", "model")])
+def test_averaged_weights_are_taken_as_timm_takes_them(tmp_path: Path, averaged: str, raw: str) -> None:
+    import timm.models
+
+    source, place = network(), str(tmp_path / "c.pth")
+    states = {name: {key: value + number for key, value in source.state_dict().items()}
+              for number, name in enumerate((averaged, raw))}  # fmt: skip
+    optimizer = torch.optim.Adam(source.parameters())
+    source(torch.ones(2, 3, 4, 4)).sum().backward()
+    optimizer.step()
+    torch.save({**states, "optimizer": optimizer.state_dict(), "epoch": 3}, place)
+    found, notes = open_state(place)
+    assert equal(found, timm.models.load_state_dict(place))
+    assert equal(found, states[averaged])
+    assert [f"those under '{averaged}' are taken, not '{raw}'" in note for note in notes] == [True]
+    found, notes = open_state(place, raw)
+    assert equal(found, states[raw])
+    assert f"'{raw}' are taken" in notes[0]
+    with pytest.raises(InputError, match=f"under 'ema'.*under {averaged}, {raw}"):
+        open_state(place, "ema")
+    torch.save({averaged: {"module." + key: value for key, value in states[averaged].items()}}, place)
+    found, notes = open_state(place)  # a file with averaged ones only
+    assert (fit(network(), found, "the weights", 4) != [], notes) == (True, [])
+    torch.save({"ema": {"model": states[raw]}, averaged: None, raw: states[averaged]}, place)
+    assert equal(load_state(place, "ema"), states[raw])
+    assert equal(load_state(place), states[averaged])
+    torch.save(states[raw], place)
+    with pytest.raises(InputError, match="Leave weights_key out"):
+        load_state(place, raw)
 
 
 class Harmful:

@@ -151,6 +151,7 @@ def make_loader(
     image_size: int,
     norm: tuple[Sequence[float], Sequence[float]],
     reading: Reading,
+    interpolation: str = "bicubic",
 ) -> Loader:
     """Return a split's batches as a recipe wants them.
 
@@ -161,10 +162,19 @@ def make_loader(
         image_size: pixels a side.
         norm: mean and std, per channel.
         reading: how the split is read.
+        interpolation: how images are resized.
     """
     return Loader(
         split,
-        Views(cfg, image_size, *norm, grey=data.grey, native_size=data.native_size, train=reading.train),
+        Views(
+            cfg,
+            image_size,
+            *norm,
+            grey=data.grey,
+            native_size=data.native_size,
+            train=reading.train,
+            interpolation=interpolation,
+        ),
         reading,
         num_classes=len(data.class_names),
         workers=cfg.workers,

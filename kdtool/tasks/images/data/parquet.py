@@ -115,6 +115,7 @@ def _read(files: list[Path], names: list[str] | None, origin: str) -> tuple[list
     try:
         schema = pq.read_schema(files[0])
         image, label = _columns(schema, origin)
+        _refuse_lists(schema.field(label), files[0])
         table = pa.concat_tables([pq.read_table(file, columns=[image, label]) for file in files])
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"--data: {files[0]} cannot be read as parquet ({error}).") from error
@@ -125,6 +126,17 @@ def _read(files: list[Path], names: list[str] | None, origin: str) -> tuple[list
     encoded = column.cast(pa.large_binary()).combine_chunks()
     names, labels = _labels(table.column(label), schema, label, names, origin)
     return names, Split(EncodedImages(encoded, origin), labels, np.arange(len(labels), dtype=np.int64))
+
+
+def _refuse_lists(field: Any, file: Path) -> None:
+    """Refuse labels that are several to an image, or made of parts."""
+    import pyarrow as pa
+
+    if pa.types.is_nested(field.type):
+        raise InputError(
+            f"--data: the labels in {file} (column {field.name!r}) are of type {field.type}; an image has one class, a "
+            "number or a name. Write such a column, one value a row."
+        )
 
 
 def _features(schema: Any) -> dict[str, Any]:

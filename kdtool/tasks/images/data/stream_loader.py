@@ -293,10 +293,13 @@ def make_stream_loader(
     steps: int,
     channels_last: bool = True,
     part: tuple[int, int] = (0, 1),
+    interpolation: str = "bicubic",
 ) -> StreamLoader:
     """Return the batches of a streamed training set; arguments as for ``make_loader``."""
     assert data.stream is not None
-    views = Views(cfg, image_size, *norm, grey=data.grey, native_size=data.native_size, train=True)
+    views = Views(
+        cfg, image_size, *norm, grey=data.grey, native_size=data.native_size, train=True, interpolation=interpolation
+    )
     return StreamLoader(
         data.stream, views, batch_size, num_classes=len(data.class_names), seed=seed, workers=cfg.workers,
         device=device, channels_last=channels_last, part=part,

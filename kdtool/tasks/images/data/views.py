@@ -38,6 +38,7 @@ class Views:
         grey: the images have no colour.
         native_size: (height, width) of the source's images.
         train: random views; False: evaluation's only one.
+        interpolation: how images are resized.
     """
 
     def __init__(
@@ -50,8 +51,9 @@ class Views:
         grey: bool,
         native_size: tuple[int, int],
         train: bool,
+        interpolation: str = "bicubic",
     ):
-        self.cfg, self.size, self.train = cfg, image_size, train
+        self.cfg, self.size, self.train, self.interpolation = cfg, image_size, train, interpolation
         self.mean, self.std = torch.tensor(list(mean)), torch.tensor(list(std))
         self.seed = cfg.view_seed
         by_size = "pad" if max(native_size) <= MEDIUM else "resized"
@@ -72,7 +74,7 @@ class Views:
     @property
     def pixels_key(self) -> tuple[Any, ...]:
         """What decides the pixels that ``host`` gives, where they are fixed."""
-        return self.size, self.cfg.eval_crop
+        return self.size, self.cfg.eval_crop, self.interpolation
 
     @property
     def decides(self) -> dict[str, Any]:
@@ -99,6 +101,7 @@ class Views:
             "flip": self.flip,
             **(random if self.train else {}),
             "mean": self.mean.tolist() if pixels else None,
+            **({"interpolation": self.interpolation} if self.interpolation != "bicubic" else {}),
         }
 
     @cached_property
@@ -109,7 +112,7 @@ class Views:
         return create_transform(
             input_size=(3, self.size, self.size),
             is_training=False,
-            interpolation="bicubic",
+            interpolation=self.interpolation,
             crop_pct=self.cfg.eval_crop,
             crop_mode="center",
             use_prefetcher=True,
@@ -135,7 +138,7 @@ class Views:
         augments = self.train and bool(self.cfg.auto_augment)
         if self.crop == "resized":
             box = self._box(image.size, row, view)
-            image = image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box)
+            image = image.resize((self.size, self.size), Image.Resampling[self.interpolation.upper()], box=box)
         else:
             pixels: Tensor = self._evaluate(image)
             if not augments:

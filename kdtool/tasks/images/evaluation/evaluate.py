@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -16,10 +17,10 @@ from kdtool.tasks.common.targets import Found, recipe_for
 from kdtool.tasks.images.data.open import open_data
 from kdtool.tasks.images.evaluation.corruptions import Corruption
 from kdtool.tasks.images.evaluation.predictions import Examined, write
-from kdtool.tasks.images.evaluation.target import Target, find, open_target
+from kdtool.tasks.images.evaluation.target import MODEL_KEYS, Target, find, open_target
 from kdtool.tasks.images.evaluation.teachers import own_teachers
 from kdtool.tasks.images.models.measure import macs, parameters
-from kdtool.tasks.images.options import Recipe
+from kdtool.tasks.images.options import Recipe, Student
 
 Say = Callable[[str], None]
 
@@ -52,7 +53,8 @@ def evaluate(
         bias: what to add to a class's logit, by the class's name or number.
         predictions: a parquet or .csv file to write.
         batch_size, device: default: as in the run.
-        overrides: texts ``data.key=value``, and ``student.model_args.key=value`` for a model by name.
+        overrides: texts ``data.key=value``; for a model by name also ``student.model_args.key=value``, and
+            ``student.mean=…`` and the like, which say what its weights expect of their input.
         say: takes sentences for the user.
 
     Returns:
@@ -69,9 +71,8 @@ def evaluate(
     found = find(str(target))
     recipe = data_recipe(found, data, overrides, {"train.batch_size": batch_size, "train.device": device})
     opened = open_data(recipe.data, stream=recipe.train.steps is not None)
-    student = open_target(
-        found, opened, weights, recipe.student.model_args if found.kind == "model" else None, image_size
-    )
+    student = open_target(found, opened, weights, image_size, recipe)
+    student.notes += _unheard(recipe, student)
     for note in student.notes:
         say(note)
     examined = Examined(
@@ -118,7 +119,17 @@ def data_recipe(
 ) -> Recipe:
     """Return the recipe whose section ``data`` says what to measure on; see ``recipe_for``."""
     but = {"data.image_size": "the input's size is the network's"}
-    return cast(Recipe, recipe_for(found, "images", data, overrides, flags, but))
+    return cast(Recipe, recipe_for(found, "images", data, overrides, flags, but, (*MODEL_KEYS, "train.channels_last")))
+
+
+def _unheard(recipe: Recipe, student: Target) -> list[str]:
+    """Return a sentence where ``data.mean`` or ``data.std`` is not what the network is given."""
+    how, asked = student.preprocessing, (recipe.data.mean, recipe.data.std)
+    own = (how.mean, how.std)
+    if all(value is None or tuple(value) == norm for value, norm in zip(asked, own, strict=True)):
+        return []
+    model = "; student.mean and student.std replace it" if student.kind == "model" else ""
+    return [f"data.mean and data.std are not used: {student.name} comes with a normalisation of its own{model}"]
 
 
 def _measured(target: Target, examined: Examined) -> common.Measured:
@@ -148,7 +159,7 @@ def _teachers(
     """Return the networks to compare with, and sentences on those that cannot be had."""
     if named is not None:
         place = find(str(named))
-        return [open_target(place, examined.data)], []
+        return [open_target(place, examined.data, recipe=dataclasses.replace(recipe, student=Student()))], []
     if found.recipe is None or not found.recipe.teacher:
         return [], []
     if not own_data:

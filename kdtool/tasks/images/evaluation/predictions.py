@@ -39,11 +39,14 @@ class EvaluationViews(Views):
         self.how, self.corruption = how, corruption
         cfg = dataclasses.replace(cfg, eval_crop=how.crop_pct)
         # Colour and size of the source decide random views only.
-        super().__init__(cfg, how.size, how.mean, how.std, grey=False, native_size=(how.size, how.size), train=False)
+        super().__init__(
+            cfg, how.size, how.mean, how.std, grey=False, native_size=(how.size, how.size), train=False,
+            interpolation=how.interpolation,
+        )  # fmt: skip
 
     @property
     def pixels_key(self) -> tuple[Any, ...]:
-        return *super().pixels_key, self.how.crop_mode, self.how.interpolation, self.corruption
+        return *super().pixels_key, self.how.crop_mode, self.corruption
 
     @cached_property
     def _evaluate(self) -> Any:

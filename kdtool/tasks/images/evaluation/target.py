@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +19,12 @@ from kdtool.tasks.images.data.open import default_image_size
 from kdtool.tasks.images.evaluation.exported import SUFFIXES, open_exported
 from kdtool.tasks.images.evaluation.preprocessing import Metadata, Preprocessing
 from kdtool.tasks.images.models.build import Built, build
+from kdtool.tasks.images.models.inputs import of_data, of_section
 from kdtool.tasks.images.models.names import SOURCES, resolve
+from kdtool.tasks.images.options import Recipe
+
+MODEL_KEYS = ("student.weights_key", "student.mean", "student.std", "student.interpolation", "student.crop_pct")
+"""Keys of a recipe that say which weights a model by name has, and what its input is to be."""
 
 
 @dataclass
@@ -85,8 +88,8 @@ def open_target(
     found: Found,
     data: DataSet | None,
     weights: str = "auto",
-    model_args: Mapping[str, Any] | None = None,
     image_size: int | None = None,
+    recipe: Recipe | None = None,
 ) -> Target:
     """Build or load what was found.
 
@@ -94,18 +97,18 @@ def open_target(
         found: by ``find``.
         data: decides class count and image size of a model that is given by name; None: its own.
         weights: as in a recipe; only for a model by name.
-        model_args: further arguments of its constructor; only for a model by name.
         image_size: pixels a side; only for a model by name.
+        recipe: whose section ``student`` says with which arguments a model by name is made and what its input is to
+            be; ``data.mean`` and ``data.std`` hold where nothing else is said. None: neither.
 
     Raises:
         InputError: it cannot be built, or an argument does not apply to it.
     """
-    given = {"weights": weights != "auto", "model_args": bool(model_args), "image size": image_size is not None}
-    refuse_beside(found, given)
+    refuse_beside(found, {"weights": weights != "auto", "image size": image_size is not None})
     if found.kind in ("onnx", "program"):
         return _open_file(found)
     if found.kind == "model":
-        return _open_model(found.name, data, weights, dict(model_args or {}), image_size)
+        return _open_model(found.name, data, weights, image_size, recipe)
     return _open_folder(found)
 
 
@@ -116,9 +119,7 @@ def _open_file(found: Found) -> Target:
     return Target(found.name, found.kind, network, how, names, len(names), found.path, metadata=meta)
 
 
-def _open_model(
-    name: str, data: DataSet | None, weights: str, model_args: dict[str, Any], image_size: int | None
-) -> Target:
+def _open_model(name: str, data: DataSet | None, weights: str, image_size: int | None, recipe: Recipe | None) -> Target:
     beside = config_of(Path(weights).expanduser().parent)
     cfg = beside.get("pretrained_cfg") or {}
     classes = len(data.class_names) if data is not None else beside.get("num_classes") or _own_classes(name)
@@ -126,7 +127,15 @@ def _open_model(
         own = (cfg.get("input_size") or (None,))[-1]
         image_size = own or (default_image_size(data.native_size) if data is not None else None)
     built = build(
-        name, weights, classes, image_size, model_args, prefer_scratch=data is not None and data.name == "digits"
+        name,
+        weights,
+        classes,
+        image_size,
+        dict(recipe.student.model_args) if recipe is not None else None,
+        prefer_scratch=data is not None and data.name == "digits",
+        said=[of_section(recipe.student, "student")] if recipe is not None else (),
+        otherwise=[of_data(recipe.data)] if recipe is not None else (),
+        weights_key=recipe.student.weights_key if recipe is not None else None,
     )
     notes = list(built.notes)
     if built.needs_training:
@@ -136,7 +145,10 @@ def _open_model(
     own_cfg = getattr(built.module, "pretrained_cfg", None) or {}
     if built.origin != "pretrained":
         own_cfg = {**own_cfg, "crop_pct": 1.0, "interpolation": "bicubic"}
-    how = Preprocessing.of(built, {**own_cfg, "mean": built.mean, "std": built.std, **cfg})
+    said = {"mean": built.mean, "std": built.std, "interpolation": built.interpolation, "crop_pct": built.crop_pct}
+    how = Preprocessing.of(
+        built, {**own_cfg, **cfg, **{key: value for key, value in said.items() if value is not None}}
+    )
     return Target(name, "model", built.tapped(), how, names, built.num_classes, file, built, notes=notes)
 
 

@@ -9,7 +9,7 @@ from kdtool.tasks.images.data.dataset import DataSet
 from kdtool.tasks.images.evaluation.preprocessing import Preprocessing
 from kdtool.tasks.images.evaluation.target import Target
 from kdtool.tasks.images.models.built import Built
-from kdtool.tasks.images.networks import Adapted, build_student, build_teachers
+from kdtool.tasks.images.networks import as_given, build_student, build_teachers
 from kdtool.tasks.images.options import Recipe
 
 
@@ -31,6 +31,5 @@ def own_teachers(recipe: Recipe, data: DataSet, how: Preprocessing) -> tuple[lis
 
 def _as_given(teacher: Built, how: Preprocessing, class_names: list[str], file: Path | None) -> Target:
     """Return a teacher that takes the student's inputs."""
-    norm, own = (how.mean, how.std), (tuple(teacher.mean), tuple(teacher.std))
-    network = Adapted(teacher.tapped(), teacher.image_size, norm, own)
+    network = as_given(teacher.tapped(), teacher, (how.mean, how.std))
     return Target(teacher.name, "teacher", network, how, class_names, len(class_names), file, teacher)

@@ -74,7 +74,7 @@ def export(
         weights: of a model by name.
         tolerance: points of top-1 that fp16 and int8 may lose; default: 0.5 for fp16, 2 for int8.
         push_to_hub: OWNER/NAME of a repository for the student and its exports.
-        overrides: texts ``data.key=value``.
+        overrides: as for ``kdtool.evaluate``.
         say: takes sentences for the user.
 
     Returns:
@@ -91,7 +91,7 @@ def export(
     folder = _check(found, to, out, tolerance, push_to_hub)
     recipe = data_recipe(found, data, overrides)
     opened = open_data(recipe.data, stream=recipe.train.steps is not None)
-    student = open_target(found, opened, weights, recipe.student.model_args if found.kind == "model" else None)
+    student = open_target(found, opened, weights, recipe=recipe)
     assert student.built is not None
     if student.built.needs_training:
         raise InputError(f"{student.name} was never trained on these classes; there is nothing to ship.")

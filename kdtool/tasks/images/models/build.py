@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -11,15 +12,15 @@ from kdtool.randomness import seeded_libraries
 from kdtool.recipe.names import is_own_file
 from kdtool.registry import models
 from kdtool.tasks.common.own_code import Factory, load_factory
+from kdtool.tasks.images.models import inputs
 from kdtool.tasks.images.models.built import Built, Request, check_logits, dry_logits, load_file
-from kdtool.tasks.images.models.dry import runnable_size
+from kdtool.tasks.images.models.dry import dry_images, runnable_size
+from kdtool.tasks.images.models.forward import first_of_several, settle_layout
+from kdtool.tasks.images.models.inputs import IMAGENET, IMAGENET_MEAN, IMAGENET_STD, Inputs
 from kdtool.tasks.images.models.names import resolve
 from kdtool.tasks.images.models.timm_models import build_timm
 
 __all__ = ["Built", "build"]
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def build(
@@ -31,10 +32,15 @@ def build(
     prefer_scratch: bool = False,
     seed: int = 0,
     role: str = "student",
+    said: Sequence[Inputs] = (),
+    otherwise: Sequence[Inputs] = (),
+    weights_key: str | None = None,
+    new_head: bool = False,
 ) -> Built:
     """Return a network that is ready to run, with its first weights.
 
-    First weights are a function of (role, seed); building leaves no trace in the global generators.
+    First weights are a function of (role, seed); building leaves no trace in the global generators. Its inputs are as
+    the first says of: ``said``, a ``config.json`` beside its weights file, its own ``pretrained_cfg``, ``otherwise``.
 
     Args:
         name: timm name or family, ``hf-hub:``, ``local-dir:``, or ``path/to/file.py:function``.
@@ -45,15 +51,37 @@ def build(
         prefer_scratch: "auto" means "scratch" (a folder's or a hub repository's own weights are still taken).
         seed: of the first weights.
         role: what the network is for; also chooses the words of error messages.
+        said: what is said of its inputs, before all that comes with it.
+        otherwise: what holds where nothing comes with it; at last ImageNet's.
+        new_head: keep of a file's or folder's weights all but the final layers.
+        weights_key: which of a file's weights, see ``kdtool.tasks.common.weight_files.open_state``.
 
     Raises:
         InputError: unknown name, weights that cannot be had or do not fit, or an image size that it does not take.
     """
     resolved, note = resolve(name)
-    request = Request(resolved, weights, num_classes, image_size, dict(model_args or {}), prefer_scratch, seed, role)
+    args = dict(model_args or {})
+    request = Request(
+        resolved, weights, num_classes, image_size, args, prefer_scratch, seed, role, weights_key, new_head
+    )
     built = _build_own(request) if is_own_file(resolved) else build_timm(request)
+    settle_layout(built)
+    _settle_inputs(built, request, said, otherwise)
     built.notes[:0] = [*([note] if note else []), *models.register()]
     return built
+
+
+def _settle_inputs(built: Built, request: Request, said: Sequence[Inputs], otherwise: Sequence[Inputs]) -> None:
+    """Give a network what its inputs are to be, and note it where that does not go without saying."""
+    with_file = [inputs.beside(request.weights_file)] if request.weights_file is not None else []
+    found = inputs.first_said([*said, *with_file, *built.said, *otherwise, IMAGENET])
+    assert found.mean is not None
+    assert found.std is not None
+    timms = built.timm_name is not None and (built.mean, built.std) == (found.mean, found.std)
+    built.mean, built.std = found.mean, found.std
+    built.interpolation, built.crop_pct = found.interpolation, found.crop_pct
+    if not timms:
+        built.notes.append(f"{built.name}: inputs are normalised by {inputs.normalisation(found)}")
 
 
 def _build_own(request: Request) -> Built:
@@ -66,6 +94,7 @@ def _build_own(request: Request) -> Built:
     factory = load_factory(request.name)
     module = _own_module(factory, request)
     size = request.image_size or runnable_size(module)
+    several = first_of_several(module, dry_images(module, size))
     _check_runs(module, request, size)
     built = Built(
         module,
@@ -78,10 +107,22 @@ def _build_own(request: Request) -> Built:
         model_args=request.model_args,
         source_hash=factory.source_hash,
         source=f"{factory.path}:{factory.function}",
+        said=[
+            inputs.of_cfg(factory.attribute("pretrained_cfg"), f"{request.name}: pretrained_cfg"),
+            _of_module(module),
+        ],
     )
+    if several:
+        built.notes.append(f"{built.name} gives several outputs: the first is taken as the logits, as timm does")
     if request.weights_file is not None:
-        load_file(built, request.weights_file)
+        load_file(built, request.weights_file, request.weights_key, request.new_head)
     return built
+
+
+def _of_module(module: nn.Module) -> Inputs:
+    """Return the normalisation that a network of timm's brings when a user's function returns one."""
+    cfg = getattr(module, "pretrained_cfg", None) or {}
+    return inputs.of_cfg({key: cfg.get(key) for key in ("mean", "std")}, f"{type(module).__name__}.pretrained_cfg")
 
 
 def _own_module(factory: Factory, request: Request) -> nn.Module:

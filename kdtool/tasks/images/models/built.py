@@ -12,9 +12,10 @@ from kdtool.errors import InputError
 from kdtool.method import TapSpec
 from kdtool.tasks import task
 from kdtool.tasks.common.replaced import put_in_beside
-from kdtool.tasks.common.weight_files import fit, load_state, mark_loaded
+from kdtool.tasks.common.weight_files import load_into
 from kdtool.tasks.images.models.backbone import Backbone
 from kdtool.tasks.images.models.dry import dry_images
+from kdtool.tasks.images.models.inputs import Inputs
 from kdtool.tasks.images.models.trace import classifiers
 
 
@@ -28,6 +29,9 @@ class Built(task.Built):
         timm_name: the architecture's name in timm; None for a user's own.
         source: ``path/to/file.py:function`` of a user's own architecture, else None.
         import_first: the package that registers the architecture with timm, None where timm has it.
+        interpolation: how evaluation resizes; None: bicubic.
+        crop_pct: share of the resized image that evaluation's centre crop keeps; None: as the data say.
+        said: what the network itself says of its inputs.
     """
 
     mean: tuple[float, ...]
@@ -36,8 +40,11 @@ class Built(task.Built):
     timm_name: str | None = field(default=None, kw_only=True)
     source: str | None = field(default=None, kw_only=True)
     import_first: str | None = field(default=None, kw_only=True)
+    interpolation: str | None = field(default=None, kw_only=True)
+    crop_pct: float | None = field(default=None, kw_only=True)
+    said: list[Inputs] = field(default_factory=list, kw_only=True)
 
-    input_keys = ("image_size", "mean", "std")
+    input_keys = ("image_size", "mean", "std", "interpolation", "crop_pct")
 
     def tapped(self, taps: TapSpec | None = None) -> Backbone:
         """Return the network with taps, checked at its own image size."""
@@ -48,7 +55,8 @@ class Built(task.Built):
         return dry_images(self.module, self.image_size, count)
 
     def identity(self) -> dict[str, Any]:
-        """Return architecture, arguments, classes, input size and normalisation."""
+        """Return architecture, arguments, classes, input size, normalisation and what else is said of its inputs."""
+        resized = {"interpolation": self.interpolation, "crop_pct": self.crop_pct}
         return {
             "architecture": self.timm_name or self.name,
             "model_args": self.model_args,
@@ -57,6 +65,7 @@ class Built(task.Built):
             "image_size": self.image_size,
             "mean": self.mean,
             "std": self.std,
+            **{key: value for key, value in resized.items() if value is not None},
         }
 
     def dry_input(self) -> str:
@@ -80,6 +89,8 @@ class Request:
     prefer_scratch: bool
     seed: int
     role: str
+    weights_key: str | None = None
+    new_head: bool = False
 
     @property
     def weights_file(self) -> str | None:
@@ -92,15 +103,10 @@ class Request:
         return "teacher.image_size=" if self.role == "teacher" else "--image-size "
 
 
-def load_file(built: Built, path: str) -> None:
-    """Load a weights file into a built network.
-
-    Raises:
-        InputError: it holds no weights, or weights that do not fit.
-    """
-    put_in_beside(built, path)
-    fit(built.module, load_state(path), f"the weights in {path!r}", built.num_classes, classifiers(built.module))
-    mark_loaded(built, path)
+def load_file(built: Built, path: str, key: str | None = None, new_head: bool = False) -> None:
+    """Load a weights file into a built network; see ``kdtool.tasks.common.weight_files.load_into``."""
+    put_in_beside(built, path)  # before its classifiers are looked for
+    load_into(built, path, classifiers(built.module), key, new_head)
 
 
 def dry_logits(module: nn.Module, size: int) -> Any:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from kdtool.errors import InputError, first_line
 from kdtool.randomness import seeded_libraries
-from kdtool.tasks.common.replaced import put_in_beside
-from kdtool.tasks.common.weight_files import class_count_message, fit, load_state, mark_loaded
+from kdtool.tasks.common.weight_files import fit, mark_loaded, mark_new_head, open_state, with_own_head
+from kdtool.tasks.common.weight_names import unwrapped
 from kdtool.tasks.common.weights import digest
 from kdtool.tasks.images.models.built import (
     Built,
@@ -23,6 +23,7 @@ from kdtool.tasks.images.models.built import (
     load_file,
 )
 from kdtool.tasks.images.models.hub import WEIGHT_FILES, cached_weights, why_unreachable
+from kdtool.tasks.images.models.inputs import Inputs
 from kdtool.tasks.images.models.sources import Source, check_args, find_source, registering_package
 from kdtool.tasks.images.models.trace import classifiers
 
@@ -50,13 +51,14 @@ def build_timm(request: Request) -> Built:
         timm_name=source.architecture,
         model_args=model_args,
         import_first=registering_package(source.architecture),
+        said=[Inputs("its own", mean, std)],
     )
     if request.weights == "scratch":
         return built
     if request.weights_file is not None:
-        _load_file(built, source, request.weights_file)
+        _load_file(built, request.weights_file, source, request)
     elif source.folder is not None:
-        _load_folder(built, source)
+        _load_folder(built, source, request)
     elif request.weights == "pretrained" or not request.prefer_scratch:
         _load_pretrained(built, source, request)
     return built
@@ -168,16 +170,23 @@ def _side(size: Any) -> int | None:
 # --- weights ----------------------------------------------------------------------------------------------------------
 
 
-def _load_file(built: Built, source: Source, path: str) -> None:
-    state = load_state(path)
+def _load_file(built: Built, path: str, source: Source, request: Request, new_head: bool = False) -> None:
+    new_head = new_head or request.new_head
     try:
-        load_file(built, path)
+        load_file(built, path, request.weights_key, new_head)
     except InputError as error:
+        state, notes = open_state(path, request.weights_key)
+        state = unwrapped(state)
+        if new_head:
+            state = with_own_head(built.module, state, classifiers(built.module))
         converted = _converted(built, source, state)
         if converted is None:
             raise error
         built.module.load_state_dict(converted)
+        built.notes += notes
         mark_loaded(built, path)
+        if new_head:
+            mark_new_head(built)
 
 
 def _converted(built: Built, source: Source, state: dict[str, Tensor]) -> dict[str, Tensor] | None:
@@ -206,38 +215,17 @@ def _converted(built: Built, source: Source, state: dict[str, Tensor]) -> dict[s
     return filtered(state)
 
 
-def _load_folder(built: Built, source: Source) -> None:
-    """Load the weights beside a ``config.json``; a hub repository's with another class count get a new head."""
+def _load_folder(built: Built, source: Source, request: Request) -> None:
+    """Load the weights beside a ``config.json``; those for another class count get a new head, as timm gives it."""
     assert source.folder is not None
     path = next((p for name in WEIGHT_FILES if (p := source.folder / name).is_file()), None)
     if path is None:
         raise InputError(f"{str(source.folder)!r} holds no weights ({', '.join(WEIGHT_FILES[:2])}).")
     classes = source.cfg.get("num_classes")
-    if classes == built.num_classes:
-        _load_file(built, source, str(path))
-        return
-    if not source.new_head:
-        raise InputError(
-            class_count_message(f"the weights in {str(source.folder)!r}", int(classes or 0), built.num_classes)
-        )
-    put_in_beside(built, path)
-    state = load_state(path)
-    own = built.module.state_dict()
-    heads = tuple(name + "." for name in classifiers(built.module))
-    for name in own:
-        if name.startswith(heads) and (name not in state or state[name].shape != own[name].shape):
-            state[name] = own[name]
-    state = {n: v for n, v in state.items() if not n.startswith(heads) or n in own}
-    try:
-        fit(built.module, state, f"the weights in {str(path)!r}", built.num_classes, classifiers(built.module))
-    except InputError:
-        converted = _converted(built, source, state)
-        if converted is None:
-            raise
-        built.module.load_state_dict(converted)
-    mark_loaded(built, path)
-    built.origin = "pretrained"
-    _mark_new_head(built, classes)
+    _load_file(built, str(path), source, request, new_head=classes != built.num_classes)
+    if built.needs_training:
+        built.origin = "pretrained"
+        built.notes[-1] = _new_head(built, classes)
 
 
 def _load_pretrained(built: Built, source: Source, request: Request) -> None:
@@ -270,12 +258,12 @@ def _load_pretrained(built: Built, source: Source, request: Request) -> None:
     built.weights_id = digest(built.module.state_dict())
     built.needs_training = False
     if cfg.num_classes != built.num_classes:
-        _mark_new_head(built, cfg.num_classes)
+        built.needs_training = True
+        built.notes.append(_new_head(built, cfg.num_classes))
 
 
-def _mark_new_head(built: Built, classes: int | None) -> None:
-    built.needs_training = True
-    built.notes.append(
+def _new_head(built: Built, classes: int | None) -> str:
+    return (
         f"{built.name}: its pretrained head is for {classes or 'no'} classes, so it gets a new one for "
         f"{built.num_classes}"
     )

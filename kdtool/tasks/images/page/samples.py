@@ -18,7 +18,7 @@ from kdtool.tasks.images.data.dataset import Split
 from kdtool.tasks.images.evaluation.predictions import Examined
 from kdtool.tasks.images.evaluation.target import Target, find, open_target
 from kdtool.tasks.images.evaluation.teachers import own_teachers
-from kdtool.tasks.images.networks import Adapted
+from kdtool.tasks.images.networks import as_given
 from kdtool.tasks.images.options import Recipe
 
 THUMB = 96
@@ -66,8 +66,8 @@ def _tapped(network: Target, student: Target) -> torch.nn.Module:
     plain = network.built.tapped({EMBEDDING: EMBEDDING})
     if network is student:
         return plain
-    how, own = student.preprocessing, (tuple(network.built.mean), tuple(network.built.std))
-    return Adapted(plain, network.built.image_size, (how.mean, how.std), own)
+    how = student.preprocessing
+    return as_given(plain, network.built, (how.mean, how.std))
 
 
 def _thumbnail(split: Split, position: int) -> str:

@@ -128,7 +128,7 @@ def data_recipe(
     own = "it comes with the network"
     but = {} if found.kind == "model" else {"data.max_length": own, "data.vocab_size": own}
     more = {"student.weights": weights} if found.kind == "model" else {}
-    return recipe_for(found, "text", data, overrides, {**flags, **more}, but)
+    return recipe_for(found, "text", data, overrides, {**flags, **more}, but, ["student.weights_key"])
 
 
 def _measured(target: Target, examined: Examined) -> common.Measured:

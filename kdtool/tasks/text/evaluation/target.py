@@ -123,7 +123,8 @@ def _open_model(name: str, data: TextData | None, recipe: Any, weights: str) -> 
             f"{CONFIG} and {FILE} that a run wrote."
         )
     args = dict(recipe.student.model_args) if recipe is not None else dict(config.get("model_args") or {})
-    built = build(Request(name, weights, classes, tokens, args, 0, "student"))
+    key = recipe.student.weights_key if recipe is not None else None
+    built = build(Request(name, weights, classes, tokens, args, 0, "student", key))
     return Target(name, "model", built, names, file, [*built.notes, *_untrained(name, built)])
 
 

@@ -16,7 +16,7 @@ from kdtool.recipe.names import is_own_file
 from kdtool.tasks.common import extra
 from kdtool.tasks.common.own_code import load_factory
 from kdtool.tasks.common.replaced import beside, put_in_beside
-from kdtool.tasks.common.weight_files import fit, load_state, mark_loaded
+from kdtool.tasks.common.weight_files import load_into
 from kdtool.tasks.common.weights import WEIGHTS, digest
 from kdtool.tasks.text.models import plain
 from kdtool.tasks.text.models.built import DRY_LENGTH, Built, Parts, parts_of
@@ -48,6 +48,8 @@ class Request:
         model_args: further arguments of its constructor or configuration.
         seed: of the first weights.
         role: what the network is for; also decides the first weights.
+        weights_key: which of a file's weights, see ``kdtool.tasks.common.weight_files.open_state``.
+        new_head: keep of a file's weights all but the head.
     """
 
     model: str
@@ -57,6 +59,8 @@ class Request:
     model_args: dict[str, Any]
     seed: int
     role: str
+    weights_key: str | None = None
+    new_head: bool = False
 
     @property
     def weights_file(self) -> str | None:
@@ -81,10 +85,7 @@ def build(request: Request) -> Built:
         raise InputError(f"{request.model} has no pretrained weights; give a weights file, or scratch.")
     built = _built(request)
     if request.weights_file is not None:
-        path = request.weights_file
-        put_in_beside(built, path)
-        fit(built.module, load_state(path), f"the weights in {path!r}", built.num_classes, [built.parts.head])
-        mark_loaded(built, path)
+        load_into(built, request.weights_file, [built.parts.head], request.weights_key, request.new_head)
     _check_runs(built)
     return built
 
@@ -185,8 +186,7 @@ def _pretrained(request: Request) -> Built:
                 path = str(Path(name) / WEIGHTS)
                 put_in_beside(built, path)
                 if request.weights != "scratch":
-                    fit(built.module, load_state(path), f"the weights in {path!r}", built.num_classes)
-                    mark_loaded(built, path)
+                    load_into(built, path, [built.parts.head])
             return built
         with seeded_libraries("init", request.role, request.seed):
             try:

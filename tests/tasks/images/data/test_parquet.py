@@ -254,3 +254,11 @@ def test_cifar100(shared_data: Path) -> None:
     assert (np.bincount(data.train.labels) == 500).all()
     assert data.native_size == (32, 32)
     assert not data.grey
+
+
+@pytest.mark.parametrize("labels", [[[0], [1], [0, 1], []] * 3, [{"class": "ant"}, {"class": "bee"}] * 6])
+@pytest.mark.parametrize("declared", [None, ["ant", "bee"]])
+def test_labels_that_are_lists_are_refused_by_name(tmp_path: Path, labels: list[Any], declared: Any) -> None:
+    write_parquet(tmp_path / "train-0.parquet", labels, names=declared)
+    with pytest.raises(InputError, match=r"train-0\.parquet \(column 'label'\) are of type (list|struct).*one class"):
+        _open(tmp_path)

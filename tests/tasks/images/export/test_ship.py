@@ -96,9 +96,11 @@ def test_the_readme_serves_an_export_without_torch(done: Done, tmp_path: Path, c
     import torch
     from PIL import Image
 
+    from kdtool.tasks.images.data.decode import decode
+
     code = re.search(r"<!-- serve -->\n```python\n(.*?)```", README.read_text(), re.S)
     assert code is not None
-    assert len(code[1].strip().splitlines()) <= 20
+    assert len(code[1].strip().splitlines()) <= 21
     (tmp_path / "serve.py").write_text("import sys; sys.modules['torch'] = None\n" + code[1])
     place = tmp_path / "student"
     shutil.copytree(done.folder / "student", place)
@@ -108,14 +110,15 @@ def test_the_readme_serves_an_export_without_torch(done: Done, tmp_path: Path, c
     assert call("export", place, "--to", "onnx", "--data", "digits").code == 0
     student = timm.create_model(f"local-dir:{place}", pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(student), is_training=False)
-    for mode, size in (("RGB", (50, 77)), ("L", (90, 41)), ("RGBA", (33, 33)), ("P", (20, 31))):
-        picture = tmp_path / f"{mode}.png"
+    for mode, size in (("RGB", (50, 77)), ("L", (90, 41)), ("RGBA", (33, 33)), ("P", (20, 31)), ("I;16", (44, 30))):
+        picture = tmp_path / f"{mode.replace(';', '')}.png"
         noise = np.random.Generator(np.random.Philox(0)).integers(0, 256, (*size, 4)).astype(np.uint8)
-        Image.fromarray(noise, "RGBA").convert(mode).save(picture)
+        deep = noise.view(np.uint16)[..., 0]
+        (Image.fromarray(deep) if mode == "I;16" else Image.fromarray(noise, "RGBA").convert(mode)).save(picture)
         arguments = [sys.executable, tmp_path / "serve.py", place / "export" / "student.onnx", picture]
         said = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, check=True).stdout
         with torch.no_grad():
-            expected = student(transform(Image.open(picture).convert("RGB"))[None])[0]
+            expected = student(transform(decode(str(picture)))[None])[0]
         assert json.loads(said.partition(" ")[2]) == pytest.approx(expected.tolist(), abs=1e-4)
 
 

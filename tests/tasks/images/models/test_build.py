@@ -138,9 +138,35 @@ def test_a_folder_brings_weights_size_and_arguments(folder: Path) -> None:
     assert fresh.model_args == {"depth": 2, "img_size": 32}
 
 
-def test_a_folder_for_other_classes_is_an_error(folder: Path) -> None:
-    with pytest.raises(InputError, match="for 5 classes, the data has 7"):
-        build(f"local-dir:{folder}", "auto", 7)
+def test_a_folder_for_other_classes_gets_a_new_head_as_timm_gives_it(folder: Path) -> None:
+    built, source = build(f"local-dir:{folder}", "auto", 7), build(f"local-dir:{folder}", "auto", 5)
+    assert (built.needs_training, built.origin) == (True, "pretrained")
+    assert "its pretrained head is for 5 classes, so it gets a new one for 7" in built.notes[-1]
+    own, theirs = built.module.state_dict(), source.module.state_dict()
+    assert own.keys() == theirs.keys()
+    fresh = build(f"local-dir:{folder}", "scratch", 7).module.state_dict()
+    for name, value in own.items():
+        assert torch.equal(value, fresh[name] if name.startswith("head.") else theirs[name])
+    same = build(f"local-dir:{folder}", "auto", 5, new_head=True)  # as many classes, but others
+    assert same.needs_training
+    assert not torch.equal(same.module.state_dict()["head.weight"], theirs["head.weight"])
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("headless", [True, False])
+def test_a_file_for_other_classes_gets_a_new_head_where_asked(tmp_path: Path, prefix: str, headless: bool) -> None:
+    for name, size in (("test_resnet", 32), ("test_vit", 64)):
+        source = build(name, "scratch", 9, 64, seed=8)
+        heads = ("fc.", "head.") if headless else ()
+        state = {prefix + n: v for n, v in source.module.state_dict().items() if not n.startswith(heads or ("-",))}
+        torch.save(state, tmp_path / "w.pth")
+        built = build(name, str(tmp_path / "w.pth"), 5, size, new_head=True)
+        assert built.needs_training
+        assert built.origin.startswith("file:")
+        assert "with a new head for 5 classes" in " ".join(built.notes)
+        parameter = "blocks.0.attn.qkv.weight" if name == "test_vit" else "conv1.0.weight"
+        body = built.module.state_dict()[parameter]
+        assert torch.equal(body, source.module.state_dict()[parameter])
 
 
 def test_a_folder_without_a_model_is_told(tmp_path: Path, folder: Path) -> None:
