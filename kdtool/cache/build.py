@@ -34,6 +34,7 @@ class Source:
         network: tapped; takes the batches' inputs.
         precision: of its forward.
         batches: the student's training set, its samples as they are trained on; gives views of samples by number.
+            Where samples are of different lengths, a forward takes some of like length.
         layout: memory layout of the weights.
         tf32: let CUDA multiply in TF32.
     """
@@ -61,7 +62,8 @@ class Source:
         for number, (place, parts) in enumerate(share):
             rows: dict[str, list[np.ndarray]] = {part.name: [] for part in parts}
             positions = torch.tensor(store.manifest.rows_of(place))
-            for loaded in self.batches.view(place.view, list(positions.split(BATCH))):
+            turns = self._turns(positions)
+            for loaded in self.batches.view(place.view, list(positions[turns].split(BATCH))):
                 out = teacher(loaded.inputs)[0]
                 for part in parts:
                     rows[part.name].append(part.encode(self._output(out, part)))
@@ -70,8 +72,16 @@ class Source:
                 if time.monotonic() - spoke > SPEAK_S:
                     spoke = time.monotonic()
                     say(f"teacher cache: {number} of {len(share)} shards, {done / (spoke - began):.0f} samples/s")
+            back = turns.argsort().numpy()
             for part in parts:
-                store.write(part, place, np.concatenate(rows[part.name]))
+                store.write(part, place, np.concatenate(rows[part.name])[back])
+
+    def _turns(self, positions: Tensor) -> Tensor:
+        """Return in which order samples are computed: of like length together, so that little of a batch is padding."""
+        lengths = self.batches.lengths
+        if lengths is None:
+            return torch.arange(len(positions))
+        return torch.from_numpy(lengths)[positions].argsort(stable=True)
 
     def _output(self, out: Out, part: Part) -> Tensor:
         if part.name == LOGITS:

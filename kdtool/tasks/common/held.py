@@ -93,7 +93,7 @@ class HeldBatches:
         lengths: np.ndarray | None = None,
     ):
         per_class = cfg.samples_per_class if cfg.sampler == "class-uniform" and reading.train else None
-        self.reading, self.make, self.views = reading, make, cfg.views
+        self.reading, self.make, self.views, self.lengths = reading, make, cfg.views, lengths
         self.order = Order(split.labels, reading, per_class, lengths)
         self.labels = torch.from_numpy(split.labels)
         self.decides = dict(decides or {})

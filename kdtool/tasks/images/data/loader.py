@@ -57,7 +57,7 @@ class Loader:
         per_class: int | None = None,
     ):
         self.split, self.views, self.device = split, views, reading.device
-        self.num_classes, self.workers = num_classes, workers
+        self.num_classes, self.workers, self.lengths = num_classes, workers, None
         self.order = Order(split.labels, reading, per_class)
         self.steps = self.order.steps
         self.layout = torch.channels_last if reading.channels_last else torch.contiguous_format
