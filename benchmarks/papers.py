@@ -260,6 +260,14 @@ def teachers_of(runs: list[dict[str, Any]], unit: str) -> str:
     return f" Teacher: {', '.join(f'{100 * top1:.2f}' for top1 in sorted(known))}." if unit == "top-1" and known else ""
 
 
+def write(begin: str, end: str, body: str) -> None:
+    """Put a section of the page between its marks."""
+    text = PAGE.read_text() if PAGE.exists() else "# Benchmarks\n"
+    if begin not in text:
+        text = f"{text.rstrip()}\n\n{begin}\n{end}\n"
+    PAGE.write_text(f"{text.split(begin)[0]}{begin}\n{body}{end}{text.split(end)[1]}")
+
+
 def main() -> None:
     """Run what is missing and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -274,10 +282,7 @@ def main() -> None:
                 run(row, seed)
             keep(row, seed)
     body = "\n".join(line for table in TABLES for line in table_of(table, args.seeds))
-    text = PAGE.read_text() if PAGE.exists() else f"# Benchmarks\n\n{BEGIN}\n{END}\n"
-    if BEGIN not in text:
-        text += f"\n{BEGIN}\n{END}\n"
-    PAGE.write_text(f"{text.split(BEGIN)[0]}{BEGIN}\n{body}{END}{text.split(END)[1]}")
+    write(BEGIN, END, body)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ class Source:
         network: tapped; takes the batches' inputs.
         precision: of its forward.
         batches: the student's training set, its samples as they are trained on; gives views of samples by number.
+            Where samples are of different lengths, a forward takes some of like length.
         layout: memory layout of the weights.
         tf32: let CUDA multiply in TF32.
     """
@@ -65,7 +66,8 @@ class Source:
         for number, (place, parts) in enumerate(share):
             rows: dict[str, list[np.ndarray]] = {part.name: [] for part in parts}
             positions = torch.tensor(store.manifest.samples_of(place))
-            for loaded in self.batches.view(place.view, self._forwards(positions)):
+            turns = self._turns(positions)
+            for loaded in self.batches.view(place.view, self._forwards(positions[turns])):
                 out = teacher(loaded.inputs)[0]
                 for part in parts:
                     found = self._output(out, part)
@@ -75,8 +77,24 @@ class Source:
                 if time.monotonic() - spoke > SPEAK_S:
                     spoke = time.monotonic()
                     say(f"teacher cache: {number} of {len(share)} shards, {done / (spoke - began):.0f} samples/s")
+            back = self._numbers(positions, turns).argsort(stable=True).numpy()
             for part in parts:
-                store.write(part, place, np.concatenate(rows[part.name]))
+                store.write(part, place, np.concatenate(rows[part.name])[back])
+
+    def _turns(self, positions: Tensor) -> Tensor:
+        """Return in which order samples are computed: of like length together, so that little of a batch is padding."""
+        lengths = getattr(self.batches, "lengths", None)
+        if lengths is None:
+            return torch.arange(len(positions))
+        return torch.from_numpy(lengths)[positions].argsort(stable=True)
+
+    def _numbers(self, positions: Tensor, turns: Tensor) -> Tensor:
+        """Return of each row, as computed, which of the positions it belongs to."""
+        offsets = getattr(self.batches, "offsets", None)
+        if offsets is None:
+            return turns
+        own = torch.from_numpy(offsets)
+        return turns.repeat_interleave((own[positions + 1] - own[positions])[turns])
 
     def _forwards(self, positions: Tensor) -> list[Tensor]:
         """Return positions in parts that are computed at once: a function of these alone."""

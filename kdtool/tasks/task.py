@@ -266,9 +266,9 @@ class Task:
     def batches(self, data: Any, split: Any, recipe: Recipe, networks: Sequence[Built], reading: Reading) -> Batches:
         """Return a split in batches; the same samples whatever the workers.
 
-        Besides the engine's ``Batches``, those of a training set that is held have ``view(view, batches)``, which
-        yields samples by their positions, and ``decides``, what inputs follow from besides samples and view by the
-        recipe's names: the cache reads both. ``kdtool.tasks.common.held.HeldBatches`` is one that has all.
+        Besides the engine's ``Batches``, those of a held training set have, for the cache, ``view(view, batches)``,
+        which yields samples by their positions; ``decides``, what inputs follow from besides samples and view, by the
+        recipe's names; and ``lengths``, the samples' (N,), or None: see ``kdtool.tasks.common.held.HeldBatches``.
 
         The inputs are made for the first of ``networks``, and hold what the others (adapted teachers) need besides.
         """

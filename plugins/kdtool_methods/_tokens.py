@@ -33,6 +33,16 @@ def block_depth(share: float, blocks: int | None = None) -> float:
     return max(number - 1, 0) / (count - 1)
 
 
+def attention_tap(kind: str, depth: float) -> str:
+    """Return the tap of a layer's self-attention at a relative depth.
+
+    Args:
+        kind: "attention", its maps, or "queries", "keys" or "values".
+        depth: in [0, 1]; it is written with a point, since "1" is the second layer and "1.0" the last.
+    """
+    return f"{kind}:{depth:.6f}"
+
+
 def pair_layers(
     method: str,
     student: Sequence[Layer],

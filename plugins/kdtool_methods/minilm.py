@@ -8,11 +8,11 @@ Version 2 relates queries with queries, keys with keys and values with values; v
 attention itself, and values with values. Vectors of all attention heads stand in a row and are split anew into relation
 heads, so that networks of any widths and heads compare; in version 1 set ``heads`` to the number of attention heads.
 
-Queries, keys and values are read where their projections are modules: name them, three or one that gives all three in a
-row, in ``student_qkv`` and ``teacher_qkv`` (``bert.encoder.layer.11.attention.self.query``, ``....key`` and
-``....value``; ``blocks.11.attn.qkv``). PyTorch's own ``nn.MultiheadAttention`` has no such modules. The default relates
-hidden states, from which an attention computes all three: it needs no names, and is no longer the papers' loss. They
-distil a language model before its task; here both are learned together.
+``qkv=true`` relates queries, keys and values of the self-attention at a depth, where the task finds them (encoders of
+transformers). Elsewhere name the modules that give them, three or one that gives all in a row, in ``student_qkv`` and
+``teacher_qkv`` (``blocks.11.attn.qkv``); PyTorch's own ``nn.MultiheadAttention`` has no such modules. The default
+relates hidden states, from which an attention computes all three: every network has them, and it is no longer the
+papers' loss. They distil a language model before its task; here both are learned together.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from kdtool import Batch, Method, Setup, Taps, option
 from kdtool.errors import InputError
 from kdtool.layers import common_size, width
 from kdtool.method import Layer, Shape
-from kdtool_methods._tokens import real_tokens, side_by_side
+from kdtool_methods._tokens import attention_tap, real_tokens, side_by_side
 
+LAST, BEFORE_LAST = 1.0, 0.87  # relative depths
 PAPER_HEADS, PAPER_LEAST = 48, 8  # relation heads, and the fewest channels of one: a student of width 384
 
 
@@ -103,19 +104,21 @@ class MiniLM(Method):
             "relation heads; default: the paper's 48, or the most below that divide both widths and leave 8 channels",
             min=1,
         )
-        depth: float = option(
-            0.87,
-            "relative depth of the hidden states, on both sides; the default is the last of up to 4 layers, and what "
-            "the last attention of 6 or 12 layers is computed from",
+        qkv: bool = option(False, "relate queries, keys and values, as the papers do, instead of hidden states")
+        depth: Optional[float] = option(
+            None,
+            "relative depth of the layer, on both sides; default: with qkv 1, the last, else 0.87, the last of up to 4 "
+            "layers, and what the last attention of 6 or 12 layers is computed from",
             min=0.0,
             max=1.0,
         )
+        teacher_depth: Optional[float] = option(None, "the teacher's, where it is another", min=0.0, max=1.0)
         student_layer: Optional[str] = option(None, "dotted name of the student's layer, instead of the depth")
         teacher_layer: Optional[str] = option(None, "dotted name of the teacher's layer, instead of the depth")
         student_qkv: Optional[list[str]] = option(
             None,
             "dotted names of the modules that give the student's queries, keys and values, or of one that gives all "
-            "three in a row; default: hidden states",
+            "three in a row, instead of those at the depth",
         )
         teacher_qkv: Optional[list[str]] = option(None, "those of the teacher; both sides or neither")
         version: int = option(
@@ -126,12 +129,19 @@ class MiniLM(Method):
     def taps(cls, cfg: Any) -> Taps:
         if bool(cfg.student_qkv) != bool(cfg.teacher_qkv):
             raise InputError("minilm.student_qkv and minilm.teacher_qkv go together: give both, or neither.")
+        depth = cfg.depth if cfg.depth is not None else LAST if cfg.qkv else BEFORE_LAST
+        depths = depth, depth if cfg.teacher_depth is None else cfg.teacher_depth
         sides: list[list[Layer]] = []
-        for side in ("student", "teacher"):
-            qkv: list[str] | None = getattr(cfg, f"{side}_qkv")
-            if qkv and len(qkv) not in (1, 3):
-                raise InputError(f"minilm.{side}_qkv needs 3 names, or one of all three, not {len(qkv)}: {qkv}.")
-            sides.append(list(qkv) if qkv else [getattr(cfg, f"{side}_layer") or cfg.depth])
+        for side, where in zip(("student", "teacher"), depths, strict=True):
+            named: list[str] | None = getattr(cfg, f"{side}_qkv")
+            if named and len(named) not in (1, 3):
+                raise InputError(f"minilm.{side}_qkv needs 3 names, or one of all three, not {len(named)}: {named}.")
+            if named:
+                sides.append(list(named))
+            elif cfg.qkv:
+                sides.append([attention_tap(kind, where) for kind in ("queries", "keys", "values")])
+            else:
+                sides.append([getattr(cfg, f"{side}_layer") or float(where)])
         return Taps(student={"vectors": sides[0]}, teacher={"vectors": sides[1]})
 
     def __init__(self, cfg: Any, setup: Setup):
@@ -147,7 +157,7 @@ class MiniLM(Method):
         return {"relations": self.cfg.weight * sum(losses[1:], losses[0])}
 
     def _relations(self, student: list[Tensor], teacher: list[Tensor], mask: Tensor | None, heads: int) -> Tensor:
-        if not self.cfg.student_qkv:
+        if not (self.cfg.qkv or self.cfg.student_qkv):
             ours, theirs, mask = side_by_side(student[0], teacher[0], mask)
             return relation_loss(ours, theirs, mask, heads)
         aligned = [side_by_side(*each, mask) for each in zip(_thirds(student), _thirds(teacher), strict=True)]

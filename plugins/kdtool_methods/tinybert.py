@@ -25,7 +25,7 @@ from kdtool.errors import InputError
 from kdtool.layers import paired_stages
 from kdtool.losses import at_least_fp32, ensemble_logits
 from kdtool.method import Layer, TapSpec
-from kdtool_methods._tokens import Projections, block_depth, pair_layers, real_tokens, side_by_side
+from kdtool_methods._tokens import Projections, attention_tap, block_depth, pair_layers, real_tokens, side_by_side
 
 SHARE = 0.74  # of the epochs, for the intermediate layers: the 10 of 13, and one of two
 FAINTEST = 1e-6  # probability whose logarithm is taken for any below: half precision and dropout give zeros
@@ -238,7 +238,7 @@ def _attention_layers(side: str, named: list[str] | None, hidden: TapSpec, depth
             f"tinybert.{side}_layers names layers, whose attention has names of its own: give "
             f"tinybert.{side}_attention too, or tinybert.attention=false."
         )
-    return [f"attention:{depth:.6g}" for depth in depths]
+    return [attention_tap("attention", depth) for depth in depths]
 
 
 def _require_equal_heads(student: list[Any], teacher: list[Any]) -> None:

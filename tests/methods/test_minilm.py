@@ -120,6 +120,19 @@ def test_by_default_it_relates_hidden_states():
     assert method.stages()[0].task_weight == 1.0
 
 
+def test_queries_keys_and_values_are_those_of_the_last_attention_or_of_a_depth():
+    assert MiniLM.taps(MiniLM.Config(qkv=True)).student == {"vectors": [f"{x}:1.000000" for x in KINDS]}
+    taps = MiniLM.taps(MiniLM.Config(qkv=True, depth=0.5, teacher_depth=0.75))
+    assert taps.student == {"vectors": [f"{x}:0.500000" for x in KINDS]}
+    assert taps.teacher == {"vectors": [f"{x}:0.750000" for x in KINDS]}
+    assert MiniLM.taps(MiniLM.Config(teacher_depth=1.0)).teacher == {"vectors": [1.0]}
+    method, batch = build([(4, 4)] * 3, [(4, 6)] * 3, qkv=True, heads=2)
+    pairs = list(zip(batch.student.taps["vectors"], batch.teachers[0].taps["vectors"], strict=True))
+    want = sum(literal(batch.student.mask, 2)(*pair) for pair in pairs) / 3
+    torch.testing.assert_close(method.loss(batch)["relations"], want)
+
+
+KINDS = ("queries", "keys", "values")
 QKV = {"student_qkv": ["q", "k", "v"], "teacher_qkv": ["qkv"], "heads": 2}
 
 

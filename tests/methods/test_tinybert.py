@@ -229,8 +229,10 @@ def test_the_layers_are_the_papers():
 
 def test_attention_is_tapped_at_the_depths_of_the_hidden_states():
     taps = TinyBERT.taps(TinyBERT.Config(student_blocks=2, teacher_blocks=12, attention=True))
-    assert taps.student["attention"] == ["attention:0", "attention:1"]
-    assert [layer(float(each.split(":")[1]), 12) for each in taps.teacher["attention"]] == [6, 12]
+    for side, count in ((taps.student, 2), (taps.teacher, 12)):
+        depths = [each.removeprefix("attention:") for each in side["attention"]]
+        assert all("." in each for each in depths)  # a number without is a layer's, and "1" the second
+        assert [layer(float(each), count) for each in depths] == [count // 2, count]
     assert "attention" not in TinyBERT.taps(TinyBERT.Config()).student
 
 

@@ -95,7 +95,7 @@ class HeldBatches:
         offsets: np.ndarray | None = None,
     ):
         per_class = cfg.samples_per_class if cfg.sampler == "class-uniform" and reading.train else None
-        self.reading, self.make, self.views = reading, make, cfg.views
+        self.reading, self.make, self.views, self.lengths = reading, make, cfg.views, lengths
         classes = split.labels if offsets is None else np.zeros(len(offsets) - 1, dtype=np.int64)
         self.order = Order(classes, reading, per_class, lengths)
         self.labels, self.offsets = torch.from_numpy(split.labels), offsets

@@ -182,15 +182,32 @@ def test_attention_maps_are_those_of_transformers() -> None:
         assert torch.allclose(ours, theirs * real, atol=1e-6)
 
 
-@pytest.mark.parametrize("layer", ["attention:9", "attention:1.5", "attention:deep", "lstm2", 7])
+def test_queries_and_keys_at_a_depth_make_that_layers_attention() -> None:
+    own = network("transformer-mini", tokens(longest=24))
+    layers = {"q": "queries:0.67", "k": "keys:2", "v": "values:-2", "whole": "attention:0.667"}
+    _, taps, mask = own.tapped(layers).double().eval()(all_of(made(own)))
+    q, k, v = (taps[name].unflatten(2, (4, 64)).transpose(1, 2) for name in "qkv")
+    scores = (q @ k.mT / 8).masked_fill(~mask[:, None, None, :], float("-inf"))
+    real = mask[:, None, :, None] & mask[:, None, None, :]
+    assert torch.allclose(scores.softmax(3) * real, taps["whole"], atol=1e-12)
+    found: list[Tensor] = []
+    below = own.module.get_submodule(f"{own.parts.stages[2]}.attention.self")
+    below.register_forward_hook(lambda _, __, output: found.append(output[0]))
+    own.tapped().double().eval()(all_of(made(own)))
+    mixed = (taps["whole"] @ v).transpose(1, 2).flatten(2)
+    assert torch.allclose(mixed[mask], found[0][mask], atol=1e-12)
+
+
+@pytest.mark.parametrize("layer", ["attention:9", "attention:1.5", "attention:deep", "keys", "values:9", "lstm2", 7])
 def test_a_tap_that_is_not_there_is_told(layer: Any) -> None:
     with pytest.raises(InputError):
         network("transformer-tiny").tapped({"x": layer})
 
 
 def test_a_network_without_attention_says_so() -> None:
-    with pytest.raises(InputError, match="has no attention maps"):
-        network("bilstm").tapped({"x": "attention:0"})
+    for kind in ("attention", "queries"):
+        with pytest.raises(InputError, match=f"has no self-attention whose {kind} can be read"):
+            network("bilstm").tapped({"x": f"{kind}:0"})
 
 
 # --- two tokenizers ---------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +21,15 @@ DRY_LENGTH = 12
 TOKENS = "tokens"
 """The tap that stands for the word vectors, as (B, L, D)."""
 
-ATTENTION = "attention:"
-"""What a tap of attention maps begins with: "attention:0.5" is (B, H, L, L) of the layer in the middle."""
+ATTENTION = "attention"
+PROJECTIONS = {
+    "queries": ("query", "q_proj", "q_lin", "query_proj"),
+    "keys": ("key", "k_proj", "k_lin", "key_proj"),
+    "values": ("value", "v_proj", "v_lin", "value_proj"),
+}
+"""What a layer's self-attention is tapped by, before a depth: "attention:0.5" is (B, H, L, L), the maps of the layer in
+the middle, and "queries:0.5", "keys:0.5" and "values:0.5" are (B, L, D) of all heads in a row, each with the names that
+encoders have for the module that gives it."""
 
 Inputs = dict[str, dict[str, Tensor]]
 """By a tokenizer's key "ids" (B, L) int64, "mask" (B, L) bool, True at real tokens, and "types" (B, L) int64."""
@@ -35,13 +43,13 @@ class Parts:
         stages: modules that give token sequences, shallow to deep.
         words: the module that gives the word vectors.
         head: the layer whose input is the embedding.
-        attention: by stage the module that gives attention maps as its second output; empty: none does.
+        inside: by what a tap calls it ("attention", "queries", ...) a module of each stage; what none has is missing.
     """
 
     stages: tuple[str, ...]
     words: str
     head: str
-    attention: tuple[str, ...] = ()
+    inside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class TextNetwork(Hooked):
@@ -62,24 +70,25 @@ class TextNetwork(Hooked):
         """Return the name of a layer's feature, and where it is found."""
         if layer == TOKENS:
             return TOKENS, Point(self.parts.words)
-        if isinstance(layer, str) and layer.startswith(ATTENTION):
-            return self._attention(layer)
+        if isinstance(layer, str) and layer.partition(":")[0] in (ATTENTION, *PROJECTIONS):
+            return self._inside(layer)
         return super().point(layer)
 
-    def _attention(self, layer: str) -> tuple[str, Point]:
-        maps = self.parts.attention
-        if not maps:
-            raise InputError(f"cannot tap {layer!r}: this network has no attention maps.")
+    def _inside(self, layer: str) -> tuple[str, Point]:
+        """Return the point of a layer's self-attention that "KIND:DEPTH" stands for."""
+        kind, _, said = layer.partition(":")
+        modules = self.parts.inside.get(kind)
+        if not modules:
+            raise InputError(f"cannot tap {layer!r}: this network has no self-attention whose {kind} can be read.")
         try:
-            said = layer.removeprefix(ATTENTION)
             where: int | float = float(said) if "." in said else int(said)
         except ValueError as error:
-            raise InputError(f"{layer!r}: expected a number or a depth in [0, 1] after {ATTENTION!r}.") from error
-        index = stage_index(where, len(maps))
-        if not self.mapped:  # the fused kernels never have the maps
+            raise InputError(f"{layer!r}: expected a number or a depth in [0, 1] after '{kind}:'.") from error
+        index = stage_index(where, len(modules))
+        if kind == ATTENTION and not self.mapped:  # the fused kernels never have the maps
             self.module.set_attn_implementation("eager")  # type: ignore[operator]
             self.mapped = True
-        return f"{ATTENTION}{index}", Point(maps[index], item=1)
+        return f"{kind}:{index}", Point(modules[index], item=1 if kind == ATTENTION else None)
 
     def call(self, inputs: Inputs) -> Tensor:
         """Return the plain network's (B, K) logits."""
@@ -181,6 +190,18 @@ def parts_of(module: nn.Module, num_classes: int, name: str) -> Parts:
     if type(module.get_submodule(whole)).__name__.endswith("Embeddings"):
         words = whole
     layer = module.get_submodule(stages[0])
-    inside = [path for path, child in layer.named_modules() if type(child).__name__.endswith("SelfAttention")]
-    attention = tuple(f"{stage}.{inside[0]}" for stage in stages) if inside else ()
-    return Parts(stages, words, heads[-1], attention)
+    inside = {kind: tuple(f"{stage}.{path}" for stage in stages) for kind, path in _inside(layer)}
+    return Parts(stages, words, heads[-1], inside)
+
+
+def _inside(layer: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield what a layer's self-attention can be tapped by, and the module within the layer."""
+    for path, child in layer.named_modules():
+        if type(child).__name__.endswith("SelfAttention"):
+            yield ATTENTION, path
+            break
+    for kind, names in PROJECTIONS.items():
+        for path, child in layer.named_modules():
+            if isinstance(child, nn.Linear) and path.rpartition(".")[2] in names:
+                yield kind, path
+                break
