@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from torch import Tensor, nn
@@ -204,6 +204,18 @@ class HasNoViews(Table):
         return Uncacheable(super().batches(data, split, recipe, networks, reading))
 
 
+class ClaimsViews(Table):
+    """Declares a view that its batches do not have."""
+
+    views: ClassVar[dict[str, str]] = {"strong": "changed more"}
+
+
+class ClaimsLayers(Table):
+    """Says that its students may ship with other layers, and forgets these."""
+
+    ships_layers = True
+
+
 FAULTS = [
     ("contract", Undocumented, "data.unexplained: no help"),
     ("fingerprint", OnePrint, "fingerprint"),
@@ -219,6 +231,8 @@ FAULTS = [
     ("state", LoadsNothing, "other outputs"),
     ("open", NeedsKdtool, "kdtool was imported"),
     ("open", OpensOthers, "other weights"),
+    ("views", ClaimsViews, "no further views"),
+    ("layers", ClaimsLayers, "has not the layers"),
     ("resume", Remembers, "other weights"),
     ("replay", HasNoViews, "view"),
 ]

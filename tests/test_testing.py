@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import subprocess
 import sys
@@ -64,6 +65,23 @@ class LooseTensor(Sound):
     def __init__(self, cfg: Any, setup: Setup):
         super().__init__(cfg, setup)
         self.centre = torch.zeros(3)
+
+
+class ShipsAnother(Sound):
+    """Ships a network that is not the student's."""
+
+    def ships(self, student: nn.Module) -> nn.Module:
+        return nn.Linear(3, 3)
+
+
+class ShipsACopy(Sound):
+    """Ships the student as it was before the training, behind a layer of no account."""
+
+    def ships(self, student: nn.Module) -> nn.Module:
+        own = self.setup.student_parts.classifier
+        still = copy.deepcopy(student)
+        setattr(still, own.name, nn.Sequential(still.get_submodule(own.name), nn.Identity()))
+        return still
 
 
 class NoSuchLayer(Sound):
@@ -284,6 +302,8 @@ FAULTS = [
     ("training", DeafPeers, "peer 0 trains in no stage"),
     ("state", CountsInPython, "another loss"),
     ("replay", ReadsMemory, "stored outputs"),
+    ("ships", ShipsAnother, "the student with some of its layers replaced"),
+    ("ships", ShipsACopy, "does not learn along"),
     ("compiled", TellsCompilation, "compiled, kl differs"),
     ("processes", Relates, "declares batch"),
     ("processes", Drifts, "state"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -118,6 +119,15 @@ def total(terms: dict[str, Tensor]) -> Tensor:
     return sum(values[1:], values[0])
 
 
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn the error with which a method refuses a pair into one of the kit's own."""
+    try:
+        yield
+    except InputError as error:
+        raise RefusedError(str(error)) from error
+
+
 @dataclass(frozen=True)
 class Bench:
     """Builds rigs of one method on one task.
@@ -163,7 +173,8 @@ class Bench:
         found, task, cfg = self.material, self.material.task, self.cls.Config()
         kinds = [teachers] * self.teacher_count if isinstance(teachers, str) else list(teachers)
         taps = self.cls.taps(cfg)
-        views = further_views(task, {self.name: self.cls}, {self.name: cfg})
+        with _refusals():
+            views = further_views(task, {self.name: self.cls}, {self.name: cfg})
         own, others = found.networks(student, kinds, seed, self.cls.online)
         if change is not None:
             change(own.module, [built.module for built in others])
@@ -180,7 +191,8 @@ class Bench:
             teacher_parts=[parts_of(net.network, not self.cls.online) for net in nets],
         )
         seed_torch("init", "method", seed)
-        method = self.cls(cfg, setup)
+        with _refusals():
+            method = self.cls(cfg, setup)
         arithmetic = Precision(precision, CPU)
         peers: list[nn.Module] = list(nets) if self.cls.online else []
         frozen: list[nn.Module] = [] if self.cls.online else [net.eval().requires_grad_(False) for net in nets]
@@ -207,13 +219,15 @@ class Bench:
 
     @cached_property
     def refusals(self) -> dict[tuple[str, str], str]:
-        """The pairs that the method refuses with an ``InputError``, each with its message."""
+        """The pairs that the method refuses as it is built with an ``InputError``, each with its message."""
         found = {}
         for pair in self.all_pairs:
             try:
                 self.rig(*pair)
-            except InputError as error:
+            except RefusedError as error:
                 found[pair] = str(error)
+            except InputError:  # of its taps, say: for the check of this pair to tell
+                continue
         return found
 
     @property
