@@ -11,7 +11,7 @@ from kdtool import registry
 from kdtool.errors import InputError, KdtoolError
 from kdtool.recipe import load as recipes
 from kdtool.registry import tasks
-from kdtool.runs.networks import further_views, make_method, tap_networks
+from kdtool.runs.networks import Networks, further_views, make_method, tap_networks
 from kdtool.tasks.task import Built, Task
 
 
@@ -33,13 +33,20 @@ def suitable(teacher: str, student: str, task: str | None = None) -> Iterator[di
     recipe, room = recipes.from_dict({**base, "method": registry.default()}), tasks.get(named)
     data = room.open(recipe)
     pair = room.student(recipe, data), room.teachers(recipe, data, False)
+    tapped: dict[str, Networks] = {}  # what taps alike is measured once
     for entry in registry.entries():
-        why = entry.error or _why_not(entry.name, base, room, data, *pair)
+        why = entry.error or _why_not(entry.name, base, room, data, *pair, tapped)
         yield {"name": entry.name, "runs": why is None, "why": why or ""}
 
 
 def _why_not(
-    name: str, base: dict[str, Any], task: Task, data: Any, student: Built, teachers: list[Built]
+    name: str,
+    base: dict[str, Any],
+    task: Task,
+    data: Any,
+    student: Built,
+    teachers: list[Built],
+    tapped: dict[str, Networks],
 ) -> str | None:
     methods = {name: registry.get(name)}
     if methods[name].teachers[1] == 0:
@@ -52,7 +59,10 @@ def _why_not(
         if len(teachers) < methods[name].teachers[0]:
             raise InputError(f"it takes at least {methods[name].teachers[0]} teachers.")
         labels = torch.from_numpy(task.transfer_set(data, recipe).labels)
-        networks = tap_networks(task, recipe, methods, student, teachers)
+        key = repr((methods[name].taps(recipe.options[name]), methods[name].online, len(teachers)))
+        if key not in tapped:
+            tapped[key] = tap_networks(task, recipe, methods, student, teachers)
+        networks = tapped[key]
         size = min(recipe.train.batch_size, len(labels))
         make_method(recipe, methods, networks, student.num_classes, labels, size)
     except KdtoolError as error:
