@@ -30,7 +30,6 @@ def command(pair: tuple[str, str] | None, task: str | None, as_json: bool) -> No
 
     \b
     Examples:
-      kdtool list-methods
       kdtool list-methods --for resnet50 mobilenetv3
       kdtool list-methods --json | jq -r '.[].name'
     """

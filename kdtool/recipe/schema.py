@@ -240,8 +240,11 @@ class Cache:
         "class (student), evenly (even), or is left out and the kept ones sum to 1 (none)",
         choices=("student", "even", "none"),
         decides=(STUDENT,),
+        late=True,
     )
-    hot_top_k: bool = option(False, "allow top_k with a temperature above 2, at which the others' mass is not known")
+    hot_top_k: bool = option(
+        False, "allow top_k with a temperature above 2, at which the others' mass is not known", decides=()
+    )
     shard_rows: int = option(8192, "samples in a file", min=1)
     jobs: int = option(1, "processes that compute", min=1, max=256, decides=())
 

@@ -23,9 +23,14 @@ class RelatedLayers:
         "the embedding before the classifier",
         min=0.0,
         max=1.0,
+        late=True,
     )
-    student_layers: Optional[list[str]] = option(None, "dotted names of the student's layers, instead of depths")
-    teacher_layers: Optional[list[str]] = option(None, "dotted names of the teacher's layers, instead of depths")
+    student_layers: Optional[list[str]] = option(
+        None, "dotted names of the student's layers, instead of depths", late=True
+    )
+    teacher_layers: Optional[list[str]] = option(
+        None, "dotted names of the teacher's layers, instead of depths", late=True
+    )
 
 
 def related_taps(method: str, cfg: Any) -> Taps:

@@ -125,6 +125,7 @@ class Adversarial(Method):
             "together: one step of student and discriminator; alternating: the discriminator, then the student, as in "
             "the paper",
             choices=("together", "alternating"),
+            late=True,
         )
 
     @classmethod

@@ -95,7 +95,10 @@ class AT(Method):
         )
         p: float = option(2.0, "power of the activations", min=1.0)
         over: str = option(
-            "sum", "how the channels' powers become attention: their sum, or the largest", choices=("sum", "max")
+            "sum",
+            "how the channels' powers become attention: their sum, or the largest",
+            choices=("sum", "max"),
+            late=True,
         )
         form: str = option(
             "code", "code: mean squared difference, as in the authors' code; paper: half the p-norm of the difference",

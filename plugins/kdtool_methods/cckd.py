@@ -121,18 +121,23 @@ class CCKD(Method):
             "congruence: of the kernel matrices, the paper's; neighbours: products of neighbouring samples' distances "
             "from the teacher, as in the tables of CIFAR-100",
             choices=("congruence", "neighbours"),
+            late=True,
         )
         kernel: str = option("rbf", "rbf: Gaussian as a Taylor series; bilinear; mmd", choices=KERNELS)
         gamma: float = option(0.4, "width of the rbf kernel", min=1e-6)
         order: int = option(2, "highest power of the rbf kernel's Taylor series", min=1)
         soft_weight: float = option(0.9, "weight of the softened KL; the hard labels get the rest", min=0.0, max=1.0)
-        hard_weight: Optional[float] = option(None, "weight of the hard labels; default: 1 - soft_weight", min=0.0)
+        hard_weight: Optional[float] = option(
+            None, "weight of the hard labels; default: 1 - soft_weight", min=0.0, late=True
+        )
         temperature: float = option(4.0, "T of the softened KL", min=0.01)
         embedding: Optional[int] = option(
             None, "width of a learned linear embedding of the student's features, for the correlations; default: none",
             min=1,
         )  # fmt: skip
-        embed_teacher: bool = option(False, "embed the teacher's features too, as widely, by a layer that is learned")
+        embed_teacher: bool = option(
+            False, "embed the teacher's features too, as widely, by a layer that is learned", late=True
+        )
 
     @classmethod
     def taps(cls, cfg: Any) -> Taps:

@@ -218,6 +218,7 @@ class CRD(Method):
             "a sample's positive; exact: its own entry in the bank; relaxed: that of any sample of its class, drawn "
             "anew every epoch, an option of the authors' code",
             choices=("exact", "relaxed"),
+            late=True,
         )
         temperature: float = option(0.07, "tau, divides similarities in [-1, 1]", min=0.02)
         momentum: float = option(0.5, "share of its old value that a row of a memory bank keeps", min=0.0, max=1.0)

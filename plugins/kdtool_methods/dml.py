@@ -53,6 +53,7 @@ class DML(Method):
             "together",
             "together: one step of all networks; alternating: one after the other, as in the paper, the student last",
             choices=("together", "alternating"),
+            late=True,
         )
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:

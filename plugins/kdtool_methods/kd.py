@@ -31,6 +31,7 @@ class KD(Method):
             None,
             "weight of the hard labels; default: 1 - alpha. Beside another method papers often have 1 and alpha=1",
             min=0.0,
+            late=True,
         )
         average: str = option(
             "probabilities", "what is averaged over several teachers", choices=("probabilities", "logits")

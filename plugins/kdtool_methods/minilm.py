@@ -104,7 +104,9 @@ class MiniLM(Method):
             "relation heads; default: the paper's 48, or the most below that divide both widths and leave 8 channels",
             min=1,
         )
-        qkv: bool = option(False, "relate queries, keys and values, as the papers do, instead of hidden states")
+        qkv: bool = option(
+            False, "relate queries, keys and values, as the papers do, instead of hidden states", late=True
+        )
         depth: Optional[float] = option(
             None,
             "relative depth of the layer, on both sides; default: with qkv 1, the last, else 0.87, the last of up to 4 "
@@ -112,7 +114,7 @@ class MiniLM(Method):
             min=0.0,
             max=1.0,
         )
-        teacher_depth: Optional[float] = option(None, "the teacher's, where it is another", min=0.0, max=1.0)
+        teacher_depth: Optional[float] = option(None, "the teacher's, where it is another", min=0.0, max=1.0, late=True)
         student_layer: Optional[str] = option(None, "dotted name of the student's layer, instead of the depth")
         teacher_layer: Optional[str] = option(None, "dotted name of the teacher's layer, instead of the depth")
         student_qkv: Optional[list[str]] = option(

@@ -105,7 +105,7 @@ class NST(Method):
     class Config:
         weight: float = option(50.0, "weight of the selectivity term", min=0.0)
         kernel: str = option(
-            "polynomial", "of the discrepancy; published tables have the polynomial one", choices=KERNELS
+            "polynomial", "of the discrepancy; published tables have the polynomial one", choices=KERNELS, late=True
         )
         layers: Optional[list[float]] = option(
             None,

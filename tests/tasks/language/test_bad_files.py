@@ -19,7 +19,9 @@ from kdtool.tasks.language.data.read import COLUMNS, read
 from tests.tasks.language.small import tokens
 
 WORDS = tokens()
-LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=True), st.text(max_size=6))
+LEAVES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=True, allow_subnormal=False), st.text(max_size=6)
+)
 VALUES = st.recursive(
     LEAVES,
     lambda inner: st.one_of(
