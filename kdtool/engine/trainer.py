@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -76,11 +77,6 @@ class _Trainer:
         self.found: dict[str, Any] | None = None  # the checkpoint to go on from
         self.began = time.monotonic()
 
-    def _follow(self, updates: int) -> None:
-        """Bring the average up to a step of the student."""
-        if self.ema is not None:
-            self.ema.update(self.shipped, step=updates)
-
     def _average(self) -> Any:
         from timm.utils import ModelEmaV3
 
@@ -118,7 +114,7 @@ class _Trainer:
         call = callable_step(
             self.step, job.train.compile, job.device, lambda c: self._try_out(c, planned), self.reporter.warn
         )
-        self.update = Updater(job, self.step, call, self.teaching, planned, self._follow)
+        self.update = Updater(job, self.step, call, self.teaching, planned, following(self.ema, self.shipped))
         if self.found is not None and self.found["optimizer"] is not None:
             load_optimizer(self.update.optimizer, self.found["optimizer"])
         self.reporter.stage(stage.name, planned.epochs, job.train_batches.steps, self.at.epoch)
@@ -296,6 +292,15 @@ class _Trainer:
         if self.at.stage < len(self.plan):
             where = f"stage {self.plan[self.at.stage].stage.name}, epoch {self.at.epoch + 1}"
             self.reporter.note(f"{self.job.phase}: going on from {where}, step {self.at.step}")
+
+
+def following(ema: Any, network: nn.Module) -> Callable[[int], None]:
+    """Return what brings an average, if any, up to so many updates of a network.
+
+    It holds no trainer: one that held itself would keep its networks, and the files that they are read from, until a
+    collection of garbage.
+    """
+    return lambda updates: None if ema is None else ema.update(network, step=updates)
 
 
 def _shown(bad: BadStep) -> str:

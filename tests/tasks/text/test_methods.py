@@ -10,8 +10,8 @@ import torch
 
 from kdtool import registry
 from kdtool.engine.tree import Views
-from kdtool.errors import KdtoolError
 from kdtool.testing.bench import Bench
+from kdtool.testing.faults import RefusedError
 from tests.running import call
 
 METHODS = {entry.name: entry.load() for entry in registry.entries() if entry.distribution == "kdtool"}
@@ -37,7 +37,7 @@ def further(batch: Any) -> Any:
 def test_padding_never_counts(name: str) -> None:
     bench = Bench(METHODS[name], name, "text")
     if name in REFUSED:
-        with pytest.raises(KdtoolError, match=REFUSED[name]):
+        with pytest.raises(RefusedError, match=REFUSED[name]):
             bench.rig("BERT", "BERT", precision="fp64")
         return
     rigs = [bench.rig("BERT", "BERT", precision="fp64") for _ in range(2)]
