@@ -11,8 +11,8 @@ import torch
 pytest.importorskip("transformers")
 
 from kdtool import registry
-from kdtool.errors import InputError
 from kdtool.testing.bench import Bench
+from kdtool.testing.faults import RefusedError
 
 METHODS = {entry.name: entry.load() for entry in registry.entries() if entry.distribution == "kdtool"}
 
@@ -42,7 +42,7 @@ def further(batch: Any) -> Any:
 def test_padding_never_counts(name: str) -> None:
     bench = Bench(METHODS[name], name, "language")
     if name in REFUSED:
-        with pytest.raises(InputError, match=REFUSED[name]):
+        with pytest.raises(RefusedError, match=REFUSED[name]):
             bench.rig("LLaMA", "LLaMA", precision="fp64")
         return
     rigs = [bench.rig("LLaMA", "LLaMA", precision="fp64") for _ in range(2)]
