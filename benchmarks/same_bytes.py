@@ -2,9 +2,14 @@
 
     python benchmarks/same_bytes.py            # repeat the runs and compare with same_bytes.json
     python benchmarks/same_bytes.py --record   # write same_bytes.json anew
+    python benchmarks/same_bytes.py --against COMMIT   # do the runs with another commit's code too, and compare
 
 Digests hold for one machine, thread count and set of versions: these are recorded beside them, and a comparison under
-others is refused. Every run is a process of its own, on one thread, and all share one fresh KDTOOL_HOME.
+others is refused; ``--against`` needs no record, since it does both sides here. Every run is a process of its own, on
+one thread, and all share one fresh KDTOOL_HOME.
+
+What differs from 56e62cf, the last commit before tasks had rooms, is what was mended on purpose since: "fitnets" and
+"vit to cnn", whose soft term had a factor T^2 that its paper's code has not.
 """
 
 from __future__ import annotations
@@ -23,9 +28,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
-RECORD = Path(__file__).with_suffix(".json")
+HERE = Path(__file__).resolve().parent
+RECORD = HERE / "same_bytes.json"
 
 SMALL = ["--device", "cpu", "--epochs", "2", "--batch-size", "32", "--lr", "0.003", "--quiet"]
 TAUGHT = [f"teacher.train.{each}" for each in ("epochs=2", "optim.lr=0.003", "batch_size=32")]
@@ -67,15 +74,24 @@ def conditions() -> dict[str, str]:
     versions = {name: importlib.metadata.version(name) for name in ("torch", "timm", "numpy", "pillow")}
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return {**versions, "python": platform.python_version(), "processor": processor, "threads": "1"}
+    kernels = torch.backends.cpu.get_cpu_capability()
+    about = {"python": platform.python_version(), "processor": processor, "kernels": kernels, "threads": "1"}
+    return {**versions, **about}
 
 
-def digests(names: Sequence[str]) -> dict[str, str]:
-    """Do the named runs and return the SHA-256 of each file of weights that they ship."""
+def digests(names: Sequence[str], code: Path | None = None) -> dict[str, str]:
+    """Do the named runs and return the SHA-256 of each file of weights that they ship.
+
+    Args:
+        names: of ``RUNS``.
+        code: a checkout whose code runs; None: the installed one's.
+    """
     found = {}
     with tempfile.TemporaryDirectory() as place:
         photos = write_photos(Path(place) / "photos")
         environment = {**os.environ, "KDTOOL_HOME": f"{place}/home", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        if code is not None:
+            environment["PYTHONPATH"] = f"{code}{os.pathsep}{code / 'plugins'}"
         for number, name in enumerate(names):
             out, began = Path(place) / f"run-{number}", time.monotonic()
             arguments = [each.format(photos=photos) for each in RUNS[name]]
@@ -90,20 +106,45 @@ def digests(names: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def digests_of(commit: str, names: Sequence[str]) -> dict[str, str]:
+    """Return the digests of a commit's runs, made here."""
+    with tempfile.TemporaryDirectory() as place:
+        code = Path(place) / "code"
+        subprocess.run(["git", "worktree", "add", "--quiet", "--detach", str(code), commit], check=True, cwd=HERE)
+        try:
+            return digests(names, code)
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", str(code)], check=True, cwd=HERE)
+
+
+def recorded() -> dict[str, str]:
+    """Return the recorded digests.
+
+    Raises:
+        SystemExit: they were made under other conditions.
+    """
+    record = json.loads(RECORD.read_text())
+    here = conditions()
+    if other := {k: (v, here[k]) for k, v in record["conditions"].items() if here[k] != v}:
+        sys.exit(f"recorded under other conditions, so that bytes may differ: {other}")
+    found: dict[str, str] = record["sha256"]
+    return found
+
+
 def main() -> None:
     """Record, or repeat and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--record", action="store_true", help="write same_bytes.json")
+    parser.add_argument("--against", metavar="COMMIT", help="compare with what this commit's code makes here")
     parser.add_argument("--only", action="append", choices=list(RUNS), help="of the runs these; repeatable")
     given = parser.parse_args()
     if given.record:
         RECORD.write_text(json.dumps({"conditions": conditions(), "sha256": digests(list(RUNS))}, indent=2) + "\n")
         return
-    recorded = json.loads(RECORD.read_text())
-    if other := {k: (v, conditions()[k]) for k, v in recorded["conditions"].items() if conditions()[k] != v}:
-        sys.exit(f"recorded under other conditions, so that bytes may differ: {other}")
-    found = digests(given.only or list(RUNS))
-    wrong = [name for name, digest in found.items() if recorded["sha256"].get(name) != digest]
+    names = given.only or list(RUNS)
+    expected = digests_of(given.against, names) if given.against else recorded()
+    found = digests(names)
+    wrong = [name for name, digest in found.items() if expected.get(name) != digest]
     print("\n".join([f"{'differs' if name in wrong else 'equal'}: {name}" for name in found]))
     sys.exit(f"{len(wrong)} of {len(found)} differ" if wrong else 0)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdtool.losses import at_least_fp32
 
-CHUNK = 128
+CHUNK = 64
 """Rows whose logits are there at once."""
 
 Context = Callable[[], AbstractContextManager[object]]
