@@ -51,13 +51,26 @@ def find(name: str) -> Found:
         if "/" in name and not is_own_file(name) and (name.count("/") > 1 or path.parent.is_dir()):
             raise InputError(f"there is no folder {name!r}: give a run's folder, its student folder or a model's name.")
         return Found(name, "model", None, None)
+    return in_folder(path, name, "its student folder or a model's name")
+
+
+def in_folder(path: Path, name: str, others: str) -> Found:
+    """Return what a folder holds.
+
+    Args:
+        path: the folder.
+        name: as it was given.
+        others: what else might be given, for the message.
+
+    Raises:
+        InputError: it is no run and no saved model, or a run that has no student yet.
+    """
     if (path / RECIPE).is_file():
         return Found(name, "run", path, recipe_of(path, name))
     if (path / CONFIG).is_file():
         return Found(name, "folder", path, recipe_above(path))
     raise InputError(
-        f"the folder {name} is no run (no {RECIPE}) and no saved model (no {CONFIG}): give a run's folder, its "
-        "student folder or a model's name."
+        f"the folder {name} is no run (no {RECIPE}) and no saved model (no {CONFIG}): give a run's folder, {others}."
     )
 
 

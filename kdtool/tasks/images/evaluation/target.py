@@ -10,9 +10,7 @@ from torch import nn
 
 from kdtool.errors import InputError
 from kdtool.recipe.names import is_own_file
-from kdtool.runs.folder import RECIPE
-from kdtool.runs.student import recipe_of
-from kdtool.tasks.common.targets import CONFIG, Found, config_of, recipe_above, refuse_beside
+from kdtool.tasks.common.targets import Found, config_of, in_folder, recipe_above, refuse_beside
 from kdtool.tasks.common.weights import WEIGHTS
 from kdtool.tasks.images.data.dataset import DataSet
 from kdtool.tasks.images.data.open import default_image_size
@@ -74,14 +72,7 @@ def find(name: str) -> Found:
             raise InputError(f"there is no folder {name!r}: give a run's folder, its student folder or a model's name.")
         resolve(name)  # a misspelt one is told as such
         return Found(name, "model", None, None)
-    if (path / RECIPE).is_file():
-        return Found(name, "run", path, recipe_of(path, name))
-    if (path / CONFIG).is_file():
-        return Found(name, "folder", path, recipe_above(path))
-    raise InputError(
-        f"the folder {name} is no run (no {RECIPE}) and no saved model (no {CONFIG}): give a run's folder, its "
-        "student folder, a model's name or an exported file."
-    )
+    return in_folder(path, name, "its student folder, a model's name or an exported file")
 
 
 def open_target(
