@@ -39,7 +39,7 @@ def json(function: F) -> F:
 def task(function: F) -> F:
     """Add ``--task``, for commands that tell it by their TARGET where they can."""
     return click.option(
-        "--task", metavar="NAME", shell_complete=_tasks, help="What TARGET is of.  [default: as its run says]"
+        "--task", metavar="NAME", shell_complete=_tasks, help="What TARGET is of.  [default: as its run or folder says]"
     )(function)
 
 

@@ -49,9 +49,10 @@ def evaluate(
         say: takes sentences for the user.
 
     Returns:
-        Plain data: "target", "data" (of it "name", "split", "unit": what samples are called, "samples": how many, and
-        "inputs": how they were shown, such as "at 32x32"), "metrics", and what the task adds: "teachers" and
-        "notes"; for a classification "calibration", "per_class", "confusion", "robustness", "bias" and "predictions";
+        Plain data: "task", "metric" (see ``Metric``: the task's first figure), "target", "data" (of it "name", "split",
+        "unit": what samples are called, "samples": how many, and "inputs": how they were shown, such as "at 32x32"),
+        "metrics", and what the task adds: "teachers" and "notes"; for a classification "calibration", "per_class",
+        "confusion", "robustness", "bias" and "predictions";
         for language models "answers".
 
     Raises:
@@ -65,7 +66,9 @@ def evaluate(
     }  # fmt: skip
     left_open: dict[str, Any] = {"split": "test", "weights": "auto"}
     asked = {key: value for key, value in given.items() if value not in (None, (), [], {}, left_open.get(key))}
-    return task_of(target, task).evaluate(str(target), None if data is None else str(data), **asked)
+    of = task_of(target, task)
+    found = of.evaluate(str(target), None if data is None else str(data), **asked)
+    return {"task": of.name, "metric": of.headline.to_dict(), **found}
 
 
 def export(

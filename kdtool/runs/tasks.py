@@ -8,6 +8,7 @@ from pathlib import Path
 from kdtool.errors import InputError
 from kdtool.recipe import yaml_file
 from kdtool.registry import tasks
+from kdtool.registry.entries import PluginError
 from kdtool.runs.folder import RECIPE
 from kdtool.tasks.task import Task
 
@@ -16,7 +17,7 @@ DEPTH = 4
 
 
 def task_of(target: str | Path, named: str | None = None) -> Task:
-    """Return the task of a run's folder, or of what lies in one; of anything else the default.
+    """Return the task of a run's folder, or of what lies in one; else the one that knows it, or the default.
 
     Args:
         target: a run's folder, a folder or file in it, a model's name, ...
@@ -33,4 +34,8 @@ def task_of(target: str | Path, named: str | None = None) -> Task:
             if (place / RECIPE).is_file():
                 with contextlib.suppress(InputError):
                     return tasks.get(str(yaml_file.read(place / RECIPE).get("task") or tasks.default()))
+        for name in tasks.names():
+            with contextlib.suppress(InputError, PluginError):
+                if (task := tasks.get(name)).knows(path):
+                    return task
     return tasks.get(tasks.default())

@@ -371,6 +371,10 @@ class Task:
         """Return tiny data and networks, with which ``kdtool.testing`` checks the task, and methods on it."""
         raise self.lacks("specimens for the conformance kit")
 
+    def knows(self, path: Path) -> bool:
+        """Return whether a folder or a file outside of any run holds a network of this task and of no other."""
+        return False
+
     def model_names(self, quick: bool) -> Sequence[str]:
         """Return names that ``model`` takes, for the shell to offer after a Tab.
 

@@ -9,13 +9,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kdtool.events import Metric
 from kdtool.terminal import words
 from kdtool.terminal.table import width_for
 
 MANY_CLASSES = 30
 """With more classes, only the worst are listed and the confusion matrix is left to --json."""
 
-_METRICS = (("top-1", "top1"), ("top-5", "top5"), ("macro recall", "macro_recall"), ("macro F1", "macro_f1"))
+_METRICS = (("top-5", "top5"), ("macro recall", "macro_recall"), ("macro F1", "macro_f1"))
+"""Figures of a classification beside its first."""
+
 _CORRELATION = "mcc"
 """A metric in [-1, 1], which is no share and that not every task has."""
 
@@ -93,7 +96,10 @@ def _row(table: Table, *cells: str, style: str = "") -> None:
 
 def _networks(found: Mapping[str, Any]) -> Table:
     correlation = ["MCC"] if _CORRELATION in found["metrics"] else []
-    shown = [(title, key) for title, key in _METRICS if found["metrics"].get(key) is not None]
+    metric = Metric.of(found)
+    shown = [
+        (title, key) for title, key in ((metric.label, metric.key), *_METRICS) if found["metrics"].get(key) is not None
+    ]
     titles = [*(title for title, _ in shown), *correlation, "ECE"]
     table = _table("accuracy", "", "network", *titles, "agreement", "KL", "parameters", "size", left=2)
     for teacher in found["teachers"]:
@@ -114,9 +120,10 @@ def _figures(metrics: Mapping[str, Any], shown: Sequence[tuple[str, str]]) -> li
 
 
 def _robustness(found: Mapping[str, Any]) -> Table:
-    table = _table("robustness", "corruption", "severity", "top-1", "loses", "macro recall")
+    metric = Metric.of(found)
+    table = _table("robustness", "corruption", "severity", metric.label, "loses", "macro recall")
     for row in found["robustness"]:
-        cells = (words.percent(row["top1"]), f"{row['drop_points']:.2f} points", words.percent(row["macro_recall"]))
+        cells = (words.percent(row[metric.key]), f"{row['drop_points']:.2f} points", words.percent(row["macro_recall"]))
         _row(table, row["corruption"], str(row["severity"]), *cells)
     return table
 

@@ -21,6 +21,7 @@ from kdtool.engine.dry import undisturbed
 from kdtool.engine.rows import whole
 from kdtool.events import Reporter
 from kdtool.recipe.schema import Recipe
+from kdtool.registry import tasks
 from kdtool.runs.api import run
 from kdtool.tasks.task import Built
 from kdtool.testing.faults import at, require, some
@@ -61,6 +62,8 @@ def opens_without_kdtool(bench: TaskBench) -> None:
         with at(kind), tempfile.TemporaryDirectory() as folder:
             built = found.networks(kind, [], 0, False)[0]
             path = _saved(found, built, Path(folder) / "student")
+            others = [name for name in tasks.names() if name != bench.name and tasks.get(name).knows(path.parent)]
+            require(not others, f"the task {some(others)} takes its folder for one of its own: see Task.knows")
             opens_alone(found.task.how_to_open(built, path.parent), path)
 
 

@@ -156,6 +156,12 @@ def config_of(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def is_architecture(folder: Path, *endings: str) -> bool:
+    """Return whether a folder holds a network of transformers whose class ends so, such as "ForCausalLM"."""
+    found = config_of(folder).get("architectures")
+    return isinstance(found, list) and any(str(name).endswith(endings) for name in found)
+
+
 def result_of(run: Path) -> dict[str, Any]:
     """Return a run's ``result.json``, empty where it is not finished."""
     try:

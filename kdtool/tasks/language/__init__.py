@@ -141,6 +141,12 @@ class Language(task.Task):
         """Return the names that need no hub."""
         return list(options.CONFIGS)
 
+    def knows(self, path: Path) -> bool:
+        """Return whether a causal language model of transformers lies there."""
+        from kdtool.tasks.common.targets import is_architecture
+
+        return path.suffix == ".gguf" or is_architecture(path, "ForCausalLM", "LMHeadModel")
+
     def evaluate(self, target: str, data: str | None, **given: Any) -> dict[str, Any]:
         """See ``kdtool.tasks.language.evaluation.evaluate``."""
         from kdtool.tasks.language.evaluation.evaluate import evaluate

@@ -127,6 +127,14 @@ class Text(task.Task):
 
         return how_to_open(cast("Built", built), folder)
 
+    def knows(self, path: Path) -> bool:
+        """Return whether a classifier of transformers or one of kdtool's own lies there, or an export of one."""
+        from kdtool.tasks.common.targets import config_of, is_architecture
+
+        folder = path if path.is_dir() else path.parent
+        own = {"vocab_size", "label_names"} <= set(config_of(folder))
+        return own or is_architecture(folder, "ForSequenceClassification") or (folder / options.SERVING).is_file()
+
     def evaluate(self, target: str, data: str | None, **given: Any) -> dict[str, Any]:
         """See ``kdtool.tasks.text.evaluation.evaluate``."""
         from kdtool.tasks.text.evaluation.evaluate import evaluate

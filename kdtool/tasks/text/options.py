@@ -14,6 +14,9 @@ MODEL = (
     "path/to/file.py:function"
 )
 
+SERVING = "serving.json"
+"""What a program that serves an exported file reads beside it: class names, the padding's number, the longest text."""
+
 
 @dataclass
 class Teacher(schema.Teacher):

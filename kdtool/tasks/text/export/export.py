@@ -25,6 +25,7 @@ from kdtool.tasks.common.export.folder import check_asked, folder_for, held, kee
 from kdtool.tasks.common.export.search import search
 from kdtool.tasks.common.held import HeldSplit
 from kdtool.tasks.task import Say
+from kdtool.tasks.text import options
 from kdtool.tasks.text.data.batches import Maker
 from kdtool.tasks.text.data.open import open_data
 from kdtool.tasks.text.export import quantise, recurrent
@@ -36,9 +37,6 @@ from kdtool.tasks.text.models.tokens import FILE
 
 FORMATS = {"program": "student.pt2", "onnx": "student.onnx", "onnx-int8": "student-int8.onnx"}
 """What can be made, and the file's name."""
-
-SERVING = "serving.json"
-"""What a program that serves a file reads beside it: class names, the padding's number, the longest text."""
 
 BATCHES = (1, 3, 8, 32)
 """Sentences at once, in turn, where files are compared: batches are as long as their longest sentence."""
@@ -136,7 +134,7 @@ def _opened(student: Shipped, data: str | Path | None, overrides: Sequence[str])
 
 def _write_beside(folder: Path, making: _Making) -> None:
     about = {key: value for key, value in making.about.__dict__.items() if key not in ("name", "params", "macs")}
-    write_whole(folder / SERVING, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+    write_whole(folder / options.SERVING, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
     write_whole(folder / FILE, making.student.built.tokens.files[FILE])
 
 
