@@ -20,6 +20,7 @@ import pytest
 
 from tests.forking import Server
 from tests.running import CHEAP, TEACHER, TWINS
+from tests.tasks.text import runs as text
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="forks, and looks for processes in /proc")
 
@@ -35,7 +36,13 @@ METHODS = {
     "ft": ["ft.paraphrase_epochs=1"],
     "crd": ["train.ema=0.9", *CACHED],
 }
-TWO_STAGES = ("fitnets", "ft")
+SENTENCES = {
+    "kd": ["--student", "bilstm", "student.model_args={embedding: 32, hidden: 16}", "data.mask=0.1", *CACHED],
+    "tinybert": ["--student", "transformer-tiny", "student.tokenizer=own"],
+}
+TASKS = {"images": METHODS, "text": SENTENCES}
+PHASES = ("teacher", "shard", "checkpoint", "stage 0", "stage 1", "student")
+TWO_STAGES = ("fitnets", "ft", "tinybert")
 
 
 @pytest.fixture(scope="module")
@@ -78,24 +85,29 @@ def phase(folder: Path, home: Path) -> str:
     return "begun" if (folder / "recipe.yaml").exists() else "nothing"
 
 
-def phases(method: str) -> set[str]:
+def phases(method: str, task: str = "images") -> set[str]:
     """Return the phases in which each method has to be killed; "result" passes too fast to be asked for."""
     found = {"nothing", "teacher", "checkpoint", "stage 0", "student"}
     return (
         found
         | ({"stage 1"} if method in TWO_STAGES else set())
-        | ({"shard"} if CACHED[0] in METHODS[method] else set())
+        | ({"shard"} if CACHED[0] in TASKS[task][method] else set())
     )
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
-def command(folder: Path, method: str) -> list[object]:
+def command(folder: Path, method: str, task: str = "images") -> list[object]:
     """Return what goes on with a run, or begins it where it was killed before its recipe was written."""
     if (folder / "recipe.yaml").is_file():
         return ["run", "--resume", folder]
-    return ["run", *TWINS, *FEW, *LENGTH, "--method", method, *METHODS[method], "--out", folder]
+    pair: list[object] = [*TWINS, *FEW]
+    if task == "text":
+        if not (table := folder.parent / "sentences.tsv").is_file():
+            text.sentences(table)
+        pair = [*text.SMALL, "--data", table, "--teacher", "transformer-tiny", *text.QUICK]
+    return ["run", *pair, *LENGTH, "--method", method, *TASKS[task][method], "--out", folder]
 
 
 @dataclass
@@ -106,13 +118,14 @@ class Life:
     home: Path
     folder: Path
     method: str
+    task: str = "images"
 
     def live(self, kills: list[float | str]) -> list[str]:
         """Run to the end, killed after so many seconds or in a phase; return the phases in which it was killed."""
         met: list[str] = []
         for kill in [*kills, None]:
             when = kill if isinstance(kill, float) else kill and self._in(kill)
-            code = self.server.run(self.home, *command(self.folder, self.method), kill=when)
+            code = self.server.run(self.home, *command(self.folder, self.method, self.task), kill=when)
             if code == 0:
                 return met
             assert code == -signal.SIGKILL, self.home.with_name(self.home.name + ".log").read_text()[-2000:]
@@ -156,9 +169,11 @@ def _read(path: Path) -> bytes:
         return b""
 
 
-def killed_and_resumed(server: Server, folder: Path, method: str, kills: int, aims: set[str]) -> None:
+def killed_and_resumed(
+    server: Server, folder: Path, method: str, kills: int, aims: set[str], task: str = "images"
+) -> None:
     """Kill runs at so many random moments, and in phases that these missed; compare each with the whole run."""
-    whole = Life(server, folder / "home", folder / "whole", method)
+    whole = Life(server, folder / "home", folder / "whole", method, task)
     began = time.monotonic()
     whole.live([])
     took = time.monotonic() - began
@@ -166,19 +181,20 @@ def killed_and_resumed(server: Server, folder: Path, method: str, kills: int, ai
 
     def cut(moments: list[float | str]) -> None:
         number = len(list(folder.glob("cut-*")))
-        life = Life(server, folder / f"home-{number}", folder / f"cut-{number}", method)
+        life = Life(server, folder / f"home-{number}", folder / f"cut-{number}", method, task)
         met.update(life.live(moments))
         assert student(life.folder) == student(whole.folder)
         assert (life.folder / "result.json").is_file()
         nothing_left(life.folder, life.home, server)
 
-    while met.total() < kills:
-        cut([draw.uniform(0.0, 0.9) * took for _ in range(min(4, kills - met.total()))])
+    while met.total() < kills:  # by the clock, which mostly meets the start, and in phases drawn by lot
+        some = [each for each in PHASES if each in aims and draw.random() < 0.5]
+        cut([draw.uniform(0.0, 0.9) * took, *some][: kills - met.total()])
     for _ in range(10):  # what passes in a moment may be missed
         if missing := sorted(aims - met.keys()):
             cut(list(missing))
     assert aims <= met.keys()
-    print(f"{method}: {met.total()} kills: {dict(met)}")
+    print(f"{task}, {method}: {met.total()} kills: {dict(met)}")
 
 
 def test_a_run_that_is_killed_ends_with_the_same_bytes(servers: list[Server], tmp_path: Path) -> None:
@@ -219,9 +235,9 @@ def test_workers_that_a_killed_run_leaves_hold_nothing(servers: list[Server], tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
-def test_killed_at_many_moments(servers: list[Server], tmp_path: Path, method: str) -> None:
-    killed_and_resumed(servers[0], tmp_path, method, KILLS, phases(method))
+@pytest.mark.parametrize(("task", "method"), [(task, method) for task in TASKS for method in TASKS[task]])
+def test_killed_at_many_moments(servers: list[Server], tmp_path: Path, task: str, method: str) -> None:
+    killed_and_resumed(servers[0], tmp_path, method, KILLS, phases(method, task), task)
 
 
 # --- two processes ----------------------------------------------------------------------------------------------------
