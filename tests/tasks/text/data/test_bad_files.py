@@ -19,7 +19,10 @@ from kdtool.errors import InputError
 from kdtool.tasks.text.data.dataset import TextData
 from kdtool.tasks.text.data.open import open_data
 from kdtool.tasks.text.options import Data
+from tests.running import call
+from tests.sampling import sampled
 from tests.tasks.text.data.files import ROWS, write
+from tests.tasks.text.runs import pair
 
 GOOD = "".join(f"{text}\t{label}\n" for text, label in ROWS)
 HEADER = "text\tlabel\n"
@@ -209,6 +212,19 @@ def test_what_is_wrong_as_a_whole_is_refused(tmp_path: Path, name: str, max_bad:
     assert name in message
     assert "\n" not in message
     assert len(message) < 800 + 3 * len(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", sampled([*BAD_LINES, *WRONG], "latin.tsv", "one-class.tsv"))
+def test_a_run_ends_in_one_message(tmp_path: Path, name: str) -> None:
+    if name in WRONG:
+        WRONG[name][0](tmp_path / name)
+    else:
+        with_bad_line(tmp_path, name, BAD_LINES[name][0])
+    done = call("run", *pair(tmp_path / name), "--out", tmp_path / "run")
+    assert done.code == 2
+    assert [name in line for line in done.err.splitlines() if line.startswith("error: ")] == [True]
+    assert "Traceback" not in done.out + done.err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
