@@ -50,7 +50,11 @@ class HeldSplit:
 
 @dataclass(frozen=True)
 class HeldData:
-    """A ``kdtool.tasks.task.Dataset`` whose samples are all there, and all readable."""
+    """A ``kdtool.tasks.task.Dataset`` whose samples are all there, and all readable.
+
+    Attributes:
+        own_test: the source has a split to test on; else one was drawn here.
+    """
 
     name: str
     class_names: Sequence[str]
@@ -60,6 +64,7 @@ class HeldData:
     fingerprint: str
     stream: None = None
     notes: Sequence[str] = ()
+    own_test: bool = field(default=True, kw_only=True)
 
     def list_faults(self, folder: Path) -> None:
         """List nothing."""

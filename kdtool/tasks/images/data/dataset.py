@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -103,14 +103,24 @@ class Split:
 
 @dataclass
 class Source:
-    """What one kind of source finds: splits as they are stored, before any is held out."""
+    """What one kind of source finds: splits as they are stored, before any is held out.
+
+    Attributes:
+        train: None where there is none, which only networks that are measured can do without.
+        origins: where each split is from, by "train", "test" and "val".
+        notes: sentences on how it was read.
+        remarks: sentences on what may be a mistake.
+    """
 
     class_names: list[str]
-    train: Split
+    train: Split | None
     test: Split | None
     val: Split | None
     fingerprint: str
     stream: Stream | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    remarks: Sequence[str] = ()
 
 
 @dataclass
@@ -126,6 +136,9 @@ class DataSet:
         fingerprint: digest of what decides images, labels and splits.
         stream: the training set, where it is streamed; ``train`` then is a small part of it.
         unreadable: the images that could not be read so far.
+        own_test: the source has a split to test on; else one was drawn here.
+        remarks: sentences on what may be a mistake.
+        origins: where each split is from, by "training", "validation" and "test".
     """
 
     name: str
@@ -139,6 +152,9 @@ class DataSet:
     stream: Stream | None = None
     unreadable: Unreadable = field(default_factory=lambda: Unreadable(0.0))
     notes: Sequence[str] = ()
+    own_test: bool = True
+    remarks: Sequence[str] = ()
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     def list_faults(self, folder: Path) -> None:
         """List in a run's folder, from now on, the images that cannot be read."""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import io
 from functools import cache
+from importlib.util import find_spec
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, features
 
 UNREADABLE = (Exception,)
 """What PIL raises on what is no image, is cut short, or would be absurdly large: nearly anything."""
 
 MAX_ASPECT = 1000
 """Longest side over shortest: resized by its short side, a picture of 1 x 60000 pixels would fill the memory."""
+
+HEIF = frozenset({".heic", ".heif"})
+"""Endings of what phones write, which a package of its own reads: the extra ``heic``."""
 
 PROGRAMS = {"EPS", "WMF", "GRIB", "HDF5", "BUFR", "STUB", "FPX"}
 """Formats that PIL reads by other programs or not itself; a file's name does not tell its format."""
@@ -56,6 +60,18 @@ def decode(file: str | IO[bytes]) -> Image.Image:
 
 
 @cache
+def endings() -> frozenset[str]:
+    """Return how the names of files end that are read as images here."""
+    usual = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+    avif = {".avif"} if features.check("avif") else set()
+    return frozenset(usual | avif | (HEIF if find_spec("pillow_heif") is not None else set()))
+
+
+@cache
 def _formats() -> tuple[str, ...]:
+    if endings() >= HEIF:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     Image.init()
     return tuple(sorted(set(Image.OPEN) - PROGRAMS))

@@ -42,7 +42,8 @@ def open_data(cfg: Data) -> TextData:
     named = {"training": train, "test": test, "validation": val}
     held_out.refuse_unfit(named, cfg, "texts")
     digest = held_out.fingerprint(source.fingerprint, cfg)
-    data = TextData(cfg.name, source.class_names, train, val, test, digest, bad=source.faults)
+    data = TextData(cfg.name, source.class_names, train, val, test, digest, bad=source.faults,
+                    own_test=source.test is not None or source.val is not None)  # fmt: skip
     data.notes.extend(_notes(data))
     return data
 

@@ -13,7 +13,7 @@ import torch
 
 from kdtool.errors import InputError, RunError
 from kdtool.tasks.images.data.dataset import DataSet
-from kdtool.tasks.images.data.folder import FileImages
+from kdtool.tasks.images.data.files import FileImages
 from kdtool.tasks.images.data.loader import Loader, make_loader
 from kdtool.tasks.images.data.open import open_data, thin
 from kdtool.tasks.images.options import Data
