@@ -54,6 +54,7 @@ class HeldData:
 
     Attributes:
         own_test: the source has a split to test on; else one was drawn here.
+        origins: where each split is from, by "training", "validation" and "test".
     """
 
     name: str
@@ -65,6 +66,7 @@ class HeldData:
     stream: None = None
     notes: Sequence[str] = ()
     own_test: bool = field(default=True, kw_only=True)
+    origins: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
     def list_faults(self, folder: Path) -> None:
         """List nothing."""

@@ -82,13 +82,17 @@ class Split:
         """Return the split with images without a label behind it; their rows are past all of the source's own."""
         own, pool = len(self.images), self.pool()
         labels, rows = np.full(len(extra), -1, dtype=np.int64), np.arange(own, own + len(extra), dtype=np.int64)
+        images = Joined(self.images, extra)
         return Split(
-            Joined(self.images, extra),
+            images,
             np.concatenate([self.labels, labels]),
             np.concatenate([self.rows, rows]),
             extra_fingerprint=fingerprint,
             whole=dataclasses.replace(
-                pool, labels=np.concatenate([pool.labels, labels]), rows=np.concatenate([pool.rows, rows])
+                pool,
+                labels=np.concatenate([pool.labels, labels]),
+                rows=np.concatenate([pool.rows, rows]),
+                images=images,
             ),
         )
 

@@ -47,8 +47,13 @@ def decode_bytes(data: bytes) -> Image.Image:
     return decode(io.BytesIO(data))
 
 
-def decode(file: str | IO[bytes]) -> Image.Image:
+def decode(file: str | IO[bytes], at_least: int | None = None) -> Image.Image:
     """Return the image in a file, in RGB.
+
+    Args:
+        file: its path, or it, opened.
+        at_least: pixels a side that are enough: JPEG is decoded at a half, a quarter or an eighth where that leaves
+            them.
 
     Raises:
         any of ``UNREADABLE``: it is no image that PIL can read whole.
@@ -56,6 +61,8 @@ def decode(file: str | IO[bytes]) -> Image.Image:
     with Image.open(file, formats=_formats()) as image:
         if max(image.size) > MAX_ASPECT * min(image.size):
             raise ValueError(f"{image.size[0]} x {image.size[1]} pixels are no picture")
+        if at_least is not None:
+            image.draft("RGB", (at_least, at_least))
         return to_rgb(image)
 
 

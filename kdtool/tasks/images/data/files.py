@@ -20,6 +20,10 @@ LINKS = "links"
 """What ``Passed`` calls links that are not followed."""
 
 
+GLANCE = 64
+"""Pixels a side, at least, of an image that is only looked at."""
+
+
 @dataclass(frozen=True)
 class FileImages:
     """Images in files."""
@@ -32,6 +36,13 @@ class FileImages:
     def __getitem__(self, row: int) -> Image.Image:
         try:
             return decode(self.paths[row])
+        except UNREADABLE as error:
+            raise InputError(f"image {self.paths[row]} cannot be read ({error}): mend or remove it.") from error
+
+    def glance(self, row: int) -> Image.Image:
+        """Return image ``row``, of a JPEG a fraction of its pixels, as ``__getitem__`` does."""
+        try:
+            return decode(self.paths[row], at_least=GLANCE)
         except UNREADABLE as error:
             raise InputError(f"image {self.paths[row]} cannot be read ({error}): mend or remove it.") from error
 

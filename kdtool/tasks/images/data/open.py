@@ -48,7 +48,7 @@ def open_data(cfg: Data, stream: bool = False, measuring: bool = False) -> DataS
     unreadable = Unreadable(cfg.max_bad)
     for name, split in named.items():
         if split is not None:
-            split.whole = Pool(name, split.rows, split.labels, unreadable)
+            split.whole = Pool(name, split.rows, split.labels, unreadable, split.images)
     native, grey = _look_at(train if len(train) else test)
     digest = held_out.fingerprint(source.fingerprint, cfg)
     return DataSet(

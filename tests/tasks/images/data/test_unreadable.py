@@ -160,16 +160,41 @@ def test_unlabelled_images_stand_in_for_one_another(images: Path, tmp_path: Path
 
 def test_too_many_end_the_run_and_all_are_listed(images: Path, tmp_path: Path) -> None:
     data = _open(images)
-    data.unreadable.limit = 0.03
+    data.unreadable.limit = 0.01
     data.unreadable.found.clear()
     data.unreadable.write_to(tmp_path / "bad.jsonl")
-    with pytest.raises(RunError, match=r"2 of \d+ training images.*data\.max_bad=0\.03.*bad\.jsonl"):
+    with pytest.raises(RunError, match=r"2 of \d+ training images.*data\.max_bad=0\.01.*bad\.jsonl"):
         _inputs(_loader(data))
     lines = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
     assert len(lines) == 2
     assert all("cannot be read" in line["why"] and line["split"] == "training" for line in lines)
     data.unreadable.write_to(tmp_path / "bad.jsonl")  # a resumed run finds them again
     assert len((tmp_path / "bad.jsonl").read_text().splitlines()) == 2
+
+
+def test_too_many_before_a_run_are_named_all_at_once(images: Path) -> None:
+    with pytest.raises(InputError) as refused:
+        open_data(Data(name=str(images), max_bad=0.01, val_fraction=0.0, test_fraction=0.01))
+    # One a class is tested on; whatever is trained on and cannot be read is named.
+    data = _open(images, val_fraction=0.0, test_fraction=0.01)
+    trained = [name for name in BROKEN if _row(data, name) in data.train.rows]
+    assert len(trained) >= 3
+    assert all(name in str(refused.value) for name in trained)
+    assert f"{len(trained)} of {len(data.train)} training images" in str(refused.value)
+    assert "data.max_bad" in str(refused.value)
+
+
+def test_one_of_a_few_images_ends_no_run(tmp_path: Path) -> None:
+    folder = write_class_folders(tmp_path / "few", ("ant", "bee"), each=12)
+    (folder / "ant" / "0003.png").write_bytes(b"no picture")
+    data = open_data(Data(name=str(folder), val_fraction=0.0, test_fraction=0.5, image_size=32))
+    for split in (data.train, data.test):
+        cfg = Data(image_size=32, crop="none", flip=0.0)
+        loader = make_loader(data, split, cfg, 32, ((0.5,) * 3, (0.2,) * 3), Reading(6, 0, CPU, False))
+        assert len(_inputs(loader)) == 12
+    assert len(data.unreadable.found) == 1
+    with pytest.raises(InputError, match=r"1 of \d+ \w+ images cannot be read.*ant/0003\.png"):
+        _inputs(_loader(open_data(Data(name=str(folder), max_bad=0.0)), max_bad=0.0))
 
 
 def test_a_class_without_a_readable_image_ends_it(images: Path) -> None:
