@@ -187,14 +187,17 @@ def test_too_many_before_a_run_are_named_all_at_once(images: Path) -> None:
 def test_one_of_a_few_images_ends_no_run(tmp_path: Path) -> None:
     folder = write_class_folders(tmp_path / "few", ("ant", "bee"), each=12)
     (folder / "ant" / "0003.png").write_bytes(b"no picture")
-    data = open_data(Data(name=str(folder), val_fraction=0.0, test_fraction=0.5, image_size=32))
-    for split in (data.train, data.test):
-        cfg = Data(image_size=32, crop="none", flip=0.0)
-        loader = make_loader(data, split, cfg, 32, ((0.5,) * 3, (0.2,) * 3), Reading(6, 0, CPU, False))
-        assert len(_inputs(loader)) == 12
-    assert len(data.unreadable.found) == 1
-    with pytest.raises(InputError, match=r"1 of \d+ \w+ images cannot be read.*ant/0003\.png"):
-        _inputs(_loader(open_data(Data(name=str(folder), max_bad=0.0)), max_bad=0.0))
+
+    def inputs(max_bad: float) -> dict[tuple[str, int], Any]:
+        data = open_data(Data(name=str(folder), val_fraction=0.0, test_fraction=0.5, max_bad=max_bad))
+        for split in (data.train, data.test):
+            norm, reading = ((0.5,) * 3, (0.2,) * 3), Reading(6, 0, CPU, False)
+            assert len(_inputs(make_loader(data, split, Data(crop="none"), 32, norm, reading))) == 12
+        return data.unreadable.found
+
+    assert len(inputs(0.01)) == 1
+    with pytest.raises(InputError, match=r"1 of 12 \w+ images cannot be read.*ant/0003\.png"):
+        inputs(0.0)
 
 
 def test_a_class_without_a_readable_image_ends_it(images: Path) -> None:
