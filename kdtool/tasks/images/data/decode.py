@@ -8,10 +8,13 @@ from importlib.util import find_spec
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image, features
+from PIL import Image, ImageOps, features
 
 UNREADABLE = (Exception,)
 """What PIL raises on what is no image, is cut short, or would be absurdly large: nearly anything."""
+
+ORIENTATION = 0x0112
+"""The number of EXIF's tag."""
 
 MAX_ASPECT = 1000
 """Longest side over shortest: resized by its short side, a picture of 1 x 60000 pixels would fill the memory."""
@@ -23,12 +26,25 @@ PROGRAMS = {"EPS", "WMF", "GRIB", "HDF5", "BUFR", "STUB", "FPX"}
 """Formats that PIL reads by other programs or not itself; a file's name does not tell its format."""
 
 
-def to_rgb(image: Any) -> Image.Image:
-    """Return a PIL image in RGB.
+def upright(image: Any) -> Any:
+    """Return a PIL image as its orientation tag says that it is seen; itself where it has none.
 
-    As timm and torchvision read it: transparency is dropped, an orientation tag is not applied. Grey images of 16 bits
-    are brought to 8 first; PIL would clip them to white.
+    A phone's photos lie on their side otherwise. A block of tags that cannot be read says nothing.
     """
+    image.load()
+    try:
+        return image if image.getexif().get(ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
+    except Exception:  # whatever Pillow meets in the tags; the pixels are there
+        return image
+
+
+def to_rgb(image: Any) -> Image.Image:
+    """Return a PIL image in RGB, upright.
+
+    As timm and torchvision read it, transparency is dropped. Grey images of 16 bits are brought to 8 first; PIL would
+    clip them to white.
+    """
+    image = upright(image)
     if image.mode.startswith("I"):  # "I;16" and its byte orders; "I" is how older versions of PIL open such files
         values = np.asarray(image).astype(np.int64)
         image = Image.fromarray(((values.clip(0, 65535) + 128) // 257).astype(np.uint8))
