@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from kdtool.errors import InputError, did_you_mean
+from kdtool.tasks.common.files.kinds import KINDS
 from kdtool.tasks.images.data.dataset import Source, Split
 from kdtool.tasks.images.data.files import FileImages, Passed, fingerprint, is_image, known_endings, leaves, walk
 from kdtool.tasks.images.options import Data
 
-NAMES = {"train": ("train", "training"), "test": ("test", "testing"), "val": ("val", "validation", "valid")}
+SPLITS = {"train": ("train", "training"), "test": ("test", "testing"), "val": ("val", "validation", "valid")}
 """What a split's folder is called, in capitals or not; of several that are there, the first."""
 
 
@@ -58,6 +59,12 @@ def open_source(folder: Path, cfg: Data, measuring: bool = False) -> Source:
             )
         places = places if only_splits else {}
     if not places:
+        tables = [path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in KINDS]
+        if tables and not there:
+            raise InputError(
+                f"--data: {folder} holds no class folders, but a table: if that has the classes, give "
+                f"--data {folder / tables[0]}."
+            )
         class_names, whole = _read(folder, None, reader)
         return _source(folder, class_names, {"train": whole}, {"train": folder}, reader)
     if beside := [path.name for path in there if path not in places.values()]:
@@ -93,7 +100,7 @@ def _places(folder: Path, cfg: Data) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     asked = {"train": "auto" if cfg.train_split == "train" else cfg.train_split, "test": cfg.test_split}
-    for role, names in NAMES.items():
+    for role, names in SPLITS.items():
         name = asked.get(role, "auto")
         place = _called(folder, names if name == "auto" else (name,))
         if place is None and name != "auto":

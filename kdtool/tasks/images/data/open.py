@@ -10,8 +10,9 @@ import numpy as np
 
 from kdtool.errors import InputError
 from kdtool.tasks.common import held_out
+from kdtool.tasks.common.files.kinds import KINDS
 from kdtool.tasks.common.splits import kept
-from kdtool.tasks.images.data import files, folder, parquet
+from kdtool.tasks.images.data import files, folder, parquet, table
 from kdtool.tasks.images.data.dataset import LARGE, MEDIUM, SMALL, DataSet, Source, Split
 from kdtool.tasks.images.data.digits import open_digits
 from kdtool.tasks.images.data.stream import open_stream
@@ -77,15 +78,21 @@ def _open(cfg: Data, measuring: bool) -> Source:
     if path.is_dir():
         if any(path.glob("*.parquet")) or any(path.glob("*/*.parquet")):
             return parquet.open_source(path, cfg)
-        return folder.open_source(path, cfg, measuring)
+        labelled = table.open_metadata(path, cfg, measuring)
+        return labelled if labelled is not None else folder.open_source(path, cfg, measuring)
     if path.is_file():
-        raise InputError(f"--data {name} is a file; give a folder of images (one folder a class) or of parquet files.")
+        if path.suffix.lower() not in KINDS:
+            raise InputError(
+                f"--data {name} is a file; give a folder of images (one folder a class) or of parquet files, or a "
+                f"table of images with their classes ({', '.join(KINDS)})."
+            )
+        return table.open_source(path, cfg, measuring)
     if name.startswith(PREFIXES):
         return open_timm(cfg)
     near = "Did you mean 'digits'? " if difflib.get_close_matches(name, ["digits"]) else ""
     raise InputError(
-        f"--data {name}: there is no such folder. {near}Valid: digits, a folder of images or parquet files, or a "
-        f"name that timm knows ({', '.join(prefix + '…' for prefix in PREFIXES)})."
+        f"--data {name}: there is no such folder. {near}Valid: digits, a folder of images or parquet files, a table of "
+        f"images with their classes, or a name that timm knows ({', '.join(prefix + '…' for prefix in PREFIXES)})."
     )
 
 

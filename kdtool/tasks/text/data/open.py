@@ -12,6 +12,7 @@ from kdtool.errors import InputError
 from kdtool.tasks.common import held_out
 from kdtool.tasks.common.files import hub
 from kdtool.tasks.common.files.folders import files_of, refuse_large, roles_of
+from kdtool.tasks.common.files.kinds import KINDS, open_table
 from kdtool.tasks.common.files.tables import Table
 from kdtool.tasks.common.held import HeldSplit
 from kdtool.tasks.common.overlaps import overlaps
@@ -19,7 +20,7 @@ from kdtool.tasks.common.pydocs import topics
 from kdtool.tasks.common.splits import kept, stratified
 from kdtool.tasks.text.data import pydocs
 from kdtool.tasks.text.data.dataset import Source, TextData, assemble, digest_of, fingerprint
-from kdtool.tasks.text.data.read import KINDS, Part, open_table, read
+from kdtool.tasks.text.data.read import Part, read
 from kdtool.tasks.text.data.texts import Texts
 from kdtool.tasks.text.data.unlabelled import read_lines, without
 from kdtool.tasks.text.options import Data
