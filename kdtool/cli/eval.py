@@ -16,7 +16,9 @@ from kdtool.errors import InputError
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @options.task
 @click.option("--data", metavar="NAME|FOLDER", help="Data to measure on.  [default: the run's own]")
-@click.option("--split", metavar="NAME", default="test", show_default=True, help="test, val, train or all.")
+@click.option(
+    "--split", metavar="NAME", help="test, val, train or all.  [default: test; all of --data without a test split]"
+)
 @click.option(
     "--teacher",
     metavar="TARGET",
@@ -49,7 +51,7 @@ def command(
     overrides: tuple[str, ...],
     task: str | None,
     data: str | None,
-    split: str,
+    split: str | None,
     teacher: str | None,
     weights: str,
     image_size: int | None,

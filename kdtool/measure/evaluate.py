@@ -15,7 +15,7 @@ def evaluate(
     data: str | Path | None = None,
     *,
     task: str | None = None,
-    split: str = "test",
+    split: str | None = None,
     teacher: str | Path | None = None,
     weights: str = "auto",
     image_size: int | None = None,
@@ -36,7 +36,7 @@ def evaluate(
         target: a run's folder, a saved model's folder, a model's name or architecture, or an exported file.
         data: as ``data.name`` of a recipe; default: the data of the run that the target is or lies in.
         task: what the network is of; default: the run's, else the default one.
-        split: "test", "val", "train" or "all".
+        split: "test", "val", "train" or "all"; default: "test", and "all" of ``data`` that have no split to test on.
         teacher: a target to compare with; default: the run's own teachers.
         weights, image_size: of a model that is given by name; the latter of images only.
         corrupt: corruptions, each "kind" or "kind:severity".
@@ -64,7 +64,7 @@ def evaluate(
         "answer": answer, "batch_size": batch_size, "device": device, "overrides": overrides,
         "say": say,
     }  # fmt: skip
-    left_open: dict[str, Any] = {"split": "test", "weights": "auto"}
+    left_open: dict[str, Any] = {"weights": "auto"}
     asked = {key: value for key, value in given.items() if value not in (None, (), [], {}, left_open.get(key))}
     of = task_of(target, task)
     found = of.evaluate(str(target), None if data is None else str(data), **asked)

@@ -13,9 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from kdtool.engine.precision import Precision
 from kdtool.engine.step import Step, run_network, whole_out
-from kdtool.engine.tree import Views
 from kdtool.randomness import seed_torch
-from kdtool.runs.networks import further_views
 from kdtool.runs.setting import Setting
 from kdtool.tasks.common.cost import counted
 
@@ -68,7 +66,7 @@ def steps(setting: Setting) -> list[dict[str, Any]]:
     own parts, and the "backward" of all. Weights and buffers of the networks may change; they are to be thrown away.
     """
     recipe, networks, online = setting.recipe, setting.networks, setting.online
-    inputs, precision = _dry_inputs(setting), Precision("fp32", torch.device("cpu"))
+    inputs, precision = setting.dry_inputs(SAMPLES), Precision("fp32", torch.device("cpu"))
     objective = setting.task.objective(setting.data, 0.0)
     nets: list[nn.Module] = list(networks.teacher_nets)
     step = Step(networks.student_net, setting.method, nets if online else [], objective.hard_loss, precision)
@@ -110,13 +108,6 @@ def steps(setting: Setting) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _dry_inputs(setting: Setting) -> Any:
-    """Return noise in all the views that the method sees."""
-    dry = setting.student.dry_inputs(SAMPLES)
-    further = further_views(setting.task, setting.methods, setting.recipe.options)
-    return Views(dry, dict.fromkeys(further, dry)) if further else dry
 
 
 def tap_bytes(shapes: Any, batch_size: int) -> int:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class _LiveTensors(TorchDispatchMode):
@@ -64,22 +61,3 @@ def of_tensors(run: Callable[[], object], device: torch.device) -> int:
     with _LiveTensors() as live:
         run()
     return int(live.peak)
-
-
-def of_process(run: Callable[[], object]) -> int | None:
-    """Return by how many bytes the process's resident memory peaks over what it was; None where Linux does not say.
-
-    For runtimes that keep their tensors to themselves. Memory that the process has to spare already does not show.
-    """
-    try:
-        _CLEAR.write_text("5")  # sets the peak to the present
-        before = _status("VmRSS")
-        run()
-        return max(0, _status("VmHWM") - before)
-    except OSError:
-        return None
-
-
-def _status(field: str) -> int:
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024

@@ -105,8 +105,8 @@ def _memory(each: Profiled, batch_sizes: Sequence[int], device: torch.device) ->
     """Return the peak of one forward by batch size, and what was looked at."""
     held: dict[str, int | None] = {}
     for size in batch_sizes:
-        if each.fresh is not None:
-            held[str(size)] = memory.of_process(each.fresh(size, device))
+        if each.held is not None:
+            held[str(size)] = each.held(size)
         else:
             held[str(size)] = memory.of_tensors(each.forward(size, device), device)
-    return {"measured": "growth of the process" if each.fresh is not None else "tensors of the forward", "bytes": held}
+    return {"measured": "growth of a process" if each.held is not None else "tensors of the forward", "bytes": held}

@@ -87,7 +87,8 @@ def run(
     checked = _read(recipe, reporter)
     follow.check(checked.track.to)
     if dry_run:
-        return Result(None, describe(build_setting(checked, reporter)))
+        setting = build_setting(checked, reporter)
+        return Result(None, describe(setting, setting.task.look(setting.data, setting.recipe)))
     if _restarted(checked):
         named = dict(recipes.own_code(checked))
         return run(reporter=reporter, resume=checked.out, flags=named)
@@ -114,10 +115,22 @@ def _start(recipe: Recipe, reporter: Reporter) -> Result:
         first = links(recipe, from_main(choose_folder(recipe) if is_main() else None))[0]
         setting = build_setting(first, reporter)
         stop.check("the same command")
+        if is_main():
+            _tell(setting, reporter)
         if first is recipe:
             recipe = setting.recipe  # with the learning rates that it had left open
         with _only_main(claimed(recipe)) as claim:
             return _execute(recipe, reporter, from_main(claim), stop, setting)
+
+
+def _tell(setting: Setting, reporter: Reporter) -> None:
+    """Tell what the data hold."""
+    found = setting.task.look(setting.data, setting.recipe)
+    for sentence in found.sentences() if found is not None else ():
+        if sentence not in setting.data.notes:  # those were told when it was opened
+            reporter.note(sentence)
+    for warning in found.warnings if found is not None else ():
+        reporter.warn(warning)
 
 
 def _go_on(folder: Path, found: Resumed, reporter: Reporter, accept_changes: bool) -> Result:

@@ -14,20 +14,29 @@ from kdtool.engine.evaluate import evaluate_in_fp32
 from kdtool.engine.job import Batches, Fitted
 from kdtool.engine.processes import from_main, is_main, world_size
 from kdtool.recipe import load as recipes
+from kdtool.runs.estimate import estimate
 from kdtool.runs.setting import Setting
 from kdtool.runs.shipping import shipped
 from kdtool.tasks.common.cost import macs, parameters
+from kdtool.tasks.common.data_report import DataReport
 from kdtool.tasks.task import Built
 
 STUDENT = "student"
 """The folder of a run's that ships."""
 
 
-def describe(setting: Setting) -> dict[str, Any]:
-    """Return what a dry run shows: the resolved recipe, tap shapes, stages, parameters and MACs."""
+def describe(setting: Setting, report: DataReport | None) -> dict[str, Any]:
+    """Return what a dry run shows: what the data hold, tap shapes, stages, parameters, MACs, time and the recipe.
+
+    Args:
+        setting: what would be run.
+        report: of its data, None without one.
+    """
     networks = setting.networks
     return {
         "dry_run": True,
+        "data": report.to_dict() if report is not None else None,
+        "seconds": estimate(setting, report.seconds if report is not None else None),
         "recipe": recipes.to_dict(setting.recipe),
         **setting.student.describe(),
         "classes": setting.objective.num_classes,

@@ -19,6 +19,7 @@ from kdtool.engine.plan import Planned, plan_stages
 from kdtool.engine.precision import pick_device
 from kdtool.engine.smallest import refuse_single
 from kdtool.engine.processes import local_rank, rank, world_size
+from kdtool.engine.tree import Views
 from kdtool.errors import InputError
 from kdtool.events import Reporter
 from kdtool.method import Method
@@ -88,6 +89,12 @@ class Setting(Pair):
     def batches(self, split: Any, train: bool = False) -> Batches:
         """Return a split's batches as the student takes them."""
         return self.task.batches(self.data, split, self.recipe, self.built, _reading(self, train))
+
+    def dry_inputs(self, count: int) -> Any:
+        """Return noise as the student takes it, in all the views that the method sees."""
+        dry = self.student.dry_inputs(count)
+        further = further_views(self.task, self.methods, self.recipe.options)
+        return Views(dry, dict.fromkeys(further, dry)) if further else dry
 
     @cached_property
     def val_batches(self) -> Batches | None:

@@ -18,10 +18,10 @@ class Profiled:
         about: what tables show of it: "part" (teacher, student, export or model), "name", "kind", "params", "macs",
             "bytes", "input" (how large a sample is, as ``Built.dry_input`` says it) and whatever the task adds.
         forward: given a batch size and a device, returns a function that runs it once.
-        fresh: the same, of a newly opened network whose memory starts at nothing; None: it is torch's own, and its
-            tensors are counted.
+        held: given a batch size, returns the bytes that a forward holds at most, None where they are not known; None:
+            it is torch's own, and its tensors are counted.
     """
 
     about: Mapping[str, Any]
     forward: Callable[[int, torch.device], Callable[[], object]]
-    fresh: Callable[[int, torch.device], Callable[[], object]] | None = None
+    held: Callable[[int], int | None] | None = None

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from kdtool.engine.job import Batches, Objective
     from kdtool.method import Method, TapSpec
     from kdtool.recipe.schema import Recipe
+    from kdtool.tasks.common.data_report import DataReport
     from kdtool.tasks.prediction import Prediction
 
 Say = Callable[[str], None]
@@ -243,6 +244,14 @@ class Task:
             InputError: it is not there, is empty, or needs a package that is missing.
         """
         raise NotImplementedError
+
+    def look(self, data: Any, recipe: Recipe) -> DataReport | None:
+        """Return what a run tells of its data before it trains; None: no more than ``data.notes``.
+
+        Raises:
+            InputError: nothing can be learnt from them.
+        """
+        return None
 
     def transfer_set(self, data: Any, recipe: Recipe) -> Any:
         """Return the split that the student is trained on: ``data.train`` thinned, and unlabelled samples added."""

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from kdtool.events import Metric
 from kdtool.recipe.yaml_file import dump
-from kdtool.terminal import numbers, words
+from kdtool.terminal import data_report, numbers, words
 
 _PIPE_WIDTH = 120
 """Columns of a table that goes to a file or a pipe, where rich would assume 80 and wrap."""
@@ -101,8 +101,8 @@ def _show_result(result: Mapping[str, Any], console: Console) -> None:
 
 
 def _show_dry_run(result: Mapping[str, Any], console: Console) -> None:
-    console.print(Text(dump(dict(result.get("recipe") or {})).rstrip()), soft_wrap=True)
-    console.print()
+    if result.get("data"):
+        data_report.show(result["data"], console)
     _print_table(console, ("part", "network", "parameters", "MACs"), _model_lines(result), numbers=2)
     taps = result.get("taps") or {}
     _print_table(console, ("part", "role", "shape"), _tap_lines(taps), numbers=0)
@@ -111,7 +111,17 @@ def _show_dry_run(result: Mapping[str, Any], console: Console) -> None:
         for stage in result.get("stages") or ()
     ]
     _print_table(console, ("stage", "epochs", "steps"), stages, numbers=2)
-    console.print(Text("Dry run: nothing was trained or written."))
+    if result.get("seconds"):
+        console.print(Text(_time(result["seconds"])), soft_wrap=True)
+    console.print(Text("Dry run: nothing was trained or written. The recipe, whole:"))
+    console.print()
+    console.print(Text(dump(dict(result.get("recipe") or {})).rstrip()), soft_wrap=True)
+
+
+def _time(seconds: Mapping[str, float]) -> str:
+    """Return an estimate as a sentence; ``seconds`` by what takes them, and "total"."""
+    parts = [f"{name} {words.duration(value)}" for name, value in seconds.items() if name != "total" and value]
+    return f"Training takes about {words.duration(seconds['total'])} on this machine: {', '.join(parts)}."
 
 
 def _model_lines(result: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -295,6 +295,11 @@ def test_dry_run_shows_everything_and_writes_nothing(
     assert described["dry_run"] is True
     assert recipes.from_dict(described["recipe"]).method == "fitnets"
     assert list(tmp_path.iterdir()) == []
+    assert described["data"]["parts"]["test"]["samples"] == 359
+    seconds = described["seconds"]
+    assert {"teacher test_resnet", "student", "total"} <= seconds.keys()
+    assert seconds.pop("total") == pytest.approx(sum(seconds.values()))
+    assert min(seconds.values()) > 0
 
 
 def test_a_run_prints_one_table_and_leaves_a_folder(

@@ -21,6 +21,25 @@ RESULT: dict[str, Any] = {
 
 DRY_RUN: dict[str, Any] = {
     "dry_run": True,
+    "data": {
+        "name": "dataset",
+        "unit": "images",
+        "class_names": ["ant", "[b]bee"],
+        "notes": ["3 .txt were passed over"],
+        "warnings": ["2 of 9 test images stand in the training set, too"],
+        "unreadable": [],
+        "seconds": None,
+        "parts": {
+            "training": {
+                "origin": "dataset/train",
+                "samples": 41,
+                "unlabelled": 1,
+                "counts": {"ant": 20, "[b]bee": 20},
+            },
+            "test": {"origin": "dataset/test", "samples": 9, "unlabelled": 0, "counts": {"ant": 4, "[b]bee": 5}},
+        },
+    },
+    "seconds": {"teacher big": 45.0, "student": 20.0, "total": 65.0},
     "recipe": {"method": "m", "train": {"epochs": 3}},
     "taps": {"student": {"deep": (64, 8, 8), "several": [(8, 4, 4), (16, 2, 2)]}, "teachers": [{"hint": (5,)}, {}]},
     "stages": [{"name": "hint", "epochs": 1, "steps": 22}, {"name": "distill", "epochs": 2, "steps": 44}],

@@ -68,7 +68,10 @@ def test_the_gain_as_a_sentence(points: float | None, words: str) -> None:
 
 def test_a_dry_run_shows_recipe_networks_taps_and_stages() -> None:
     text = shown(DRY_RUN)
-    assert text.startswith("method: m\ntrain:\n  epochs: 3\n")
+    assert text.index("ant") < text.index("25.6 M") < text.index("about 1:05") < text.index("method: m\ntrain:\n")
+    assert text.endswith("method: m\ntrain:\n  epochs: 3\n")
+    assert "warning: 2 of 9 test images" in text
+    assert "dataset/train" in text
     for words in ("25.6 M", "4.1 G", "(64, 8, 8)", "(8, 4, 4)", "(16, 2, 2)", "(5)", "teacher 1", "distill", "44"):
         assert words in text
     assert "nothing was trained" in text

@@ -50,7 +50,12 @@ class HeldSplit:
 
 @dataclass(frozen=True)
 class HeldData:
-    """A ``kdtool.tasks.task.Dataset`` whose samples are all there, and all readable."""
+    """A ``kdtool.tasks.task.Dataset`` whose samples are all there, and all readable.
+
+    Attributes:
+        own_test: the source has a split to test on; else one was drawn here.
+        origins: where each split is from, by "training", "validation" and "test".
+    """
 
     name: str
     class_names: Sequence[str]
@@ -60,6 +65,8 @@ class HeldData:
     fingerprint: str
     stream: None = None
     notes: Sequence[str] = ()
+    own_test: bool = field(default=True, kw_only=True)
+    origins: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
     def list_faults(self, folder: Path) -> None:
         """List nothing."""

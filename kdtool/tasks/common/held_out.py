@@ -88,6 +88,38 @@ def refuse_unfit(splits: Mapping[str, Labelled | None], cfg: Data, units: str) -
             )
 
 
+def origins(
+    found: Mapping[str, Labelled | None], stored: Mapping[str, Labelled | None], places: Mapping[str, str], cfg: Data
+) -> dict[str, str]:
+    """Return where each split is from, by "training", "validation" and "test"; those that are not there are left out.
+
+    Args:
+        found: as ``roles`` gave them, by those names.
+        stored: those that the source has, by "train", "val" and "test".
+        places: where those lie, by the same.
+        cfg: the recipe's section ``data``.
+    """
+    shares = {
+        "validation": f"data.val_fraction={cfg.val_fraction:g}",
+        "test": f"data.test_fraction={cfg.test_fraction:g}",
+    }
+    held: dict[str, str] = {}
+    for name in ("training", "validation", "test"):
+        split = found.get(name)
+        if split is None:
+            continue
+        own = next((role for role in ("val", "test") if split is stored.get(role)), None)
+        if name == "training":
+            held[name] = places.get("train", cfg.name)
+        elif name == "validation" and split is found.get("test"):
+            held[name] = "the test split (data.watch_test)"
+        elif own is not None:
+            held[name] = places.get(own, f"{cfg.name}, split {own}")
+        else:
+            held[name] = f"held out of training ({shares[name]})"
+    return held
+
+
 def fingerprint(source: str, cfg: Data) -> str:
     """Return the digest of a source's own and of all that decides its splits."""
     val_fraction = 0.0 if cfg.watch_test else cfg.val_fraction

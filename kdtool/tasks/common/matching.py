@@ -41,6 +41,22 @@ def choose(data: Any, name: str, unit: str) -> dict[str, Any]:
     return {key: split for key, split in labelled.items() if len(split)}
 
 
+def usual_split(data: Any, seen: bool) -> tuple[str, list[str]]:
+    """Return what ``--split`` is where nobody says so, and what is to be said of it.
+
+    It is "all" of data that have no split to test on, else "test".
+
+    Args:
+        data: the data set, which knows whether it has an ``own_test`` split.
+        seen: the network was trained on it, so that only what was held out is new to it.
+    """
+    if seen or data.own_test:
+        return "test", []
+    return "all", [
+        f"{data.name} has no test split, so all of it is measured; --split test is what a run on it would hold out"
+    ]
+
+
 def evenly(split: Any, most: int) -> Any:
     """Return at most so many of a split's samples, evenly spaced."""
     return split.take(np.unique(np.linspace(0, len(split) - 1, min(most, len(split))).round().astype(int)))

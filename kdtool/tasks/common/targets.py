@@ -126,6 +126,14 @@ def recipe_for(
     return recipes.load(None, overrides, {key: value for key, value in {**flat, **given}.items() if value is not None})
 
 
+def trained_on(found: Found, data: str | Path | None) -> bool:
+    """Tell whether data are those of the run that a target is or lies in; None: they are."""
+    if data is None or found.recipe is None:
+        return data is None
+    own, given = (Path(str(name)).expanduser() for name in (found.recipe.data.name, data))
+    return str(own) == str(given) or (own.exists() and own.resolve() == given.resolve())
+
+
 def refuse_beside(found: Found, given: Mapping[str, bool]) -> None:
     """Refuse what only a model by name takes.
 

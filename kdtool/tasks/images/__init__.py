@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kdtool.engine.job import Batches
     from kdtool.method import Method
     from kdtool.tasks.common.classification import Classification
+    from kdtool.tasks.common.data_report import DataReport
     from kdtool.tasks.images.data.dataset import DataSet, Split
     from kdtool.tasks.images.models.built import Built
     from kdtool.tasks.images.networks import Adapted
@@ -94,6 +95,12 @@ class Images(task.Task):
         from kdtool.tasks.images.networks import adapted
 
         return adapted(network, cast("Built", teacher), cast("Built", student))
+
+    def look(self, data: DataSet, recipe: schema.Recipe) -> DataReport:
+        """Return classes, what was passed over, and images that cannot be read or are there twice."""
+        from kdtool.tasks.images.data.look import look
+
+        return look(data, cast(Recipe, recipe).data)
 
     def batches(
         self, data: DataSet, split: Split, recipe: schema.Recipe, networks: Sequence[task.Built], reading: Reading

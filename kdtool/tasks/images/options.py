@@ -81,6 +81,14 @@ class Data(schema.Data):
         max=1.0,
         decides=(),
     )
+    look: float = option(
+        20.0,
+        "seconds that a run first looks at its images for: which cannot be read, and which are there twice; 0: it does "
+        "not",
+        min=0.0,
+        decides=(),
+        late=True,
+    )
     workers: int = option(0, "processes that decode images (in-memory data needs none)", min=0, max=256, decides=())
     memory_budget_gb: float = option(
         4.0, "small data sets up to this size are decoded once and kept in memory", min=0.0, decides=()

@@ -17,7 +17,7 @@ from kdtool.recipe import load as recipes
 from kdtool.tasks.common.predicting import BATCH, Item, check, in_chunks, predicted
 from kdtool.tasks.common.targets import Found
 from kdtool.tasks.images.data.decode import UNREADABLE, decode, to_rgb
-from kdtool.tasks.images.data.folder import EXTENSIONS, images_below
+from kdtool.tasks.images.data.files import images_below, known_endings
 from kdtool.tasks.images.evaluation.predictions import EvaluationViews
 from kdtool.tasks.images.evaluation.target import MODEL_KEYS, find, open_target
 from kdtool.tasks.images.options import Data, Recipe
@@ -102,7 +102,7 @@ def _files(inputs: Sequence[str]) -> list[str]:
         if path.is_dir():
             below = list(images_below(path))
             if not below:
-                raise InputError(f"{name} holds no images ({', '.join(sorted(EXTENSIONS))}).")
+                raise InputError(f"{name} holds no images ({known_endings()}).")
             found += below
         elif path.is_file():
             found.append(str(path))

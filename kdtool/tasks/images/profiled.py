@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from kdtool.errors import InputError
 from kdtool.tasks.common.export.folder import EXPORTS
+from kdtool.tasks.common.export.held_memory import held_by
 from kdtool.tasks.common.targets import Found
 from kdtool.tasks.images.evaluation.evaluate import about
-from kdtool.tasks.images.evaluation.exported import SUFFIXES
+from kdtool.tasks.images.evaluation.exported import INPUT, SUFFIXES
 from kdtool.tasks.images.evaluation.preprocessing import Preprocessing
 from kdtool.tasks.images.evaluation.target import Target, find, open_target
 from kdtool.tasks.images.models.built import Built
@@ -72,13 +73,14 @@ def _profiled(part: str, target: Target) -> Profiled:
     def forward(batch_size: int, device: torch.device) -> Callable[[], object]:
         return _runner(target, batch_size, device)
 
-    def fresh(batch_size: int, device: torch.device) -> Callable[[], object]:
-        # A fresh session: its memory grows at the first run, and is kept.
-        return _runner(open_target(find(target.name), None), batch_size, device)
-
     size = target.preprocessing.size
+
+    def held(batch_size: int) -> int | None:
+        assert target.file is not None
+        return held_by(target.file, {INPUT: _images(batch_size, size).numpy()})
+
     facts: dict[str, Any] = {"part": part, **about(target), "image_size": size, "input": f"{size}x{size}"}
-    return Profiled(facts, forward, fresh if target.kind == "onnx" else None)
+    return Profiled(facts, forward, held if target.kind == "onnx" else None)
 
 
 def _runner(target: Target, batch_size: int, device: torch.device) -> Callable[[], object]:
@@ -86,10 +88,14 @@ def _runner(target: Target, batch_size: int, device: torch.device) -> Callable[[
     network: nn.Module = target.network if target.built is None else target.built.module
     network = network.eval().to(device).to(memory_format=torch.contiguous_format)
     size = target.preprocessing.size
-    images: Tensor = torch.randn(batch_size, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+    images = _images(batch_size, size).to(device)
 
     def run() -> object:
         with torch.inference_mode():
             return network(images)
 
     return run
+
+
+def _images(count: int, size: int) -> Tensor:
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kdtool.engine.job import Batches
     from kdtool.method import Method
     from kdtool.tasks.common.classification import Classification
+    from kdtool.tasks.common.data_report import DataReport
     from kdtool.tasks.common.held import HeldSplit
     from kdtool.tasks.prediction import Prediction
     from kdtool.tasks.task import Reading, Say
@@ -55,6 +56,14 @@ class Text(task.Task):
         from kdtool.tasks.text.data.open import open_data
 
         return open_data(cast(options.Data, recipe.data))
+
+    def look(self, data: TextData, recipe: schema.Recipe) -> DataReport:
+        """Return the classes, and texts that are trained on and measured on."""
+        from kdtool.tasks.common.data_report import report_of
+
+        report = report_of(data, self.unit, data.origins)
+        report.notes += data.notes
+        return report
 
     def transfer_set(self, data: TextData, recipe: schema.Recipe) -> HeldSplit:
         """Return the student's training set: fewer classes or labels, and unlabelled lines beside."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +14,7 @@ from kdtool.errors import InputError
 from kdtool.runs.folder import RECIPE
 from kdtool.tasks.common.cost import macs, parameters
 from kdtool.tasks.common.export.folder import EXPORTS
+from kdtool.tasks.common.export.held_memory import held_by
 from kdtool.tasks.common.export.opened import SUFFIXES
 from kdtool.tasks.common.weights import WEIGHTS
 from kdtool.tasks.task import Profiled, Say
@@ -124,8 +126,11 @@ def _export(name: str, opened: Exported, file: Path, length: int | None, cost: i
         "bytes": file.stat().st_size, "classes": len(about.class_names), "input": f"{length} tokens", "length": length,
     }  # fmt: skip
 
+    def inputs(batch_size: int) -> Mapping[str, Any]:
+        return as_served(drawn(batch_size, length, about.vocab_size), tuple(about.inputs))
+
     def run_of(found: Exported, batch_size: int) -> Callable[[], object]:
-        given = as_served(drawn(batch_size, length, about.vocab_size), tuple(about.inputs))
+        given = inputs(batch_size)
 
         def run() -> object:
             with torch.inference_mode():
@@ -133,8 +138,7 @@ def _export(name: str, opened: Exported, file: Path, length: int | None, cost: i
 
         return run
 
-    def fresh(batch_size: int, device: torch.device) -> Callable[[], object]:
-        # A fresh session: its memory grows at the first run, and is kept.
-        return run_of(open_exported(file), batch_size)
+    def held(batch_size: int) -> int | None:
+        return held_by(file, {key: np.asarray(value) for key, value in inputs(batch_size).items()})
 
-    return Profiled(facts, lambda count, device: run_of(opened, count), fresh if kind == "onnx" else None)
+    return Profiled(facts, lambda count, device: run_of(opened, count), held if kind == "onnx" else None)

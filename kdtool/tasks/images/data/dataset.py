@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -82,13 +82,17 @@ class Split:
         """Return the split with images without a label behind it; their rows are past all of the source's own."""
         own, pool = len(self.images), self.pool()
         labels, rows = np.full(len(extra), -1, dtype=np.int64), np.arange(own, own + len(extra), dtype=np.int64)
+        images = Joined(self.images, extra)
         return Split(
-            Joined(self.images, extra),
+            images,
             np.concatenate([self.labels, labels]),
             np.concatenate([self.rows, rows]),
             extra_fingerprint=fingerprint,
             whole=dataclasses.replace(
-                pool, labels=np.concatenate([pool.labels, labels]), rows=np.concatenate([pool.rows, rows])
+                pool,
+                labels=np.concatenate([pool.labels, labels]),
+                rows=np.concatenate([pool.rows, rows]),
+                images=images,
             ),
         )
 
@@ -103,14 +107,24 @@ class Split:
 
 @dataclass
 class Source:
-    """What one kind of source finds: splits as they are stored, before any is held out."""
+    """What one kind of source finds: splits as they are stored, before any is held out.
+
+    Attributes:
+        train: None where there is none, which only networks that are measured can do without.
+        origins: where each split is from, by "train", "test" and "val".
+        notes: sentences on how it was read.
+        remarks: sentences on what may be a mistake.
+    """
 
     class_names: list[str]
-    train: Split
+    train: Split | None
     test: Split | None
     val: Split | None
     fingerprint: str
     stream: Stream | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    remarks: Sequence[str] = ()
 
 
 @dataclass
@@ -126,6 +140,9 @@ class DataSet:
         fingerprint: digest of what decides images, labels and splits.
         stream: the training set, where it is streamed; ``train`` then is a small part of it.
         unreadable: the images that could not be read so far.
+        own_test: the source has a split to test on; else one was drawn here.
+        remarks: sentences on what may be a mistake.
+        origins: where each split is from, by "training", "validation" and "test".
     """
 
     name: str
@@ -139,6 +156,9 @@ class DataSet:
     stream: Stream | None = None
     unreadable: Unreadable = field(default_factory=lambda: Unreadable(0.0))
     notes: Sequence[str] = ()
+    own_test: bool = True
+    remarks: Sequence[str] = ()
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     def list_faults(self, folder: Path) -> None:
         """List in a run's folder, from now on, the images that cannot be read."""

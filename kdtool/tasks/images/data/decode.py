@@ -4,27 +4,47 @@ from __future__ import annotations
 
 import io
 from functools import cache
+from importlib.util import find_spec
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps, features
 
 UNREADABLE = (Exception,)
 """What PIL raises on what is no image, is cut short, or would be absurdly large: nearly anything."""
 
+ORIENTATION = 0x0112
+"""The number of EXIF's tag."""
+
 MAX_ASPECT = 1000
 """Longest side over shortest: resized by its short side, a picture of 1 x 60000 pixels would fill the memory."""
+
+HEIF = frozenset({".heic", ".heif"})
+"""Endings of what phones write, which a package of its own reads: the extra ``heic``."""
 
 PROGRAMS = {"EPS", "WMF", "GRIB", "HDF5", "BUFR", "STUB", "FPX"}
 """Formats that PIL reads by other programs or not itself; a file's name does not tell its format."""
 
 
-def to_rgb(image: Any) -> Image.Image:
-    """Return a PIL image in RGB.
+def upright(image: Any) -> Any:
+    """Return a PIL image as its orientation tag says that it is seen; itself where it has none.
 
-    As timm and torchvision read it: transparency is dropped, an orientation tag is not applied. Grey images of 16 bits
-    are brought to 8 first; PIL would clip them to white.
+    A phone's photos lie on their side otherwise. A block of tags that cannot be read says nothing.
     """
+    image.load()
+    try:
+        return image if image.getexif().get(ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
+    except Exception:  # whatever Pillow meets in the tags; the pixels are there
+        return image
+
+
+def to_rgb(image: Any) -> Image.Image:
+    """Return a PIL image in RGB, upright.
+
+    As timm and torchvision read it, transparency is dropped. Grey images of 16 bits are brought to 8 first; PIL would
+    clip them to white.
+    """
+    image = upright(image)
     if image.mode.startswith("I"):  # "I;16" and its byte orders; "I" is how older versions of PIL open such files
         values = np.asarray(image).astype(np.int64)
         image = Image.fromarray(((values.clip(0, 65535) + 128) // 257).astype(np.uint8))
@@ -43,8 +63,13 @@ def decode_bytes(data: bytes) -> Image.Image:
     return decode(io.BytesIO(data))
 
 
-def decode(file: str | IO[bytes]) -> Image.Image:
+def decode(file: str | IO[bytes], at_least: int | None = None) -> Image.Image:
     """Return the image in a file, in RGB.
+
+    Args:
+        file: its path, or it, opened.
+        at_least: pixels a side that are enough: JPEG is decoded at a half, a quarter or an eighth where that leaves
+            them.
 
     Raises:
         any of ``UNREADABLE``: it is no image that PIL can read whole.
@@ -52,10 +77,24 @@ def decode(file: str | IO[bytes]) -> Image.Image:
     with Image.open(file, formats=_formats()) as image:
         if max(image.size) > MAX_ASPECT * min(image.size):
             raise ValueError(f"{image.size[0]} x {image.size[1]} pixels are no picture")
+        if at_least is not None:
+            image.draft("RGB", (at_least, at_least))
         return to_rgb(image)
 
 
 @cache
+def endings() -> frozenset[str]:
+    """Return how the names of files end that are read as images here."""
+    usual = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+    avif = {".avif"} if features.check("avif") else set()
+    return frozenset(usual | avif | (HEIF if find_spec("pillow_heif") is not None else set()))
+
+
+@cache
 def _formats() -> tuple[str, ...]:
+    if endings() >= HEIF:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     Image.init()
     return tuple(sorted(set(Image.OPEN) - PROGRAMS))

@@ -2,188 +2,212 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kdtool.errors import InputError, did_you_mean
+from kdtool.tasks.common.files.kinds import KINDS
 from kdtool.tasks.images.data.dataset import Source, Split
-from kdtool.tasks.images.data.decode import UNREADABLE, decode
+from kdtool.tasks.images.data.files import FileImages, Passed, fingerprint, is_image, known_endings, leaves, walk
 from kdtool.tasks.images.options import Data
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
-VAL_NAMES = ("val", "validation", "valid")
+SPLITS = {"train": ("train", "training"), "test": ("test", "testing"), "val": ("val", "validation", "valid")}
+"""What a split's folder is called, in capitals or not; of several that are there, the first."""
 
 
 @dataclass(frozen=True)
-class FileImages:
-    """Images in files."""
+class _Reader:
+    """How class folders are read, and what is to be said of them.
 
-    paths: tuple[str, ...]
+    Attributes:
+        links: follow all links.
+        measuring: as for ``open_source``.
+        passed: what is no image.
+        remarks: what may be a mistake.
+    """
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, row: int) -> Image.Image:
-        try:
-            return decode(self.paths[row])
-        except UNREADABLE as error:
-            raise InputError(f"image {self.paths[row]} cannot be read ({error}): mend or remove it.") from error
+    links: bool
+    measuring: bool
+    passed: Passed = field(default_factory=Passed)
+    remarks: list[str] = field(default_factory=list)
 
 
-def open_source(folder: Path, cfg: Data) -> Source:
+def open_source(folder: Path, cfg: Data, measuring: bool = False) -> Source:
     """Open an image folder.
+
+    Args:
+        folder: where.
+        cfg: the recipe's section ``data``.
+        measuring: networks are measured on it, and nothing is learnt: there may be no training split, one class only,
+            and classes that a split lacks.
 
     Raises:
         InputError: no images, one class only, or splits whose classes differ.
     """
-    train, links = folder / cfg.train_split, cfg.follow_links
-    if cfg.train_split != "train" and not train.is_dir():
-        raise InputError(f"data.train_split={cfg.train_split}: {folder} has no such folder.")
-    if not _holds_classes(train):
-        class_names, whole = _read(folder, None, links=links)
-        return Source(class_names, whole, None, None, _fingerprint(folder, [whole]))
-    class_names, train_split = _read(train, None, links=links)
-    splits = {name: folder / name for name in ("test", *VAL_NAMES) if (folder / name).is_dir()}
-    if cfg.test_split != "auto":
-        if not (folder / cfg.test_split).is_dir():
-            known = [path.name for path in folder.iterdir() if path.is_dir()]
-            raise InputError(f"data.test_split={cfg.test_split}: no such folder. {did_you_mean(cfg.test_split, known)}")
-        splits["test"] = folder / cfg.test_split
-    val_name = next((name for name in VAL_NAMES if name in splits and splits[name] != splits.get("test")), None)
-    test_name = "test" if "test" in splits else val_name
-    read = {
-        name: _read(splits[name], class_names, complete=name == test_name, links=links)[1]
-        for name in dict.fromkeys((test_name, val_name))
-        if name is not None
-    }
-    val = read[val_name] if val_name is not None else None
-    return Source(class_names, train_split, read.get("test"), val, _fingerprint(folder, [train_split, *read.values()]))
+    reader = _Reader(cfg.follow_links, measuring)
+    there, places = _folders(folder), _places(folder, cfg)
+    if "train" not in places:
+        only_splits = bool(places) and len(places) == len(there)
+        if only_splits and not measuring:
+            raise InputError(
+                f"--data: {folder} holds {', '.join(path.name for path in places.values())} and nothing to train on; "
+                f"name the folder of training images {folder / 'train'}, or give it with data.train_split."
+            )
+        places = places if only_splits else {}
+    if not places:
+        tables = [path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in KINDS]
+        if tables and not there:
+            raise InputError(
+                f"--data: {folder} holds no class folders, but a table: if that has the classes, give "
+                f"--data {folder / tables[0]}."
+            )
+        class_names, whole = _read(folder, None, reader)
+        return _source(folder, class_names, {"train": whole}, {"train": folder}, reader)
+    if beside := [path.name for path in there if path not in places.values()]:
+        reader.remarks.append(f"{folder} holds splits; folders beside them were passed over: {_few(beside, 5)}")
+    # Every class is measured: of validation only where that is the test split.
+    whole_role = "test" if "test" in places else "val"
+    names: list[str] | None = None
+    read: dict[str, Split] = {}
+    for role, place in places.items():
+        names, read[role] = _read(place, names, reader, complete=role == whole_role)
+    assert names is not None
+    return _source(folder, names, read, places, reader)
+
+
+def _source(
+    folder: Path, class_names: list[str], read: dict[str, Split], places: dict[str, Path], reader: _Reader
+) -> Source:
+    digest = fingerprint(folder, (path for split in read.values() for path in _paths(split)))
+    passed = reader.passed.sentence()
+    return Source(
+        class_names, read.get("train"), read.get("test"), read.get("val"), digest,
+        origins={role: str(place) for role, place in places.items()},
+        notes=[passed] if passed is not None else [],
+        remarks=reader.remarks,
+    )  # fmt: skip
+
+
+def _places(folder: Path, cfg: Data) -> dict[str, Path]:
+    """Return the folders of the splits that are there, by "train", "test" and "val" in this order.
+
+    Raises:
+        InputError: one that the recipe names is not there, or one is there twice.
+    """
+    found: dict[str, Path] = {}
+    asked = {"train": "auto" if cfg.train_split == "train" else cfg.train_split, "test": cfg.test_split}
+    for role, names in SPLITS.items():
+        name = asked.get(role, "auto")
+        place = _called(folder, names if name == "auto" else (name,))
+        if place is None and name != "auto":
+            near = did_you_mean(name, [path.name for path in _folders(folder)])
+            raise InputError(f"data.{role}_split={name}: {folder} has no such folder. {near}")
+        # A class may be called as a split is; where there is a training split it is none.
+        splits = name != "auto" or (role != "train" and "train" in found)
+        if place is not None and place not in found.values() and (splits or _holds_classes(place)):
+            found[role] = place
+    return found
+
+
+def _called(folder: Path, names: Sequence[str]) -> Path | None:
+    there = _folders(folder)
+    for name in names:
+        same = [path for path in there if path.name == name] or [p for p in there if p.name.casefold() == name]
+        if len(same) > 1:
+            raise InputError(
+                f"--data: {folder} holds {same[0].name} and {same[1].name}: there is no telling which is the split. "
+                "Rename one."
+            )
+        if same:
+            return same[0]
+    return None
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _holds_classes(folder: Path) -> bool:
-    """Tell a split's folder from one that is missing, or that is itself a class which happens to be called so."""
-    if not folder.is_dir():
-        return False
+    """Tell a split's folder from one that is itself a class which happens to be called so."""
     entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    return any(path.is_dir() for path in entries) or not any(path.suffix.lower() in EXTENSIONS for path in entries)
+    return any(path.is_dir() for path in entries) or not any(is_image(path) for path in entries)
 
 
 def _read(
-    folder: Path, class_names: list[str] | None, complete: bool = False, links: bool = False
+    folder: Path, class_names: list[str] | None, reader: _Reader, complete: bool = False
 ) -> tuple[list[str], Split]:
     """Read one folder of class folders.
 
-    With ``class_names``, labels follow those; ``complete``: none of them may be missing; ``links``: follow all links.
+    With ``class_names``, labels follow those; ``complete``: none of them may be missing.
     """
-    found = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    root = None if links else os.path.realpath(folder)
-    paths = {name: [] if _leaves(folder / name, root) else list(_files(str(folder / name), root)) for name in found}
+    found = [path.name for path in _folders(folder)]
+    root = None if reader.links else os.path.realpath(folder)
+    if outside := [name for name in found if leaves(folder / name, root)]:
+        raise InputError(
+            f"--data: class folders of {folder} are links that lead out of it ({_few(outside, 5)}); "
+            "data.follow_links=true follows such links."
+        )
+    paths = {name: list(walk(str(folder / name), root, reader.passed)) for name in found}
     empty = [name for name in found if not paths[name]]
+    passed = reader.passed.sentence()
+    instead = f" There {passed}." if passed is not None else ""
     if not found or len(empty) == len(found):
         raise InputError(
             f"--data: {folder} holds no images in class folders. Expected {folder}/CLASS/IMAGE, images being "
-            f"{', '.join(sorted(EXTENSIONS))} files."
+            f"{known_endings()} files.{instead}"
         )
     if empty:
-        raise InputError(
-            f"--data: class folder {folder / empty[0]} holds no images (links that lead out of the data's folder are "
-            "followed with data.follow_links=true only); fill or remove it."
-        )
-    if class_names is None:
-        class_names = found
-        if len(found) < 2:
-            raise InputError(f"--data: {folder} has one class only ({found[0]}); two or more are needed.")
-    strangers = [name for name in found if name not in class_names]
-    if strangers:
-        raise InputError(
-            f"--data: {folder / strangers[0]} is no class of the training folder. "
-            f"{did_you_mean(strangers[0], class_names)}"
-        )
-    missing = [name for name in class_names if name not in found]
-    if complete and missing:
+        raise InputError(f"--data: class folder {folder / empty[0]} holds no images; fill or remove it.{instead}")
+    nested = _nested(folder, paths)
+    if len(found) < 2 and class_names is None and not reader.measuring:
+        more = f" But {nested}." if nested else ""
+        raise InputError(f"--data: {folder} has one class only ({found[0]}); two or more are needed.{more}")
+    if nested:
+        reader.remarks.append(nested)
+    if loose := sum(is_image(path) for path in folder.iterdir() if not path.name.startswith(".")):
+        reader.remarks.append(f"{loose:,} images of {folder} lie in no class folder and were passed over")
+    known = found if class_names is None else class_names
+    if strangers := [name for name in found if name not in known]:
+        if not reader.measuring:
+            near = did_you_mean(strangers[0], known)
+            raise InputError(f"--data: {folder / strangers[0]} is no class of the training folder. {near}")
+        known = [*known, *strangers]
+    missing = [name for name in known if name not in found]
+    if complete and missing and not reader.measuring:
         raise InputError(
             f"--data: {folder} has no folder for class {missing[0]!r} of the training folder; the classes of both must "
             "be the same."
         )
     flat = [path for name in found for path in paths[name]]
-    number = {name: i for i, name in enumerate(class_names)}
+    number = {name: i for i, name in enumerate(known)}
     labels = [number[name] for name in found for _ in paths[name]]
-    return class_names, Split(FileImages(tuple(flat)), np.array(labels, dtype=np.int64), np.arange(len(flat)))
+    return known, Split(FileImages(tuple(flat)), np.array(labels, dtype=np.int64), np.arange(len(flat)))
 
 
-def _leaves(path: Path | str, root: str | None) -> bool:
-    """Tell whether a path's real place lies outside the folder ``root``; None: all places are inside."""
-    return root is not None and os.path.commonpath([os.path.realpath(path), root]) != root
+def _nested(folder: Path, paths: dict[str, list[str]]) -> str:
+    """Return what to say where every class holds folders of images and none itself; "" where one does."""
+    inner: list[str] = []
+    for name, files in paths.items():
+        own = {os.path.relpath(os.path.dirname(file), folder / name).split(os.sep)[0] for file in files}
+        if os.curdir in own:
+            return ""
+        inner += [f"{name}/{each}" for each in sorted(own)]
+    if len(inner) <= len(paths):  # a folder within each class: no other classes
+        return ""
+    return (
+        f"the classes of {folder} are {_few(list(paths), 4)}, none of which holds an image itself, but folders of them "
+        f"({_few(inner, 4)}): if those are the classes, move them up into {folder}"
+    )
 
 
-def _files(folder: str, root: str | None, above: frozenset[str] = frozenset()) -> Iterator[str]:
-    """Yield the images below a folder in order.
-
-    Hidden files are passed over, and so are links to folders and links that lead out of ``root``; where that is None,
-    all links are followed but those that lead back to a folder ``above``. Only links are resolved: a folder may hold a
-    million files.
-    """
-    if root is None:
-        place = os.path.realpath(folder)
-        if place in above:
-            return
-        above |= {place}
-    with os.scandir(folder) as entries:
-        ordered = sorted(entries, key=lambda entry: entry.name)
-    for entry in ordered:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=root is None):
-            yield from _files(entry.path, root, above)
-        elif _is_image(entry) and not (entry.is_symlink() and _leaves(entry.path, root)):
-            yield entry.path
-
-
-def _is_image(entry: os.DirEntry[str]) -> bool:
-    return os.path.splitext(entry.name)[1].lower() in EXTENSIONS and entry.is_file()
-
-
-def images_below(folder: Path, follow_links: bool = False) -> Iterator[str]:
-    """Yield the paths of all images below a folder, in order."""
-    return _files(str(folder), None if follow_links else os.path.realpath(folder))
-
-
-def unlabelled_images(folder: Path, follow_links: bool = False) -> FileImages:
-    """Return all images below a folder, whatever its structure.
-
-    Raises:
-        InputError: it is missing or holds none.
-    """
-    if not folder.is_dir():
-        raise InputError(f"data.unlabelled={folder}: there is no such folder.")
-    paths = tuple(images_below(folder, follow_links))
-    if not paths:
-        raise InputError(f"data.unlabelled={folder} holds no images ({', '.join(sorted(EXTENSIONS))}).")
-    return FileImages(paths)
-
-
-def _fingerprint(folder: Path, splits: list[Split]) -> str:
-    return fingerprint(folder, (path for split in splits for path in _paths(split)))
+def _few(names: Sequence[str], most: int) -> str:
+    return f"{', '.join(names[:most])}{', ...' if len(names) > most else ''}"
 
 
 def _paths(split: Split) -> tuple[str, ...]:
     assert isinstance(split.images, FileImages)
     return split.images.paths
-
-
-def fingerprint(folder: Path, paths: Iterable[str]) -> str:
-    """Digest names, sizes and times: reading every byte of a large folder would cost minutes a run."""
-    digest = hashlib.sha256()
-    for path in paths:
-        stat = os.stat(path)
-        digest.update(f"{os.path.relpath(path, folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()

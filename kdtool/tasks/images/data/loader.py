@@ -16,14 +16,11 @@ from kdtool.errors import InputError
 from kdtool.tasks.common.order import Order
 from kdtool.tasks.images.data.dataset import DataSet, Images, Split
 from kdtool.tasks.images.data.mixing import mix_labels
-from kdtool.tasks.images.data.unreadable import Pool, Replaced
+from kdtool.tasks.images.data.unreadable import THREADS, Pool, Replaced
 from kdtool.tasks.images.data.views import Views
 from kdtool.tasks.images.data.workers import At, Workers
 from kdtool.tasks.images.options import Data
 from kdtool.tasks.task import Reading
-
-DECODERS = 4
-"""Threads that decode a data set into memory; PIL releases the interpreter while it decodes."""
 
 DEVICE_SHARE = 0.25
 """Kept pixels live on the GPU where they take no more than this share of its free memory, else beside it."""
@@ -203,7 +200,7 @@ class _Pixels:
             pixels[row] = views.host(image, row, 0).permute(1, 2, 0)
             return replaced
 
-        with ThreadPoolExecutor(DECODERS) as threads:
+        with ThreadPoolExecutor(THREADS) as threads:
             for replaced in threads.map(decode, missing.tolist()):
                 if replaced is not None:
                     pool.note([replaced])

@@ -10,8 +10,9 @@ import numpy as np
 
 from kdtool.errors import InputError
 from kdtool.tasks.common import held_out
+from kdtool.tasks.common.files.kinds import KINDS
 from kdtool.tasks.common.splits import kept
-from kdtool.tasks.images.data import folder, parquet
+from kdtool.tasks.images.data import files, folder, parquet, table
 from kdtool.tasks.images.data.dataset import LARGE, MEDIUM, SMALL, DataSet, Source, Split
 from kdtool.tasks.images.data.digits import open_digits
 from kdtool.tasks.images.data.stream import open_stream
@@ -26,32 +27,50 @@ PREFIXES = ("torch/", "hfds/", "hfids/", "wds/", "tfds/")
 """What timm's names of data sets begin with."""
 
 
-def open_data(cfg: Data, stream: bool = False) -> DataSet:
+def open_data(cfg: Data, stream: bool = False, measuring: bool = False) -> DataSet:
     """Open what ``data.name`` names and hold out what the recipe asks for.
 
     Args:
         cfg: the recipe's section ``data``.
         stream: do not hold the training set in memory, but read it from its shards again and again.
+        measuring: networks are only measured on it: it may have no training split (``train`` is empty then), one class
+            only, and classes that a split lacks.
 
     Raises:
         InputError: it is not there, is empty, has one class only, or needs a package that is missing.
     """
-    source = open_stream(cfg) if stream else _open(cfg)
-    if len(source.class_names) < 2:
+    source = open_stream(cfg) if stream else _open(cfg, measuring)
+    if len(source.class_names) < 2 and not measuring:
         raise InputError(f"--data {cfg.name}: one class only ({source.class_names}); two or more are needed.")
-    train, val, test = held_out.roles(source.train, source.val, source.test, cfg, in_memory=source.stream is None)
+    train, val, test = _roles(source, cfg)
     named = {"training": train, "test": test, "validation": val}
-    held_out.refuse_unfit(named, cfg, "images")
+    wanted = {name: split for name, split in named.items() if split is not train or source.train is not None}
+    held_out.refuse_unfit(wanted, cfg, "images")
     unreadable = Unreadable(cfg.max_bad)
     for name, split in named.items():
         if split is not None:
-            split.whole = Pool(name, split.rows, split.labels, unreadable)
-    native, grey = _look_at(train)
+            split.whole = Pool(name, split.rows, split.labels, unreadable, split.images)
+    native, grey = _look_at(train if len(train) else test)
     digest = held_out.fingerprint(source.fingerprint, cfg)
-    return DataSet(cfg.name, source.class_names, train, val, test, native, grey, digest, source.stream, unreadable)
+    return DataSet(
+        cfg.name, source.class_names, train, val, test, native, grey, digest, source.stream, unreadable,
+        notes=source.notes,
+        own_test=source.test is not None or source.val is not None,
+        remarks=source.remarks,
+        origins=held_out.origins(named, {"train": source.train, "test": source.test, "val": source.val},
+                                 source.origins, cfg),
+    )  # fmt: skip
 
 
-def _open(cfg: Data) -> Source:
+def _roles(source: Source, cfg: Data) -> tuple[Split, Split | None, Split]:
+    if source.train is not None:
+        return held_out.roles(source.train, source.val, source.test, cfg, in_memory=source.stream is None)
+    test = source.test if source.test is not None else source.val
+    assert test is not None
+    return test.take(np.arange(0)), source.val if source.val is not test else None, test
+
+
+def _open(cfg: Data, measuring: bool) -> Source:
     name = cfg.name
     if name == "digits":
         return open_digits()
@@ -59,15 +78,21 @@ def _open(cfg: Data) -> Source:
     if path.is_dir():
         if any(path.glob("*.parquet")) or any(path.glob("*/*.parquet")):
             return parquet.open_source(path, cfg)
-        return folder.open_source(path, cfg)
+        labelled = table.open_metadata(path, cfg, measuring)
+        return labelled if labelled is not None else folder.open_source(path, cfg, measuring)
     if path.is_file():
-        raise InputError(f"--data {name} is a file; give a folder of images (one folder a class) or of parquet files.")
+        if path.suffix.lower() not in KINDS:
+            raise InputError(
+                f"--data {name} is a file; give a folder of images (one folder a class) or of parquet files, or a "
+                f"table of images with their classes ({', '.join(KINDS)})."
+            )
+        return table.open_source(path, cfg, measuring)
     if name.startswith(PREFIXES):
         return open_timm(cfg)
     near = "Did you mean 'digits'? " if difflib.get_close_matches(name, ["digits"]) else ""
     raise InputError(
-        f"--data {name}: there is no such folder. {near}Valid: digits, a folder of images or parquet files, or a "
-        f"name that timm knows ({', '.join(prefix + '…' for prefix in PREFIXES)})."
+        f"--data {name}: there is no such folder. {near}Valid: digits, a folder of images or parquet files, a table of "
+        f"images with their classes, or a name that timm knows ({', '.join(prefix + '…' for prefix in PREFIXES)})."
     )
 
 
@@ -104,5 +129,5 @@ def thin(train: Split, cfg: Data, class_names: Sequence[str]) -> Split:
     if cfg.unlabelled is None:
         return thinned
     place = Path(cfg.unlabelled).expanduser()
-    extra = folder.unlabelled_images(place, cfg.follow_links)
-    return thinned.join(extra, folder.fingerprint(place, extra.paths))
+    extra = files.unlabelled_images(place, cfg.follow_links)
+    return thinned.join(extra, files.fingerprint(place, extra.paths))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kdtool.errors import InputError
-from kdtool.tasks.images.data.folder import EXTENSIONS
+from kdtool.tasks.images.data.decode import endings
 
 Sample = tuple[bytes, int]
 """An encoded image and its class, -1 for none."""
@@ -58,7 +58,7 @@ class TarShards:
     def read(self, shard: int, start: int) -> Iterator[Sample]:
         for number, (tar, files) in enumerate(self._samples(shard)):
             if number >= start:
-                image = next((file for kind, file in files.items() if f".{kind}" in EXTENSIONS), None)
+                image = next((file for kind, file in files.items() if f".{kind}" in endings()), None)
                 if image is None:
                     raise InputError(f"sample {number} of {self.names[shard]} has no image: {', '.join(files)}.")
                 yield _content(tar, image), self._label(tar, files, shard, number)

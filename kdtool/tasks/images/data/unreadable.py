@@ -7,7 +7,9 @@ number of workers, and in a resumed run.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +31,19 @@ TRIES = 100
 """How many images of the class are tried in the place of one that cannot be read."""
 
 
+HUNDRED = 100
+"""Of fewer images in a split as many may be unreadable as of so many: else one of fifty would end a run."""
+
+THREADS = 4
+"""Threads that decode; PIL releases the interpreter while it does."""
+
+SURVEY_SECONDS = 60
+"""How long all others that cannot be read are looked for, once they are too many."""
+
+NAMED = 100
+"""Images that an error names at most."""
+
+
 @dataclass(frozen=True)
 class Replaced:
     """An image that cannot be read.
@@ -48,7 +63,7 @@ class Unreadable:
     """All images of a data set that could not be read so far.
 
     Args:
-        limit: the share of a split that may be unreadable (``data.max_bad``).
+        limit: the share of a split that may be unreadable (``data.max_bad``), of a hundred at least.
     """
 
     def __init__(self, limit: float):
@@ -62,27 +77,58 @@ class Unreadable:
         for (split, _), each in self.found.items():
             self._list(split, each)
 
-    def note(self, split: str, total: int, replaced: Iterable[Replaced]) -> None:
+    def note(
+        self,
+        split: str,
+        total: int,
+        replaced: Iterable[Replaced],
+        others: Callable[[], list[str]] = lambda: [],
+    ) -> None:
         """Count and list images of a split of ``total`` images.
+
+        Args:
+            split: its name.
+            total: its images.
+            replaced: those that were found.
+            others: looks for all of the split's, and returns what is wrong with each.
 
         Raises:
             InputError: they are too many, and the run has not begun.
             RunError: they are too many, and it has.
         """
         for each in replaced:
-            if (split, each.row) in self.found:
-                continue
-            self.found[split, each.row] = each
-            if self.path is not None:
-                self._list(split, each)
-            count = sum(name == split for name, _ in self.found)
-            if count > self.limit * total:
-                where = f" All so far are listed in {self.path}." if self.path else ""
-                kind = InputError if self.path is None else RunError
-                raise kind(
-                    f"{count} of {total} {split} images cannot be read, more than data.max_bad={self.limit:g} allows. "
-                    f"The last: {each.why}{where} Mend or remove them, or raise data.max_bad."
-                )
+            if (split, each.row) not in self.found:
+                self.found[split, each.row] = each
+                if self.path is not None:
+                    self._list(split, each)
+        why = [each.why for (name, _), each in self.found.items() if name == split]
+        if self._too_many(len(why), total):
+            self.refuse(split, total, why if self.path is not None else others() or why)
+
+    def _too_many(self, count: int, total: int) -> bool:
+        return count > self.limit * max(total, HUNDRED)
+
+    def refuse(self, split: str, total: int, why: list[str]) -> None:
+        """Refuse so many images that cannot be read.
+
+        Args:
+            split, total: as for ``note``.
+            why: what is wrong with each.
+
+        Raises:
+            InputError: they are too many, and the run has not begun.
+            RunError: they are too many, and it has.
+        """
+        if not self._too_many(len(why), total):
+            return
+        said = [each.removesuffix(": mend or remove it.") for each in why[:NAMED]]
+        rest = f" and {len(why) - NAMED} more" if len(why) > NAMED else ""
+        where = f"All so far are listed in {self.path}." if self.path else f"They are: {'; '.join(said)}{rest}."
+        kind = InputError if self.path is None else RunError
+        raise kind(
+            f"{len(why)} of {total} {split} images cannot be read, more than data.max_bad={self.limit:g} allows. "
+            f"{where} Mend or remove them, or raise data.max_bad."
+        )
 
     def _list(self, split: str, each: Replaced) -> None:
         assert self.path is not None
@@ -101,12 +147,14 @@ class Pool:
         rows: (N,) int64.
         labels: (N,) int64.
         unreadable: where those that cannot be read are noted.
+        images: of the whole source; None where they cannot be read by number.
     """
 
     split: str
     rows: np.ndarray
     labels: np.ndarray
     unreadable: Unreadable
+    images: Images | None = None
 
     def read(self, images: Images, row: int) -> tuple[Image, Replaced | None]:
         """Return an image, or the next readable one of the same class, and whether it is that.
@@ -127,7 +175,22 @@ class Pool:
 
     def note(self, replaced: Iterable[Replaced | None]) -> None:
         """Note those that are not None; see ``Unreadable.note``."""
-        self.unreadable.note(self.split, len(self.rows), [each for each in replaced if each is not None])
+        self.unreadable.note(self.split, len(self.rows), [each for each in replaced if each is not None], self._all)
+
+    def _all(self) -> list[str]:
+        """Return what is wrong with each image of the split that cannot be read, as far as the time goes."""
+        end = time.monotonic() + SURVEY_SECONDS
+
+        def why(row: int) -> str | None:
+            try:
+                if self.images is not None and time.monotonic() < end:
+                    self.images[row]
+            except InputError as error:
+                return str(error)
+            return None
+
+        with ThreadPoolExecutor(THREADS) as threads:
+            return [each for each in threads.map(why, self.rows.tolist()) if each is not None]
 
     def _after(self, row: int) -> np.ndarray:
         """Return the rows of the same class, in their order from ``row`` on and round."""

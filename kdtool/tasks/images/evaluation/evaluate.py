@@ -11,9 +11,9 @@ from torch import Tensor
 
 from kdtool.engine.precision import pick_device
 from kdtool.tasks.common import evaluation as common
-from kdtool.tasks.common.matching import choose
+from kdtool.tasks.common.matching import choose, usual_split
 from kdtool.tasks.common.predictions_file import check_predictions
-from kdtool.tasks.common.targets import Found, recipe_for
+from kdtool.tasks.common.targets import Found, recipe_for, trained_on
 from kdtool.tasks.images.data.open import open_data
 from kdtool.tasks.images.evaluation.corruptions import Corruption
 from kdtool.tasks.images.evaluation.predictions import Examined, write
@@ -29,7 +29,7 @@ def evaluate(
     target: str | Path,
     data: str | Path | None = None,
     *,
-    split: str = "test",
+    split: str | None = None,
     teacher: str | Path | None = None,
     weights: str = "auto",
     image_size: int | None = None,
@@ -46,7 +46,7 @@ def evaluate(
     Args:
         target: a run's folder, a saved model's folder, a model's name or architecture, or an exported file.
         data: as ``data.name`` of a recipe; default: the data of the run that the target is or lies in.
-        split: "test", "val", "train" or "all".
+        split: "test", "val", "train" or "all"; default: "test", and "all" of ``data`` that have no split to test on.
         teacher: a target to compare with; default: the run's own teachers.
         weights, image_size: of a model that is given by name.
         corrupt: corruptions, each "kind" or "kind:severity".
@@ -70,9 +70,11 @@ def evaluate(
         check_predictions(Path(predictions))
     found = find(str(target))
     recipe = data_recipe(found, data, overrides, {"train.batch_size": batch_size, "train.device": device})
-    opened = open_data(recipe.data, stream=recipe.train.steps is not None)
+    opened = open_data(recipe.data, stream=recipe.train.steps is not None, measuring=not trained_on(found, data))
+    usual, said = usual_split(opened, trained_on(found, data))
+    said, split = ([], split) if split is not None else (said, usual)
     student = open_target(found, opened, weights, image_size, recipe)
-    student.notes += _unheard(recipe, student)
+    student.notes += said + _unheard(recipe, student)
     for note in student.notes:
         say(note)
     examined = Examined(

@@ -99,6 +99,7 @@ class LanguageData:
         writer: how the samples were written; its tokenizer is the student's.
         raw: the samples as they were read; ``Tokenized.sources`` are their numbers.
         bad: the lines left out.
+        own_test: the source has a split to test on; else one was drawn here.
     """
 
     name: str
@@ -112,6 +113,7 @@ class LanguageData:
     notes: list[str] = field(default_factory=list)
     raw: Sequence[Sample] = field(default=(), repr=False)
     bad: Faults = field(default_factory=Faults)
+    own_test: bool = True
 
     @property
     def tokens(self) -> Tokens:

@@ -41,11 +41,13 @@ class Raw:
         splits: by "train", "val" (or None) and "test"; each with N' rows.
         faults: the lines left out.
         columns: digest of the split's names.
+        own_test: there is a split to test on; else one is drawn here.
     """
 
     samples: list[Sample]
     splits: dict[str, HeldSplit | None]
     faults: Faults = field(default_factory=Faults)
+    own_test: bool = True
 
     def texts(self) -> Iterator[str]:
         """Yield all texts that are trained on."""
@@ -69,6 +71,7 @@ def read_data(cfg: Data) -> Raw:
     raw = _open(cfg)
     train = raw.splits["train"]
     assert train is not None
+    raw.own_test = raw.splits.keys() != {"train"}
     train, val, test = held_out.roles(train, raw.splits.get("val"), raw.splits.get("test"), cfg)
     raw.splits = {"train": train, "val": val, "test": test}
     named = {NAMES[role]: split for role, split in raw.splits.items()}
@@ -124,7 +127,7 @@ def in_tokens(raw: Raw, cfg: Data, tokens: Tokens, classes: int) -> LanguageData
     notes = [*cuts.notes(cfg.max_length), *_notes(raw), *_counted(train, test)]
     return LanguageData(
         cfg.name, Names(tokens, classes), train, splits["val"], test, digest, writer, notes=notes, raw=raw.samples,
-        bad=faults,
+        bad=faults, own_test=raw.own_test,
     )  # fmt: skip
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from kdtool.engine.precision import pick_device
 from kdtool.errors import InputError
 from kdtool.tasks.common.held import HeldBatches
-from kdtool.tasks.common.matching import SPLITS
-from kdtool.tasks.common.targets import recipe_for
+from kdtool.tasks.common.matching import SPLITS, usual_split
+from kdtool.tasks.common.targets import recipe_for, trained_on
 from kdtool.tasks.language.data.batches import Maker
 from kdtool.tasks.language.data.dataset import LanguageData, Split
 from kdtool.tasks.language.data.open import in_tokens, read_data
@@ -31,7 +31,7 @@ def evaluate(
     target: str | Path,
     data: str | Path | None = None,
     *,
-    split: str = "test",
+    split: str | None = None,
     teacher: str | Path | None = None,
     weights: str = "auto",
     generate: int | None = None,
@@ -48,7 +48,7 @@ def evaluate(
     Args:
         target: a run's folder, a saved model's folder, a hub name or a .gguf file.
         data: as ``data.name`` of a recipe; default: the data of the run that the target is or lies in.
-        split: "test", "val", "train" or "all".
+        split: "test", "val", "train" or "all"; default: "test", and "all" of ``data`` that have no split to test on.
         teacher: a target to compare with; default: the run's own teachers.
         weights: has to be "auto": a network comes with its own.
         generate: how many prompts are answered; default: none, and with ``answer`` all.
@@ -68,7 +68,7 @@ def evaluate(
     """
     for name in others:
         raise InputError(f"--{name.replace('_', '-')} does not apply to language models: leave it out.")
-    if split not in SPLITS:
+    if split is not None and split not in SPLITS:
         raise InputError(f"--split {split} is none. Valid: {', '.join(SPLITS)}.")
     say = say or (lambda _: None)
     final = answer_of(answer) if answer is not None else None
@@ -92,6 +92,8 @@ def evaluate(
         else:
             notes.append("other data than the run's: --teacher names what to compare with")
     place = pick_device(recipe.train.device)
+    usual, said = usual_split(opened, trained_on(found, data))
+    said, split = ([], split) if split is not None else (said, usual)
     splits = choose(opened, split)
     reading = Reading(recipe.train.batch_size, 0, place, train=False)
     own, beside = measure(
@@ -113,7 +115,7 @@ def evaluate(
             for each, (metrics, agreement) in zip(teachers, beside, strict=True)
         ],
         "answers": None,
-        "notes": [*notes, *student.notes, *([bad] if (bad := opened.faults()) else [])],
+        "notes": [*said, *notes, *student.notes, *([bad] if (bad := opened.faults()) else [])],
     }  # fmt: skip
     count = generate if generate is not None else (None if final is not None else 0)
     if count != 0:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdtool.errors import InputError, did_you_mean
+from kdtool.tasks.common.files.labels import LABEL_COLUMNS
 from kdtool.tasks.common.files.tables import Table, columns_called, shown
 
 TEXT_COLUMNS = (
@@ -20,9 +21,6 @@ TEXT_COLUMNS = (
     ("phrase",),
 )
 """Columns of texts that are found by their names, the first of these; whatever their case."""
-
-LABEL_COLUMNS = ("label", "labels", "target", "class", "category")
-"""Columns of classes that are found by their names, the first of these; whatever their case."""
 
 
 @dataclass(frozen=True)

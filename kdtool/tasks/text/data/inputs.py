@@ -9,11 +9,11 @@ from typing import IO, Any
 
 from kdtool.errors import InputError
 from kdtool.tasks.common.files.cells import Unfit, sound, text_of
+from kdtool.tasks.common.files.kinds import KINDS, open_table
 from kdtool.tasks.common.files.lines import NOT_UTF8
 from kdtool.tasks.common.files.tables import Table
 from kdtool.tasks.common.predicting import Item, in_chunks
 from kdtool.tasks.text.data.columns import choose
-from kdtool.tasks.text.data.read import KINDS, open_table
 from kdtool.tasks.text.models.tokens import Text
 
 AT_ONCE = 1 << 16

@@ -12,13 +12,15 @@ from kdtool.errors import InputError
 from kdtool.tasks.common import held_out
 from kdtool.tasks.common.files import hub
 from kdtool.tasks.common.files.folders import files_of, refuse_large, roles_of
+from kdtool.tasks.common.files.kinds import KINDS, open_table
 from kdtool.tasks.common.files.tables import Table
 from kdtool.tasks.common.held import HeldSplit
+from kdtool.tasks.common.overlaps import overlaps
 from kdtool.tasks.common.pydocs import topics
 from kdtool.tasks.common.splits import kept, stratified
 from kdtool.tasks.text.data import pydocs
 from kdtool.tasks.text.data.dataset import Source, TextData, assemble, digest_of, fingerprint
-from kdtool.tasks.text.data.read import KINDS, Part, open_table, read
+from kdtool.tasks.text.data.read import Part, read
 from kdtool.tasks.text.data.texts import Texts
 from kdtool.tasks.text.data.unlabelled import read_lines, without
 from kdtool.tasks.text.options import Data
@@ -42,7 +44,12 @@ def open_data(cfg: Data) -> TextData:
     named = {"training": train, "test": test, "validation": val}
     held_out.refuse_unfit(named, cfg, "texts")
     digest = held_out.fingerprint(source.fingerprint, cfg)
-    data = TextData(cfg.name, source.class_names, train, val, test, digest, bad=source.faults)
+    stored = {"train": source.train, "test": source.test, "val": source.val}
+    data = TextData(
+        cfg.name, source.class_names, train, val, test, digest, bad=source.faults,
+        own_test=source.test is not None or source.val is not None,
+        origins=held_out.origins(named, stored, {}, cfg),
+    )  # fmt: skip
     data.notes.extend(_notes(data))
     return data
 
@@ -98,20 +105,14 @@ def _keys(split: HeldSplit | None) -> list[tuple[str, ...]]:
 
 
 def _notes(data: TextData) -> list[str]:
-    notes, trained = [], set(_keys(data.train))
+    notes = []
     bare = int((data.train.labels < 0).sum())
     if bare:
         notes.append(f"{bare:,} of {len(data.train):,} training texts have no label (it is empty or -1)")
-    measured = {"test": data.test, "validation": data.val}
+    keys = {"training": _keys(data.train), "test": _keys(data.test), "validation": _keys(data.val)}
     if data.val is data.test:  # data.watch_test
-        del measured["validation"]
-    for name, split in measured.items():
-        keys = _keys(split)
-        both = sum(key in trained for key in keys)
-        if both:
-            verb = "stands" if both == 1 else "stand"
-            notes.append(f"{both:,} of {len(keys):,} {name} texts {verb} in the training set, too")
-    return notes
+        del keys["validation"]
+    return [*notes, *overlaps(keys, "texts")]
 
 
 def thin(data: TextData, cfg: Data) -> HeldSplit:

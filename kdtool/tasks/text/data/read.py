@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-from kdtool.errors import InputError
-from kdtool.tasks.common.files.arrow import Parquet
-from kdtool.tasks.common.files.cells import Unfit, sound, text_of
+from kdtool.tasks.common.files.cells import Unfit, text_of
 from kdtool.tasks.common.files.faults import BadLine
-from kdtool.tasks.common.files.lines import Delimited, JsonLines
-from kdtool.tasks.common.files.tables import Row, Table, shown
+from kdtool.tasks.common.files.labels import label_of
+from kdtool.tasks.common.files.tables import Row, Table
 from kdtool.tasks.text.data.columns import Columns, choose
 from kdtool.tasks.text.data.texts import Texts
-
-KINDS: dict[str, Callable[[Path, str], Table]] = {
-    ".tsv": Delimited,
-    ".csv": Delimited,
-    ".jsonl": JsonLines,
-    ".parquet": Parquet,
-}
-"""The files that can be read, by how their names end."""
-
-_WHOLE = re.compile(r"-?[0-9]{1,18}")
 
 
 @dataclass
@@ -53,18 +38,6 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.texts)
-
-
-def open_table(path: Path) -> Table:
-    """Open a file.
-
-    Raises:
-        InputError: it is of no kind that is known, is empty, or its header cannot be read.
-    """
-    kind = KINDS.get(path.suffix.lower())
-    if kind is None:
-        raise InputError(f"{path}: a file of texts is one of {', '.join(KINDS)}.")
-    return kind(path, str(path))
 
 
 def read(table: Table, text: Sequence[str], label: str | None, *, bare: bool = False) -> Part:
@@ -96,35 +69,9 @@ def _add(part: Part, row: Row) -> None:
     if row.cells is None:
         raise Unfit(row.why)
     texts = [text_of(cell, name) for cell, name in zip(row.cells, part.columns.text, strict=False)]
-    label = _label(row.cells[-1], part.declared) if part.columns.label is not None else None
+    label = label_of(row.cells[-1], part.declared) if part.columns.label is not None else None
     part.texts.first.append(texts[0])
     if part.texts.second is not None:
         part.texts.second.append(texts[1])
     part.labels.append(label)
     part.lines.append(row.line)
-
-
-def _label(cell: Any, declared: list[str] | None) -> str | None:
-    """Return a class's name, None for none."""
-    if cell is None or cell != cell:  # pandas writes NaN where there is none
-        return None
-    if isinstance(cell, float) and cell.is_integer():
-        cell = int(cell)
-    if isinstance(cell, bool):
-        return str(cell).lower()
-    if not isinstance(cell, (str, int)):
-        raise Unfit(f"its label {shown(cell)} is neither a name nor a whole number.")
-    text = str(cell).strip()
-    if not text or text == "-1":
-        return None
-    text = sound(text, "its label")
-    if not _WHOLE.fullmatch(text):
-        return text
-    number = int(text)
-    if declared is None:
-        return str(number)
-    if isinstance(cell, str):
-        return text
-    if not 0 <= number < len(declared):
-        raise Unfit(f"its label {number} is outside 0..{len(declared) - 1}.")
-    return declared[number]

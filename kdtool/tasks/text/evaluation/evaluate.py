@@ -12,9 +12,9 @@ from kdtool.engine.precision import pick_device
 from kdtool.errors import InputError
 from kdtool.tasks.common import evaluation as common
 from kdtool.tasks.common import measures
-from kdtool.tasks.common.matching import choose
+from kdtool.tasks.common.matching import choose, usual_split
 from kdtool.tasks.common.predictions_file import check_predictions
-from kdtool.tasks.common.targets import Found, find, recipe_for
+from kdtool.tasks.common.targets import Found, find, recipe_for, trained_on
 from kdtool.tasks.task import Say
 from kdtool.tasks.text.data.open import open_data
 from kdtool.tasks.text.evaluation.corruptions import Corruption
@@ -29,7 +29,7 @@ def evaluate(
     target: str | Path,
     data: str | Path | None = None,
     *,
-    split: str = "test",
+    split: str | None = None,
     teacher: str | Path | None = None,
     weights: str = "auto",
     corrupt: Sequence[str] = (),
@@ -46,7 +46,7 @@ def evaluate(
     Args:
         target: a run's folder, a saved model's folder, or a model's name or architecture.
         data: as ``data.name`` of a recipe; default: the data of the run that the target is or lies in.
-        split: "test", "val", "train" or "all".
+        split: "test", "val", "train" or "all"; default: "test", and "all" of ``data`` that have no split to test on.
         teacher: a target to compare with; default: the run's own teachers.
         weights: of a model that is given by name.
         corrupt: corruptions, each "kind" or "kind:severity".
@@ -73,10 +73,13 @@ def evaluate(
     flags = {"train.batch_size": batch_size, "train.device": device}
     recipe = data_recipe(found, data, overrides, weights, flags)
     opened = open_data(recipe.data)
+    usual, said = usual_split(opened, trained_on(found, data))
+    said, split = ([], split) if split is not None else (said, usual)
     student = open_target(found, opened, recipe, weights)
     examined = Examined(
         opened, recipe.data, choose(opened, split, UNIT), recipe.train.batch_size, pick_device(recipe.train.device)
     )
+    student.notes += said
     for note in student.notes:
         say(note)
     teachers, notes = _teachers(found, recipe, opened, teacher, data is None)

@@ -297,7 +297,7 @@ def test_a_broken_image_is_one_clear_message(options: dict[str, Any]) -> None:
     with pytest.raises(InputError) as caught:
         _all(loader)
     assert str(caught.value).startswith("1 of 23")
-    assert "image 20 cannot be read: mend or remove it." in str(caught.value)
+    assert "image 20 cannot be read. Mend or remove" in str(caught.value)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="POSIX signals")

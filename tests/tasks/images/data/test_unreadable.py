@@ -13,7 +13,7 @@ import torch
 
 from kdtool.errors import InputError, RunError
 from kdtool.tasks.images.data.dataset import DataSet
-from kdtool.tasks.images.data.folder import FileImages
+from kdtool.tasks.images.data.files import FileImages
 from kdtool.tasks.images.data.loader import Loader, make_loader
 from kdtool.tasks.images.data.open import open_data, thin
 from kdtool.tasks.images.options import Data
@@ -160,16 +160,44 @@ def test_unlabelled_images_stand_in_for_one_another(images: Path, tmp_path: Path
 
 def test_too_many_end_the_run_and_all_are_listed(images: Path, tmp_path: Path) -> None:
     data = _open(images)
-    data.unreadable.limit = 0.03
+    data.unreadable.limit = 0.01
     data.unreadable.found.clear()
     data.unreadable.write_to(tmp_path / "bad.jsonl")
-    with pytest.raises(RunError, match=r"2 of \d+ training images.*data\.max_bad=0\.03.*bad\.jsonl"):
+    with pytest.raises(RunError, match=r"2 of \d+ training images.*data\.max_bad=0\.01.*bad\.jsonl"):
         _inputs(_loader(data))
     lines = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
     assert len(lines) == 2
     assert all("cannot be read" in line["why"] and line["split"] == "training" for line in lines)
     data.unreadable.write_to(tmp_path / "bad.jsonl")  # a resumed run finds them again
     assert len((tmp_path / "bad.jsonl").read_text().splitlines()) == 2
+
+
+def test_too_many_before_a_run_are_named_all_at_once(images: Path) -> None:
+    with pytest.raises(InputError) as refused:
+        open_data(Data(name=str(images), max_bad=0.01, val_fraction=0.0, test_fraction=0.01))
+    # One a class is tested on; whatever is trained on and cannot be read is named.
+    data = _open(images, val_fraction=0.0, test_fraction=0.01)
+    trained = [name for name in BROKEN if _row(data, name) in data.train.rows]
+    assert len(trained) >= 3
+    assert all(name in str(refused.value) for name in trained)
+    assert f"{len(trained)} of {len(data.train)} training images" in str(refused.value)
+    assert "data.max_bad" in str(refused.value)
+
+
+def test_one_of_a_few_images_ends_no_run(tmp_path: Path) -> None:
+    folder = write_class_folders(tmp_path / "few", ("ant", "bee"), each=12)
+    (folder / "ant" / "0003.png").write_bytes(b"no picture")
+
+    def inputs(max_bad: float) -> dict[tuple[str, int], Any]:
+        data = open_data(Data(name=str(folder), val_fraction=0.0, test_fraction=0.5, max_bad=max_bad))
+        for split in (data.train, data.test):
+            norm, reading = ((0.5,) * 3, (0.2,) * 3), Reading(6, 0, CPU, False)
+            assert len(_inputs(make_loader(data, split, Data(crop="none"), 32, norm, reading))) == 12
+        return data.unreadable.found
+
+    assert len(inputs(0.01)) == 1
+    with pytest.raises(InputError, match=r"1 of 12 \w+ images cannot be read.*ant/0003\.png"):
+        inputs(0.0)
 
 
 def test_a_class_without_a_readable_image_ends_it(images: Path) -> None:

@@ -62,6 +62,31 @@ def test_classes_are_told_by_name_where_their_numbers_differ(tmp_path: Path) -> 
     assert "'dog'" in said.err
 
 
+def test_all_is_measured_of_what_is_named_and_has_no_test_split(tmp_path: Path) -> None:
+    own = write_images(tmp_path / "own", {"ant": 20, "bee": 20, "cat": 20})
+    run = distil(tmp_path / "run", "--data", own, "--method", "none", *STUDENT)
+    write_images(tmp_path / "photos" / "val", {"ant": 9, "bee": 6}, seed=1)  # no cat
+    write_images(tmp_path / "photos" / "train", {"ant": 12, "bee": 13}, seed=2)
+
+    def measured(data: Path, *more: str) -> tuple[str, int]:
+        done = call("eval", run.folder, "--data", data, "--json", *more)
+        assert done.code == 0, done.err
+        found = json.loads(done.out)["data"]
+        return found["split"], found["samples"]
+
+    assert measured(tmp_path / "photos" / "val") == ("all", 15)
+    assert measured(tmp_path / "photos" / "val", "--split", "test") == ("test", 3)
+    assert measured(tmp_path / "photos") == ("test", 15)
+    (tmp_path / "photos" / "train").rename(tmp_path / "elsewhere")
+    (tmp_path / "photos" / "val").rename(tmp_path / "photos" / "Test")
+    assert measured(tmp_path / "photos") == ("test", 15)
+    (tmp_path / "photos" / "Test" / "bee").rename(tmp_path / "bee")
+    assert measured(tmp_path / "photos") == ("test", 9)
+    assert (
+        json.loads(call("eval", run.folder, "--json").out)["data"]["samples"] == 12
+    )  # the run's own: what it held out
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

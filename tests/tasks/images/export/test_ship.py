@@ -155,6 +155,8 @@ def test_profile_lists_teacher_student_and_exports(done: Done, exported: dict[st
     assert [row["part"] for row in rows] == ["teacher", "student", "export", "export", "export"]
     assert all(row["params"] and row["macs"] for row in rows)
     assert all([speed["batch_size"] for speed in row["speed"]] == [1, 2] for row in rows)
+    for row in rows:
+        assert row["memory"]["bytes"]["1"] > 0, row["name"]
     assert rows[1]["memory"]["bytes"]["2"] == 2 * rows[1]["memory"]["bytes"]["1"]
 
 

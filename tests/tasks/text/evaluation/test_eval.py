@@ -36,14 +36,14 @@ def test_two_transformers_and_a_saved_one_by_its_folder(text_data: Path, tmp_pat
     run = distil(tmp_path / "run", text_data, student="transformer-tiny", teacher="textcnn")
     inside, other = evaluated(run.folder), tmp_path / "elsewhere"
     (run.folder / "student").rename(other)
-    outside = evaluated(other, "--task", "text", "--data", text_data)
+    outside = evaluated(other, "--task", "text", "--data", text_data, "--split", "test")
     assert outside["metrics"] == inside["metrics"]
     assert outside["teachers"] == []
 
 
 def test_a_model_by_name_takes_weights_with_what_lies_beside_them(text_run: Done, text_data: Path) -> None:
     weights = text_run.folder / "student" / "model.safetensors"
-    found = evaluated("bilstm", "--task", "text", "--weights", weights, "--data", text_data)
+    found = evaluated("bilstm", "--task", "text", "--weights", weights, "--data", text_data, "--split", "test")
     assert found["metrics"]["top1"] == text_run.result["test"]["student"]["top1"]
     untrained = evaluated("textcnn", "--task", "text", "--data", text_data, "data.vocab_size=200")
     assert any("never trained" in note for note in untrained["notes"])

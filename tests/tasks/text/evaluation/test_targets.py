@@ -41,7 +41,7 @@ def test_code_of_ones_own_runs_where_it_is_named_only(text_data: Path, tmp_path:
         assert said.code == 2
         assert "own.py:net" in said.err
     weights = ["--task", "text", "--weights", student / "model.safetensors"]
-    found = evaluated(named, *weights, "--data", text_data)
+    found = evaluated(named, *weights, "--data", text_data, "--split", "test")
     assert found["metrics"]["top1"] == run.result["test"]["student"]["top1"]
     (tmp_path / "new.txt").write_text("rain and wind\n")
     assert call("predict", named, tmp_path / "new.txt", *weights).code == 0
@@ -54,7 +54,7 @@ def test_a_folder_of_transformers_whose_classes_have_no_names(text_data: Path, t
     config = json.loads((foreign / "config.json").read_text())
     config |= {"id2label": {str(i): f"LABEL_{i}" for i in range(3)}, "label2id": {f"LABEL_{i}": i for i in range(3)}}
     (foreign / "config.json").write_text(json.dumps(config))
-    found = evaluated(foreign, "--task", "text", "--data", text_data)
+    found = evaluated(foreign, "--task", "text", "--data", text_data, "--split", "test")
     assert found["metrics"]["top1"] == run.result["test"]["student"]["top1"]
     (tmp_path / "two.tsv").write_text("text\tlabel\n" + "".join(f"x {i}\t{'ab'[i % 2]}\n" for i in range(40)))
     said = call("eval", foreign, "--task", "text", "--data", tmp_path / "two.tsv")
@@ -62,7 +62,7 @@ def test_a_folder_of_transformers_whose_classes_have_no_names(text_data: Path, t
     assert "3 classes without names" in said.err
     config["id2label"] = {"0": "weather", "1": "kitchen", "2": "harbour"}  # another order
     (foreign / "config.json").write_text(json.dumps(config))
-    turned = evaluated(foreign, "--task", "text", "--data", text_data)
+    turned = evaluated(foreign, "--task", "text", "--data", text_data, "--split", "test")
     assert turned["confusion"]["classes"] == ["weather", "kitchen", "harbour"]
     assert [row["class"] for row in turned["per_class"]] == ["weather", "kitchen", "harbour"]
     (foreign / "config.json").write_text("{")
