@@ -31,7 +31,7 @@ class Sampling:
     new_tokens: int = 512
     seed: int = 0
     logprobs: int = 0
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

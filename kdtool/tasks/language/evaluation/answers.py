@@ -11,9 +11,9 @@ import torch
 from kdtool.engine.dry import undisturbed
 from kdtool.tasks.common import extra
 from kdtool.tasks.common.files.cells import Unfit
+from kdtool.tasks.common.texts import Answer, rouge_l
 from kdtool.tasks.language.data.chats import Chat
 from kdtool.tasks.language.data.dataset import LanguageData, Split
-from kdtool.tasks.language.evaluation.measures import Answer, rouge_l
 from kdtool.tasks.language.models.built import Built
 
 AT_ONCE = 8
