@@ -35,7 +35,7 @@ COLUMNS: tuple[tuple[tuple[str, ...], str], ...] = (
 """What the columns of questions are called, the first of these that a file has, and that of the known answer."""
 
 MARKS = re.compile(
-    r"<\|[^|<>\s]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<\uff5c[^\uff5c<>]{1,40}\uff5c>",
+    r"<\|[^|<>\s]{1,40}\|>|</?s>|<(?:bos|eos|pad|unk|mask)>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<\uff5c[^\uff5c<>]{1,40}\uff5c>",
     re.IGNORECASE,
 )
 """What begins and ends turns in chat templates. A text that holds it could pretend to be another turn."""
