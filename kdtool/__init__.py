@@ -21,6 +21,7 @@ _HOME = {
     "kdtool.comparison.compare": ("Comparison", "compare"),
     "kdtool.measure.evaluate": ("evaluate", "export"),
     "kdtool.measure.predict": ("predict",),
+    "kdtool.generation.api": ("generate",),
     "kdtool.measure.profile": ("profile",),
     "kdtool.measure.inspect": ("inspect",),
     "kdtool.measure.health": ("doctor",),
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from kdtool.cache.manage import build_cache, list_caches, prune_caches, verify_caches
     from kdtool.comparison.compare import Comparison, compare
     from kdtool.events import Metric
+    from kdtool.generation.api import generate
     from kdtool.measure.evaluate import evaluate, export
     from kdtool.measure.health import doctor
     from kdtool.measure.inspect import inspect
@@ -68,6 +70,7 @@ __all__ = [
     "doctor",
     "evaluate",
     "export",
+    "generate",
     "inspect",
     "list_caches",
     "list_runs",

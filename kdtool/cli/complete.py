@@ -35,6 +35,13 @@ def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
     return _after(incomplete, incomplete.rpartition(",")[2], model_names()) or _files(incomplete)
 
 
+def styles(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer built-in styles of asking, and files."""
+    from kdtool.generation.style import built_in
+
+    return _after(incomplete, incomplete, built_in()) or _files(incomplete)
+
+
 def recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer shipped recipes, and files."""
     from kdtool.recipe.yaml_file import shipped_names

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from kdtool.engine.job import Batches, Objective
+    from kdtool.generation.request import Teacher as Answering
     from kdtool.method import Method, TapSpec
     from kdtool.recipe.schema import Recipe
     from kdtool.tasks.common.data_report import DataReport
@@ -331,6 +332,18 @@ class Task:
             InputError: something given is wrong, or the task cannot do this; at the end: no input could be read.
         """
         raise self.lacks("predictions of new inputs")
+
+    def answerer(self, target: str, device: str | None) -> Answering:
+        """Return a network as a teacher that answers questions, for ``kdtool.generate``.
+
+        Args:
+            target: as ``evaluate`` takes it.
+            device: None: the best there is.
+
+        Raises:
+            InputError: there is no such network, or the task's networks do not write.
+        """
+        raise self.lacks("networks that answer questions")
 
     def export(self, target: str, to: Sequence[str] | None, **options: Any) -> dict[str, Any]:
         """Write a student in formats that run without kdtool, for ``kdtool.export``; ``to`` None: the usual ones.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kdtool.engine.job import Batches
     from kdtool.method import Method
     from kdtool.tasks.common.adapted import Unchanged
+    from kdtool.tasks.language.answerer import Answerer
     from kdtool.tasks.language.data.dataset import LanguageData, Split
     from kdtool.tasks.language.models.built import Built
     from kdtool.tasks.language.objective import NextToken
@@ -152,6 +153,12 @@ class Language(task.Task):
         from kdtool.tasks.language.evaluation.evaluate import evaluate
 
         return evaluate(target, data, **given)
+
+    def answerer(self, target: str, device: str | None) -> Answerer:
+        """Return a network that answers."""
+        from kdtool.tasks.language.answerer import Answerer
+
+        return Answerer(target, device)
 
     def sections(self, run: Path, recipe: schema.Recipe, say: task.Say) -> Any:
         """Return agreement by place, and answers side by side."""

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 pytest.importorskip("transformers")
 
 from kdtool.errors import InputError
+from kdtool.tasks.common.texts import answer_of, longest_common, rouge_l
 from kdtool.tasks.language.data.chats import Writer
 from kdtool.tasks.language.evaluation.answers import Prompt, Questions, write
 from kdtool.tasks.language.evaluation.measured import Agreement
-from kdtool.tasks.language.evaluation.measures import answer_of, longest_common, rouge_l
 from kdtool.tasks.language.models.build import Request, build
 from kdtool.tasks.language.objective import TokenMeter
 from tests.running import Done, call

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +12,9 @@ import torch
 from kdtool.engine.dry import undisturbed
 from kdtool.tasks.common import extra
 from kdtool.tasks.common.files.cells import Unfit
+from kdtool.tasks.common.texts import Answer, rouge_l
 from kdtool.tasks.language.data.chats import Chat
 from kdtool.tasks.language.data.dataset import LanguageData, Split
-from kdtool.tasks.language.evaluation.measures import Answer, rouge_l
 from kdtool.tasks.language.models.built import Built
 
 AT_ONCE = 8
@@ -90,26 +91,38 @@ def write(built: Built, questions: Questions, device: torch.device) -> list[str]
 
     A prompt's answer depends on that prompt alone: shorter ones are padded in front, where nothing looks.
     """
-    ids = [_ids(built, prompt)[-questions.longest :] for prompt in questions.prompts]
+    ids = [ids_of(built, prompt.text)[-questions.longest :] for prompt in questions.prompts]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # like lengths together
     found = [""] * len(ids)
     module = built.module.to(device)
     for start in range(0, len(order), AT_ONCE):
         some = order[start : start + AT_ONCE]
         with undisturbed(module), torch.inference_mode(), extra.quiet():
-            written = _together(built, [ids[i] for i in some], questions.new_tokens, device)
+            written = together(built, [ids[i] for i in some], questions.new_tokens, device)
         for i, answer in zip(some, written, strict=True):
             found[i] = built.tokens.decode(answer).strip()
     return found
 
 
-def _ids(built: Built, prompt: Prompt) -> list[int]:
-    (encoded,) = built.tokens.encode([prompt.text])
-    lead = [] if prompt.text.startswith(tuple(built.tokens.special)) else built.tokens.start
+def ids_of(built: Built, text: str) -> list[int]:
+    """Return a prompt in tokens."""
+    (encoded,) = built.tokens.encode([text])
+    lead = [] if text.startswith(tuple(built.tokens.special)) else built.tokens.start
     return [*lead, *encoded.ids]
 
 
-def _together(built: Built, ids: Sequence[list[int]], new_tokens: int, device: torch.device) -> list[list[int]]:
+def together(
+    built: Built, ids: Sequence[list[int]], new_tokens: int, device: torch.device, processors: Sequence[Any] = ()
+) -> list[list[int]]:
+    """Return what a network writes behind prompts, the likeliest token each time, without the one that ends it.
+
+    Args:
+        built: the network.
+        ids: the prompts, in tokens.
+        new_tokens: at most.
+        device: where the network is.
+        processors: what changes the scores of tokens before the largest is taken, as transformers has it.
+    """
     longest, end = max(map(len, ids)), built.tokens.library.eos_token_id
     padded = torch.tensor([[0] * (longest - len(each)) + each for each in ids], device=device)
     real = torch.tensor([[0] * (longest - len(each)) + [1] * len(each) for each in ids], device=device)
@@ -117,7 +130,7 @@ def _together(built: Built, ids: Sequence[list[int]], new_tokens: int, device: t
     given = built.module.generate(  # type: ignore[operator]
         input_ids=padded, attention_mask=real, max_new_tokens=new_tokens, do_sample=False, num_beams=1,
         pad_token_id=end if end is not None else 0, eos_token_id=end,
-        suppress_tokens=list(range(built.num_classes, rows)) or None,
+        suppress_tokens=list(range(built.num_classes, rows)) or None, logits_processor=list(processors),
     )  # fmt: skip
     answers = []
     for answer in given[:, longest:].tolist():

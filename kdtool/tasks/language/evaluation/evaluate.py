@@ -11,12 +11,12 @@ from kdtool.errors import InputError
 from kdtool.tasks.common.held import HeldBatches
 from kdtool.tasks.common.matching import SPLITS, usual_split
 from kdtool.tasks.common.targets import recipe_for, trained_on
+from kdtool.tasks.common.texts import answer_of
 from kdtool.tasks.language.data.batches import Maker
 from kdtool.tasks.language.data.dataset import LanguageData, Split
 from kdtool.tasks.language.data.open import in_tokens, read_data
 from kdtool.tasks.language.evaluation.answers import Questions, prompts_of, write
 from kdtool.tasks.language.evaluation.measured import measure
-from kdtool.tasks.language.evaluation.measures import answer_of
 from kdtool.tasks.language.evaluation.target import Target, find, open_target, own_teachers, place_of
 from kdtool.tasks.language.models.tokens import of_folder
 from kdtool.tasks.language.models.vocabulary import common

@@ -1,0 +1,1 @@
+"""Black-box distillation: a teacher's text, collected once and kept as data that students learn from."""

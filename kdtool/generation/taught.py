@@ -1,0 +1,88 @@
+"""A generated set: its folder, and what is written there."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kdtool.errors import InputError
+from kdtool.generation.filters import Candidate
+from kdtool.generation.request import Request
+from kdtool.generation.store import Store
+from kdtool.generation.style import Style
+from kdtool.system.disk import sweep, write_whole
+from kdtool.system.locks import sole_lock
+
+ASKED = "asked"
+"""Folder of all that was paid for; what lies beside it is made of this, and may be made anew."""
+TRAIN = "train.jsonl"
+FAILED = "failed.jsonl"
+STYLE = "style.yaml"
+SHOWN = 3
+"""Samples in the card."""
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[Store]:
+    """Hold a set's folder, and yield the answers in it.
+
+    Raises:
+        InputError: another process writes there, or something else lies there.
+    """
+    asked = folder / ASKED
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--out {folder}: it is a file; name a folder.")
+    if folder.is_dir() and not asked.is_dir() and any(folder.iterdir()):
+        raise InputError(f"--out {folder}: the folder holds something else; name another, or an empty one.")
+    with sole_lock(asked / "lock", str(folder)):
+        sweep(folder)
+        store = Store(asked)
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+def samples_of(
+    kept: Sequence[Candidate], style: Style, demonstrations: Mapping[str, Sequence[Mapping[str, str]]]
+) -> Iterator[dict[str, Any]]:
+    """Yield what is learnt of answers: "id", "kind", "weight" and "messages" each.
+
+    Args:
+        kept: the answers.
+        style: writes samples.
+        demonstrations: those of each row, by its id.
+    """
+    for one in kept:
+        assert one.values is not None
+        for sample in style.write(one.row, one.values, demonstrations.get(one.row.id, ())):
+            yield {"id": f"{one.row.id}/{one.number}", **sample}
+
+
+def write_set(folder: Path, samples: Sequence[Mapping[str, Any]], style: Style) -> dict[str, Any]:
+    """Write the samples, where ``--data`` finds them, and the style.
+
+    Returns:
+        "count" and "kinds", how many there are of each.
+
+    Raises:
+        RunError: they cannot be written.
+    """
+    lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+    write_whole(folder / TRAIN, lines)
+    write_whole(folder / ASKED / STYLE, style.text)
+    return {"count": len(samples), "kinds": dict(Counter(str(sample["kind"]) for sample in samples))}
+
+
+def list_failures(folder: Path, failed: Sequence[tuple[Request, str]]) -> None:
+    """List the requests that failed in the last run; an older list is replaced.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    lines = (json.dumps({"why": why, "messages": request.messages, "key": request.key}) for request, why in failed)
+    write_whole(folder / ASKED / FAILED, "".join(line + "\n" for line in lines))
