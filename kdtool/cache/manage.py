@@ -16,6 +16,7 @@ from kdtool.errors import InputError, did_you_mean
 from kdtool.events import Reporter
 from kdtool.recipe import load as recipes
 from kdtool.recipe.schema import Recipe
+from kdtool.runs.kept import list_teachers, prune_teachers
 from kdtool.system.locks import sole_lock
 
 if TYPE_CHECKING:
@@ -100,9 +101,13 @@ def list_caches() -> list[dict[str, Any]]:
     """Return for each cache its "name", "folder", "teacher", "data", "samples", "dtype", "bytes" on disk, "complete",
     "unused_days" and "parts": by name "width", "top_k", "views", "shards" that are there and "of" how many.
 
-    One whose manifest cannot be read has None for what only that says.
+    "kind" is "outputs"; trained teachers follow, whose "kind" is "teacher" and which have no samples and no parts. What
+    cannot be read, or is not known, is None.
     """
-    return [_entry(folder, manifest) for folder, manifest in read_all(outputs_folder()).items()]
+    outputs = [_entry(folder, manifest) for folder, manifest in read_all(outputs_folder()).items()]
+    none: dict[str, Any] = {"samples": None, "dtype": None, "parts": {}}
+    teachers = [{"kind": "teacher", **none, **teacher} for teacher in list_teachers()]
+    return [*({"kind": "outputs", **entry} for entry in outputs), *teachers]
 
 
 def _entry(folder: Path, manifest: Manifest | None) -> dict[str, Any]:
@@ -164,11 +169,12 @@ def _verified(folder: Path, manifest: Manifest | None) -> dict[str, Any]:
 def prune_caches(names: Sequence[str] = (), days: float = 30.0, dry_run: bool = False) -> list[dict[str, Any]]:
     """Remove the caches named; without names those that are unfinished, unreadable, or unused for ``days``.
 
-    What a run is building at this moment stays.
+    Trained teachers are caches too, see ``kdtool.runs.kept.prune_teachers``. What a run is building at this moment
+    stays.
 
     Args:
-        names: of caches.
-        days: since a cache was last built or replayed.
+        names: of caches, as ``list_caches`` returns them.
+        days: since a cache was last built or replayed, or a teacher trained or last taught.
         dry_run: remove nothing.
 
     Returns:
@@ -177,8 +183,11 @@ def prune_caches(names: Sequence[str] = (), days: float = 30.0, dry_run: bool = 
     Raises:
         InputError: there is no cache of that name.
     """
-    gone = []
-    for folder, manifest in _named(names).items():
+    teachers = [each["name"] for each in list_teachers() if each["name"] in names]
+    others = [name for name in names if name not in teachers]
+    outputs = {} if names and not others else _named(others)
+    gone = prune_teachers(teachers, days, dry_run) if teachers or not names else []
+    for folder, manifest in outputs.items():
         why = "named" if names else _why_prune(folder, manifest, days)
         if why is None:
             continue

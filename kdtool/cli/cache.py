@@ -70,11 +70,11 @@ def build(
             )
 
 
-@command.command("info")
+@command.command("info", short_help="List the caches and the trained teachers.")
 @options.json
 @options.debug
 def info(as_json: bool) -> None:
-    """List the caches: what they are of, how large, when last used.
+    """List teachers' kept outputs and the trained teachers themselves: of what, how large, when last used.
 
     \b
     Examples:
@@ -137,6 +137,8 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
 def prune(names: tuple[str, ...], days: float, dry_run: bool, as_json: bool) -> None:
     """Remove the caches named; without names those unfinished, unreadable, or unused for some days.
 
+    Trained teachers count: those named, or unused for so long. A run that needs one again trains it again.
+
     \b
     Examples:
       kdtool cache prune --dry-run
@@ -152,4 +154,4 @@ def prune(names: tuple[str, ...], days: float, dry_run: bool, as_json: bool) -> 
     for each in gone:
         click.echo(words.clean(f"{each['name']}: {each['why']}, {words.size(each['bytes'])}"))
     verb = "would go" if dry_run else "removed"
-    click.echo(f"{len(gone)} teacher caches {verb}, {words.size(sum(each['bytes'] for each in gone))}")
+    click.echo(f"{len(gone)} caches and teachers {verb}, {words.size(sum(each['bytes'] for each in gone))}")

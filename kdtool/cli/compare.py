@@ -40,7 +40,7 @@ _OWN = ("--method", "--student", "--generations", "--assistant", "--out")
     "--resume", type=options.PathName(), metavar="FOLDER", help="Go on with the comparison in FOLDER, as it was begun."
 )
 @options.json
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--quiet", is_flag=True, help="Only the final table and errors.")
 @options.debug
 def command(
     arguments: tuple[str, ...],

@@ -17,6 +17,8 @@ from kdtool.cli import options
 def command(folder: str, as_json: bool) -> None:
     """List the runs in FOLDER (default: runs), newest first: running, stopped, failed or finished, and what came out.
 
+    A comparison is one line, with what its best method came to; where FOLDER is its own, its runs are listed.
+
     \b
     Examples:
       kdtool runs

@@ -17,9 +17,10 @@ from kdtool.events import Metric
 from kdtool.system.locks import is_held
 
 RECIPE, RESULT, LOCK, ERROR = "recipe.yaml", "result.json", ".lock", "error.json"
+COMPARISON = "comparison.json"
 
 DEPTH = 3
-"""How deep below the given folder runs are looked for: a comparison keeps its own in folders of its own."""
+"""How deep below the given folder runs are looked for: a comparison, if it is what was given, keeps its own there."""
 
 
 def list_runs(folder: str | Path = "runs") -> list[dict[str, Any]]:
@@ -29,11 +30,13 @@ def list_runs(folder: str | Path = "runs") -> list[dict[str, Any]]:
         folder: of runs, or of one.
 
     Returns:
-        For each "folder", "state" ("running": a process holds it; "finished"; "failed": "error" says why; "stopped":
+        For each "kind" ("run"), "folder", "state" ("running": a process holds it; "finished"; "failed": "error" says why; "stopped":
         "resume" goes on), "method", "teacher", "student", "data", "last_epoch" (what it was, None before it),
         "task", "metric" (see ``Metric``), "value" and "baseline" (what student and baseline reach by it on the test
         split; None until finished), "gain" (in points of a percentage), "top1" and "gain_points" (None where the metric
-        is another), "seconds" and "changed" (a Unix time).
+        is another), "seconds" and "changed" (a Unix time). A comparison is one entry, of the kind "comparison", with the
+        same keys and "methods", "students" and "runs" ("done", "failed" and "of" how many) besides; "value" and "gain" are
+        of the method that came out best. Its own runs are listed where its folder is the one given.
 
     Raises:
         InputError: there is no such folder.
@@ -41,7 +44,7 @@ def list_runs(folder: str | Path = "runs") -> list[dict[str, Any]]:
     root = Path(folder)
     if not root.is_dir():
         raise InputError(f"there is no folder {str(root)!r}: name the one that holds runs (kdtool run's --out).")
-    return sorted(map(_about, _find(root, DEPTH)), key=lambda run: -run["changed"])
+    return sorted(_entries(root, DEPTH), key=lambda run: -run["changed"])
 
 
 @contextlib.contextmanager
@@ -60,14 +63,16 @@ def failure_noted(folder: Path) -> Iterator[None]:
         raise
 
 
-def _find(folder: Path, depth: int) -> Iterator[Path]:
-    """Yield the runs at or below a folder, but not the links of a chain inside one."""
+def _entries(folder: Path, depth: int, below: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield what is at or below a folder: runs, but not the links of a chain inside one, and comparisons."""
     if (folder / RECIPE).is_file():
-        yield folder
+        yield _about(folder)
+    elif below and (folder / COMPARISON).is_file():
+        yield _comparison(folder)
     elif depth:
-        for below in sorted(folder.iterdir()):
-            if below.is_dir() and not below.is_symlink():
-                yield from _find(below, depth - 1)
+        for each in sorted(folder.iterdir()):
+            if each.is_dir() and not each.is_symlink():
+                yield from _entries(each, depth - 1, below=True)
 
 
 def _about(run: Path) -> dict[str, Any]:
@@ -78,6 +83,7 @@ def _about(run: Path) -> dict[str, Any]:
     test, seconds = result.get("test") or {}, result.get("seconds") or {}
     metric = Metric.of(result)
     return {
+        "kind": "run",
         "folder": str(run),
         "state": state,
         "error": failure.get("error") if state == "failed" else None,
@@ -96,6 +102,43 @@ def _about(run: Path) -> dict[str, Any]:
         "gain_points": result.get("gain_points"),
         "seconds": seconds.get("total"),
         "changed": max(file.stat().st_mtime for file in (run / RECIPE, run / METRICS, run / RESULT) if file.is_file()),
+    }
+
+
+def _comparison(folder: Path) -> dict[str, Any]:
+    """Return what is known of a comparison, from its document."""
+    found = _json(folder / COMPARISON)
+    runs, rows, metric = found.get("runs") or [], found.get("rows") or [], Metric.of(found)
+    counts = {state: sum(run.get("state") == state for run in runs) for state in ("done", "failed")}
+    over = bool(runs) and sum(counts.values()) == len(runs)
+    state = "failed" if counts["failed"] and over else "finished" if over else "stopped"
+    state = "running" if is_held(folder / LOCK) else state
+    reached = [row for row in rows if row["best"]["mean"] is not None]
+    best = max(reached, key=lambda row: metric.gain(row["best"]["mean"], 0.0), default=None)
+    gain = ((best or {}).get("best") or {}).get("difference")
+    return {
+        "kind": "comparison",
+        "folder": str(folder),
+        "state": state,
+        "error": f"{counts['failed']} of {len(runs)} runs failed" if state == "failed" else None,
+        "resume": f"kdtool compare --resume {folder}" if state in ("stopped", "failed") else None,
+        "method": best["method"] if best else None,
+        "methods": found.get("methods") or [],
+        "students": found.get("students") or [],
+        "runs": {**counts, "of": len(runs)},
+        "teacher": [],
+        "student": best["student"] if best else None,
+        "data": (found.get("data") or {}).get("name"),
+        "last_epoch": None,
+        "task": found.get("task"),
+        "metric": metric.to_dict(),
+        "value": best["best"]["mean"] if best else None,
+        "top1": best["best"]["mean"] if best and metric.key == "top1" else None,
+        "baseline": None,
+        "gain": metric.gain(gain["mean"], 0.0) if gain and gain["mean"] is not None else None,
+        "gain_points": None,
+        "seconds": None,
+        "changed": (folder / COMPARISON).stat().st_mtime,
     }
 
 

@@ -24,21 +24,15 @@ from kdtool.events import Reporter
 from kdtool.recipe.decides import keys_deciding
 from kdtool.recipe.options import TEACHER
 from kdtool.recipe.schema import Checkpoint, Recipe, Teacher, Train
+from kdtool.runs.kept import NOTE, PARTIAL, is_kept, kept_folder, lock_of, mark_used
 from kdtool.runs.setting import Pair
 from kdtool.system.disk import write_whole
-from kdtool.system.home import home
 from kdtool.system.locks import waiting_lock
 from kdtool.system.names import file_name
 from kdtool.tasks.task import Built, Reading, Task
 
 FORMAT = 2
 """Raised when the engine changes what a teacher's training gives."""
-
-NOTE = "teacher.json"
-"""Written last into a kept teacher's folder: how it came out, and its weights' digest."""
-
-WEIGHTS = "model.safetensors"
-"""What a task's ``save`` writes the weights to."""
 
 
 @dataclass
@@ -64,7 +58,7 @@ def prepare(section: Teacher, built: Built, prep: Preparation) -> None:
     folder = kept_in(section, built, pair.recipe, pair.task, pair.data)
     say = prep.reporter.note
     lock = waiting_lock(
-        folder.with_name(folder.name + ".lock"),
+        lock_of(folder),
         on_wait=lambda: say(f"waiting for another run that is training teacher {built.name}"),
         check=lambda: prep.stop.check(prep.resume_command),
     )
@@ -72,6 +66,7 @@ def prepare(section: Teacher, built: Built, prep: Preparation) -> None:
         if from_main(is_kept(folder, prep.reporter.warn) if is_main() else None):
             say(f"teacher {built.name}: reusing the one trained before ({folder})")
             if is_main():
+                mark_used(folder)
                 shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of a run killed at its very end
         else:
             say(f"teacher {built.name}: training it on {pair.data.name} first; it is kept for later runs")
@@ -81,26 +76,10 @@ def prepare(section: Teacher, built: Built, prep: Preparation) -> None:
     built.module.load_state_dict(from_main(built.module.state_dict() if is_main() else None))
 
 
-def is_kept(folder: Path, warn: Callable[[str], None]) -> bool:
-    """Tell whether a trained teacher lies in ``folder`` as it was written; a damaged one is said to be."""
-    try:
-        about = json.loads((folder / NOTE).read_bytes())
-        digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-        if about.get("sha256", digest) == digest:  # those of older versions have none
-            return True
-        why = f"{WEIGHTS} is not what was written"
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError, AttributeError) as error:
-        why = str(error)
-    warn(f"the teacher kept in {folder} is damaged ({why}), and is trained again")
-    return False
-
-
 def kept_in(section: Teacher, built: Built, recipe: Recipe, task: Task, data: Any) -> Path:
     """Return the folder in which a teacher that needs training is kept, whether or not it is there yet."""
     key = _key(section, built, recipe, task, data)
-    return home() / "teachers" / f"{file_name(built.name)}-{key[:16]}"
+    return kept_folder() / f"{file_name(built.name)}-{key[:16]}"
 
 
 def _train(section: Teacher, built: Built, prep: Preparation, folder: Path, key: str) -> None:
@@ -113,7 +92,7 @@ def _train(section: Teacher, built: Built, prep: Preparation, folder: Path, key:
         reading = Reading(how.batch_size, how.seed, pair.device, train, (rank(), world_size()))
         return task.batches(data, split, own, [built], reading)
 
-    working = folder.with_name(folder.name + ".partial")
+    working = folder.with_name(folder.name + PARTIAL)
     job = Job(
         phase=f"teacher {built.name}",
         student=built.tapped(),
@@ -150,6 +129,7 @@ def _keep(fitted: Fitted, built: Built, prep: Preparation, working: Path, folder
     weights = prep.pair.task.save(working, built, fitted.state, prep.pair.data, prep.pair.recipe)
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     about = {"key": key, "sha256": digest, "best": fitted.best, "last": fitted.last}
+    about |= {"teacher": built.name, "data": prep.pair.data.name}
     write_whole(working / NOTE, json.dumps(about))
     shutil.rmtree(folder, ignore_errors=True)
     working.rename(folder)

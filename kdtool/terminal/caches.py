@@ -9,7 +9,7 @@ from kdtool.terminal import words
 
 
 def show_list(entries: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
-    """Print a line for each cache, and their sum."""
+    """Print a line for each cache and each trained teacher, and their sums."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -21,18 +21,25 @@ def show_list(entries: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
     table.add_column("cache", overflow="fold")
     table.add_column("data", overflow="fold")
     table.add_column("samples", justify="right")
-    table.add_column("outputs", overflow="fold")
+    table.add_column("holds", overflow="fold")
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("last used", justify="right", no_wrap=True)
     for entry in entries:
         samples = "-" if entry["samples"] is None else str(entry["samples"])
         used = f"{entry['unused_days']:.0f} days ago" if entry["unused_days"] >= 1 else "today"
-        outputs = ", ".join(_outputs(name, part) for name, part in entry["parts"].items())
-        texts = (words.clean(entry["name"]), words.clean(entry["data"] or "-"), samples, outputs or "unreadable")
+        texts = (words.clean(entry["name"]), words.clean(entry["data"] or "-"), samples, _holds(entry))
         table.add_row(*(Text(text) for text in texts), words.size(entry["bytes"]), used)
     if entries:
         console.print(table)
-    console.print(Text(f"{len(entries)} teacher caches, {words.size(sum(entry['bytes'] for entry in entries))}"))
+    for kind, name in (("outputs", "teacher caches"), ("teacher", "trained teachers")):
+        sizes = [entry["bytes"] for entry in entries if entry["kind"] == kind]
+        console.print(Text(f"{len(sizes)} {name}, {words.size(sum(sizes))}"))
+
+
+def _holds(entry: Mapping[str, Any]) -> str:
+    if entry["kind"] == "teacher":
+        return "trained teacher" if entry["complete"] else "teacher, its training was stopped"
+    return ", ".join(_outputs(name, part) for name, part in entry["parts"].items()) or "unreadable"
 
 
 def _outputs(name: str, part: Mapping[str, Any]) -> str:

@@ -43,6 +43,20 @@ class Watcher:
         """All runs have ended."""
 
 
+class QuietWatcher(Watcher):
+    """The table at the end, and nothing before it.
+
+    Args:
+        stream: where it goes.
+    """
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def done(self, values: Mapping[str, Any]) -> None:
+        show(values, self.stream)
+
+
 class PlainWatcher(Watcher):
     """A line a run, then the table.
 
@@ -133,7 +147,7 @@ def choose(*, json: bool, quiet: bool) -> Watcher:
 
     stream = sys.stderr if json else sys.stdout
     if quiet:
-        return Watcher()
+        return Watcher() if json else QuietWatcher(stream)
     if stream.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown"):
         return LiveWatcher(stream, table=not json)
     return PlainWatcher(stream, table=not json)

@@ -47,10 +47,13 @@ def show(runs: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
         if run["error"]:
             console.print(Text(f"{words.clean(run['folder'])} failed: {words.clean(run['error'])}"), soft_wrap=True)
     if going := next((run["resume"] for run in runs if run["resume"]), None):
-        console.print(Text(f"A stopped run goes on by its own name: {words.clean(going)}"), soft_wrap=True)
+        console.print(Text(f"What was stopped goes on by its own name: {words.clean(going)}"), soft_wrap=True)
 
 
 def _state(run: Mapping[str, Any]) -> str:
+    if run["kind"] == "comparison":
+        runs = run["runs"]
+        return f"{run['state']}: {runs['done'] + runs['failed']}/{runs['of']} runs"
     at = run["last_epoch"]
     if run["state"] == "finished" or not at:
         return str(run["state"])

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.cache.store import MANIFEST
+from kdtool.runs.kept import NOTE
 from kdtool.system.locks import sole_lock
 from tests.cache.small import build, caches, only, shards
 from tests.running import Done, call
 
 
 def answer(*arguments: object) -> Any:
+    """Return what a command says, but for the trained teachers that ``info`` lists beside the caches."""
     done = call("cache", *arguments, "--json")
     assert done.code == 0, done.err
-    return json.loads(done.out)
+    return [each for each in json.loads(done.out) if each.get("kind") != "teacher"]
 
 
 def age(folder: Path, days: float) -> None:
@@ -114,3 +116,54 @@ def test_prune_leaves_what_is_being_built_and_refuses_strangers(home: Path) -> N
         assert "there is no teacher cache" in done.err
     assert folder.exists()
     assert (home / "teachers").exists()
+
+
+def trained(home: Path, name: str, days: float = 0, complete: bool = True) -> Path:
+    """Leave a trained teacher, last used so long ago, in a home without others."""
+    teachers = home / "teachers"
+    if teachers.is_symlink():
+        teachers.unlink()
+    folder = teachers / name
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"x" * 1000)
+    file = folder / NOTE if complete else folder
+    if complete:
+        file.write_text(json.dumps({"teacher": "resnet50", "data": "photos"}))
+    os.utime(file, (time.time() - days * 86400,) * 2)
+    return folder
+
+
+def test_trained_teachers_are_listed_and_pruned(home: Path) -> None:
+    fresh, unused = trained(home, "resnet50-1"), trained(home, "resnet50-2", 31)
+    stopped = trained(home, "resnet50-3.partial", 2, complete=False)
+    found = json.loads(call("cache", "info", "--json").out)
+    assert [(each["name"], each["teacher"], each["complete"]) for each in found] == [
+        (fresh.name, "resnet50", True),
+        (unused.name, "resnet50", True),
+        (stopped.name, None, False),
+    ]
+    assert {each["kind"] for each in found} == {"teacher"}
+    assert found[0]["bytes"] == 1000 + (fresh / NOTE).stat().st_size
+    shown = " ".join(call("cache", "info").out.split())
+    assert "3 trained teachers, 3.1 kB" in shown
+    assert "0 teacher caches" in shown
+    assert [(each["name"], each["why"]) for each in answer("prune")] == [(unused.name, "unused for 31 days")]
+    assert not unused.exists()
+    with sole_lock(fresh.with_name(fresh.name + ".lock"), "a training"):
+        assert answer("prune", fresh.name) == []
+    with sole_lock(stopped.with_name("resnet50-3.lock"), "a training"):
+        assert answer("prune", "--days", 1) == []
+    assert [each["name"] for each in answer("prune", "--days", 1)] == [stopped.name]
+    assert [each["why"] for each in answer("prune", fresh.name)] == ["named"]
+    assert not fresh.exists()
+
+
+def test_a_teacher_that_teaches_again_counts_as_used(home: Path) -> None:
+    build("method=kd")
+    notes = list(home.glob(f"teachers/*/{NOTE}"))
+    for note in notes:
+        os.utime(note, (0, 0))
+    build("method=kd", "cache.top_k=3")
+    assert sum(note.stat().st_mtime > 0 for note in notes) == 1
+    for note in notes:
+        note.touch()  # the session's other tests share them

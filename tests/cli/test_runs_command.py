@@ -83,3 +83,32 @@ def test_a_reader_that_went_away_is_no_failure_of_the_run(tmp_path: Path) -> Non
         with pytest.raises(error), failure_noted(tmp_path):
             raise error("gone")
         assert (tmp_path / "error.json").exists() == left
+
+
+def test_a_comparison_is_one_line_until_its_folder_is_named(kdtool: Kdtool, tmp_path: Path) -> None:
+    folder = tmp_path / "compare-1"
+    a_run(folder / "small" / "kd" / "seed-0", 1)
+    row = {"student": "small", "best": {"mean": 0.9, "sd": None, "difference": None}}
+    better = {**row, "method": "kd", "best": {**row["best"], "mean": 0.95, "difference": {"mean": 0.05}}}
+    runs = [{"state": "done"}, {"state": "done"}, {"state": "waiting"}]
+    found = {
+        "methods": ["none", "kd"],
+        "students": ["small"],
+        "rows": [{**row, "method": "none"}, better],
+        "runs": runs,
+    }
+    (folder / "comparison.json").write_text(json.dumps(found))
+    (entry,) = json.loads(kdtool("runs", tmp_path, "--json").out)
+    assert (entry["kind"], entry["state"], entry["method"]) == ("comparison", "stopped", "kd")
+    assert (entry["value"], entry["runs"]) == (0.95, {"done": 2, "failed": 0, "of": 3})
+    assert entry["gain"] == pytest.approx(5)
+    assert entry["resume"] == f"kdtool compare --resume {folder}"
+    table = kdtool("runs", tmp_path).out
+    assert "95.00 %" in table
+    assert "2/3 runs" in " ".join(table.split())
+    (run,) = json.loads(kdtool("runs", folder, "--json").out)
+    assert (run["kind"], run["folder"]) == ("run", str(folder / "small" / "kd" / "seed-0"))
+    runs[2]["state"] = "failed"
+    (folder / "comparison.json").write_text(json.dumps(found))
+    (entry,) = list_runs(tmp_path)
+    assert (entry["state"], entry["error"]) == ("failed", "1 of 3 runs failed")

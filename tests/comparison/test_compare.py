@@ -84,6 +84,13 @@ def test_a_finished_comparison_is_not_done_again(whole: Done) -> None:
     assert stamps == {path: path.stat().st_mtime_ns for path in whole.folder.glob("*/*/seed-*/result.json")}
 
 
+def test_quiet_leaves_the_table(whole: Done) -> None:
+    shown = call("compare", "--resume", whole.folder, "--quiet").out
+    assert shown.startswith("Test split of digits")
+    assert "kd" in shown
+    assert call("compare", "--resume", whole.folder, "--quiet", "--json").out.startswith("{")
+
+
 def test_its_page_shows_what_the_document_says(whole: Done) -> None:
     pytest.importorskip("plotly")
     done = call("report", whole.folder, "--json")

@@ -256,6 +256,13 @@ def test_several_teachers_take_their_weights_in_order(full: Done, own: Done, own
     assert not (place / "swapped").exists()
 
 
+def test_a_runs_folder_is_a_teacher(full: Done, place: Path) -> None:
+    done = distil(place / "of-a-run", "--teacher", full.folder, *QUICK)
+    assert done.result["test"]["teacher"] == full.result["test"]["student"]
+    assert f"{full.folder} is a run: its student is meant" in done.out
+    assert "training it" not in done.out
+
+
 def test_a_teacher_may_see_larger_images_than_the_student(place: Path) -> None:
     done = distil(place / "larger", "teacher.image_size=48", *QUICK)
     assert (done.result["teacher"]["image_size"], done.result["student"]["image_size"]) == (48, 32)

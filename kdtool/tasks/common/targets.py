@@ -12,7 +12,7 @@ from kdtool.errors import InputError
 from kdtool.recipe import load as recipes
 from kdtool.recipe.names import is_own_file
 from kdtool.runs.folder import RECIPE, RESULT
-from kdtool.runs.student import last_recipe, recipe_of
+from kdtool.runs.student import STUDENT, WEIGHTS, last_recipe, recipe_of
 
 CONFIG = "config.json"
 """What a saved model says of itself, beside its weights."""
@@ -72,6 +72,20 @@ def in_folder(path: Path, name: str, others: str) -> Found:
     raise InputError(
         f"the folder {name} is no run (no {RECIPE}) and no saved model (no {CONFIG}): give a run's folder, {others}."
     )
+
+
+def network_folder(name: str) -> Path | None:
+    """Return the folder of the saved network that a model's name names: of a run its student's; None: it names none.
+
+    Raises:
+        InputError: it names a run that has no student yet.
+    """
+    path = Path(name).expanduser()
+    if (path / RECIPE).is_file():
+        if not (path / STUDENT / WEIGHTS).is_file():
+            raise InputError(f"the run {name} has no student yet: kdtool run --resume {name} finishes it.")
+        return path / STUDENT
+    return path if (path / CONFIG).is_file() else None
 
 
 def recipe_above(path: Path) -> Any:

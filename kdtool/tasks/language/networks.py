@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 
 from kdtool.engine.dry import undisturbed
 from kdtool.errors import InputError
+from kdtool.tasks.common.targets import network_folder
 from kdtool.tasks.language.data.batches import padded
 from kdtool.tasks.language.data.dataset import LanguageData
 from kdtool.tasks.language.models.build import WORDS, Request, build, is_own
@@ -38,9 +40,9 @@ def shared_tokens(recipe: Any, texts: Iterable[str]) -> tuple[Tokens, int, list[
         InputError: there is no tokenizer, the student was trained with another, or a teacher has another vocabulary.
     """
     opened = lru_cache(of_folder)  # several networks may be of one folder
-    section = recipe.student
+    section, teachers = named(recipe.student), [named(each) for each in recipe.teacher]
     own = None if section.from_teacher.wanted else _own_tokens(section, opened)
-    theirs = {each.model: tokens for each in recipe.teacher if (tokens := _own_tokens(each, opened)) is not None}
+    theirs = {each.model: tokens for each in teachers if (tokens := _own_tokens(each, opened)) is not None}
     if section.tokenizer == "auto":
         student = own or next(iter(theirs.values()), None)
     else:
@@ -53,6 +55,16 @@ def shared_tokens(recipe: Any, texts: Iterable[str]) -> tuple[Tokens, int, list[
         )
     size, notes = common(found, list(theirs.items()))
     return found, size, notes
+
+
+def named(section: Any) -> Any:
+    """Return a network's section of the recipe, with a run's student in the place of the run.
+
+    Raises:
+        InputError: it names a run without a student.
+    """
+    folder = network_folder(section.model)
+    return section if folder is None else replace(section, model=str(folder))
 
 
 def _own_tokens(section: Any, opened: Callable[[str], Tokens]) -> Tokens | None:
@@ -104,7 +116,7 @@ def build_teachers(recipe: Any, data: LanguageData, online: bool) -> list[Built]
 
 
 def _request(recipe: Any, section: Any, data: LanguageData, seed: int, role: str) -> Request:
-    cfg = recipe.data
+    cfg, section = recipe.data, named(section)
     return Request(
         section.model, section.weights, len(data.class_names), data.tokens, section.model_args, seed, role,
         cfg.max_length, cfg.max_length if cfg.packing else 0,

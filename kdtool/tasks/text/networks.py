@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from kdtool.errors import InputError
+from kdtool.tasks.common.targets import config_of, network_folder
+from kdtool.tasks.common.weights import WEIGHTS
 from kdtool.tasks.text.data.batches import OVERLAP
 from kdtool.tasks.text.models.build import Request, build, is_own
 from kdtool.tasks.text.models.built import Built, Inputs, TextNetwork
+from kdtool.tasks.text.models.plain import NETWORKS
 from kdtool.tasks.text.models.tokens import FILE, Tokens, of_file, of_folder, trained_on
 
 
@@ -103,9 +108,32 @@ class Tokenizers:
         return self.of(fallback) if fallback is not None else self.own
 
 
+def named(section: Any) -> Any:
+    """Return a network's section of the recipe as one that names network and weights, where it names a saved network.
+
+    Raises:
+        InputError: it names a run without a student, or a network whose code is a user's own.
+    """
+    folder = network_folder(section.model)
+    if folder is None:
+        return section
+    config = config_of(folder)
+    if "kdtool" in config:
+        source = (config["kdtool"] or {}).get("source")
+        raise InputError(
+            f"{section.model} holds weights of an architecture of your own, {source}. Code is never run because a "
+            f"folder names it: give {source} as the model and {folder / WEIGHTS} as its weights."
+        )
+    if config.get("network") not in NETWORKS:
+        return replace(section, model=str(folder))
+    weights = str(folder / WEIGHTS) if section.weights in ("auto", "pretrained") else section.weights
+    args = {**(config.get("model_args") or {}), **section.model_args}
+    return replace(section, model=config["network"], weights=weights, model_args=args)
+
+
 def build_student(recipe: Any, data: Any) -> Built:
     """Return the student with its first weights, a function of ``train.seed``."""
-    section, teachers = recipe.student, recipe.teacher
+    section, teachers = named(recipe.student), [named(each) for each in recipe.teacher]
     tokens = Tokenizers(recipe, data).of(section, section.tokenizer, teachers[0] if teachers else None)
     classes = len(data.class_names)
     return build(
@@ -140,7 +168,7 @@ def build_teachers(recipe: Any, data: Any, online: bool) -> list[Built]:
                 section.new_head,
             )
         )
-        for number, section in enumerate(recipe.teacher)
+        for number, section in enumerate(map(named, recipe.teacher))
     ]
 
 

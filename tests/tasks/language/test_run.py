@@ -92,7 +92,7 @@ print(json.dumps([total / count, count, model.config.eos_token_id == tokenizer.e
 
 
 def test_a_saved_model_teaches_and_gives_a_part_of_itself(run: Done, tmp_path: Path) -> None:
-    data, folder = run.folder.parent / "chats.jsonl", run.folder / "student"
+    data, folder = run.folder.parent / "chats.jsonl", run.folder
     given = ["--task", "language", "--device", "cpu", "--batch-size", "8", "--teacher", folder, "--data", data]
     done = call("run", *given, "--epochs", "1", "data.max_length=64", "student.from_teacher.layers=1", "--out",
                 tmp_path / "cut", folder=tmp_path / "cut")  # fmt: skip

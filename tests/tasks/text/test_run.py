@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kdtool.tasks.text.specimens import WORDS
-from tests.running import call
+from tests.running import Done, call
 from tests.tasks.text.runs import distil, pair, sentences
 
 NARROW = "student.model_args={embedding: 32, hidden: 16}"
@@ -58,6 +58,12 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_same_bytes(
     again = call("run", "--resume", whole.folder, folder=whole.folder)
     assert again.code == 0, again.err
     assert again.file() == wanted
+
+
+@pytest.mark.parametrize("below", ["", "student"])
+def test_a_run_teaches(text_run: Done, text_data: Path, tmp_path: Path, below: str) -> None:
+    done = distil(tmp_path / "run", text_data, "--epochs", "1", teacher=str(text_run.folder / below))
+    assert done.result["test"]["teacher"] == text_run.result["test"]["student"]
 
 
 def test_unlabelled_lines_join_and_a_cache_replays_them(table: Path, tmp_path: Path) -> None:

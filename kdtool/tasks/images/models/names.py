@@ -8,6 +8,7 @@ from pathlib import Path
 from kdtool.errors import InputError, did_you_mean
 from kdtool.recipe.names import is_own_file
 from kdtool.registry import models
+from kdtool.tasks.common.targets import network_folder
 
 SOURCES = ("hf-hub:", "local-dir:")
 
@@ -87,10 +88,11 @@ def every_name() -> list[str]:
 def resolve(name: str) -> tuple[str, str | None]:
     """Return the name that timm knows, and a note such as "resnet -> resnet50" where it is another one.
 
-    ``hf-hub:``, ``local-dir:`` and ``path/to/file.py:function`` are returned as they are.
+    ``hf-hub:``, ``local-dir:`` and ``path/to/file.py:function`` are returned as they are; a folder that holds a network
+    is a ``local-dir:``, with or without these words, and a run's folder that of its student.
 
     Raises:
-        InputError: unknown; the message names the nearest names.
+        InputError: unknown; the message names the nearest names. Or a run without a student.
     """
     if name.startswith("hf_hub:"):
         name = "hf-hub:" + name[len("hf_hub:") :]
@@ -98,18 +100,29 @@ def resolve(name: str) -> tuple[str, str | None]:
         return name, None
     models.register()  # what a folder or the hub holds may be one of those networks
     if name.startswith(SOURCES):
-        return name, None
+        return _in_folder(name)
     import timm
 
     base, dot, tag = name.partition(".")
     if timm.is_model(base):
         _check_tag(base, dot, tag)
         return name, None
+    if network_folder(name) is not None:
+        return _in_folder(f"local-dir:{name}")
     member = _member(base)
     if member is None:
         raise InputError(_unknown(name))
     _check_tag(member, dot, tag)
     return member + dot + tag, f"{name} -> {member + dot + tag}"
+
+
+def _in_folder(name: str) -> tuple[str, str | None]:
+    """Return where a saved network lies, and a note where that is in a run's folder."""
+    kind, _, place = name.partition(":")
+    folder = network_folder(place) if kind == "local-dir" else None
+    if folder is None or folder == Path(place).expanduser():
+        return name, None
+    return f"local-dir:{folder}", f"{place} is a run: its student is meant (local-dir:{folder})"
 
 
 def _plain(name: str) -> str:

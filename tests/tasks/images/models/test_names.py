@@ -10,6 +10,8 @@ import pytest
 from kdtool.errors import InputError
 from kdtool.registry import models
 from kdtool.tasks.images.models import names
+from kdtool.tasks.images.models.build import build
+from kdtool.tasks.images.models.save import save_student
 
 
 @pytest.fixture(autouse=True)
@@ -116,3 +118,18 @@ def _forget(*models: str) -> None:
         registry._model_entrypoints.pop(model, None)
         for known in registry._module_to_models.values():
             known.discard(model)
+
+
+def test_a_run_or_a_saved_network_is_named_by_its_folder(tmp_path: Path) -> None:
+    student = tmp_path / "run" / "student"
+    built = build("test_resnet", "scratch", 3, 32)
+    save_student(student, built, built.module.state_dict(), ["a", "b", "c"])
+    run = str(tmp_path / "run")
+    (tmp_path / "run" / "recipe.yaml").write_text("method: kd\n")
+    for name in (run, f"local-dir:{run}", str(student), f"local-dir:{student}"):
+        assert names.resolve(name)[0] == f"local-dir:{student}"
+        assert not build(name, "auto", 3, 32).needs_training
+    assert "is a run: its student is meant" in str(names.resolve(run)[1])
+    (student / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=f"has no student yet: kdtool run --resume {run}"):
+        names.resolve(run)
