@@ -14,6 +14,11 @@ def at_least_fp32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def widened(x: Tensor) -> Tensor:
+    """Return a tensor in float64, or in at least fp32 on a device that has no float64 (MPS)."""
+    return at_least_fp32(x) if x.device.type == "mps" else x.double()
+
+
 def softened_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """Return T^2 · KL(softmax(teacher / T) || softmax(student / T)), mean over the batch.
 

@@ -20,6 +20,7 @@ from kdtool.engine.dry import kept_buffers
 from kdtool.engine.job import Loaded
 from kdtool.engine.processes import world_size
 from kdtool.engine.step import Step, count_labelled, join_outs, map_out
+from kdtool.losses import widened
 from kdtool.method import Batch, Out, Terms
 
 Loss = Callable[[Out, list[Out]], tuple[Terms, Batch]]
@@ -31,7 +32,7 @@ class Share:
 
     Attributes:
         rows: of a process, the mean over the processes; they differ where samples are ragged.
-        labelled: (1,) float64 labelled rows of a process, the mean over the processes; None: one process and one part.
+        labelled: scalar, labelled rows of a process, the mean over the processes; None: one process and one part.
     """
 
     rows: float
@@ -43,7 +44,7 @@ class Share:
         if pieces == 1 and world_size() == 1:
             return cls(len(whole.index), None)
         counts = torch.stack([torch.tensor(len(whole.index), device=whole.index.device), count_labelled(whole.labels)])
-        counts = counts.double()
+        counts = widened(counts.float())
         if world_size() > 1:
             torch.distributed.all_reduce(counts)
             counts = counts / world_size()
@@ -57,7 +58,7 @@ class Share:
         """Return by what a part's mean hard-label loss is off besides: its share of the labelled rows is another."""
         if self.labelled is None:
             return 1.0
-        return (count_labelled(part.labels).double() / self.labelled.clamp(min=1e-9)) * (self.rows / len(part.index))
+        return (widened(count_labelled(part.labels).float()) / self.labelled.clamp(min=1e-9)) * (self.rows / len(part.index))
 
 
 def cached_backward(step: Step, inputs: Sequence[Any], seed: Callable[[int], None], loss: Loss) -> tuple[Terms, Any]:

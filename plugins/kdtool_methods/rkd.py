@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kdtool import Batch, Method, Taps, option
-from kdtool.losses import at_least_fp32
+from kdtool.losses import at_least_fp32, widened
 from kdtool_methods._related import RelatedLayers, related, related_taps
 
 _BLOCK = 128  # samples along each side of a tile
@@ -100,7 +100,7 @@ class _Distances(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, embedding_BD: Tensor) -> Tensor:
-        wide_BD = _widened(embedding_BD)
+        wide_BD = widened(embedding_BD)
         distance_BB = torch.cdist(wide_BD, wide_BD, compute_mode="donot_use_mm_for_euclid_dist")
         ctx.save_for_backward(embedding_BD, distance_BB)
         return distance_BB
@@ -109,17 +109,13 @@ class _Distances(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         embedding_BD, distance_BB = ctx.saved_tensors
-        centred_BD = _widened(embedding_BD)
+        centred_BD = widened(embedding_BD)
         centred_BD = centred_BD - centred_BD.mean(0)  # distances do not see the mean; rounding does
         with torch.autocast(embedding_BD.device.type, enabled=False):
             pull_BB = (grads[0] + grads[0].T).mul_(_inverse(distance_BB))
             grad_BD = pull_BB.sum(1, keepdim=True) * centred_BD - pull_BB @ centred_BD
         narrow_BD: Tensor = grad_BD.to(embedding_BD.dtype)
         return narrow_BD
-
-
-def _widened(x: Tensor) -> Tensor:
-    return at_least_fp32(x) if x.device.type == "mps" else x.double()  # MPS has no float64
 
 
 class _Angles(torch.autograd.Function):
