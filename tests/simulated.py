@@ -1,8 +1,8 @@
 """An accelerator that is not there: tensors that say they are on "cuda" or "mps", and compute on the CPU.
 
-Numbers are real, so what is trained on it can be compared bit for bit with the CPU. Python sees the device's name, torch's
-own code sees its meta device. It refuses what the real ones refuse: operations on tensors of both sides, and
-on MPS float64. It counts what a host would wait for. Streams, the allocator and the compiler are not in it: what only a
+Numbers are real, so what is trained on it can be compared bit for bit with the CPU. Python sees the device's name,
+torch's own code its meta device. It refuses what the real ones refuse: operations on tensors of both sides, and on MPS
+float64. It counts what a host would wait for. Streams, the allocator and the compiler are not in it: what only a
 card can show is in ``tests/engine/test_cuda.py``.
 """
 
@@ -21,9 +21,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
-
-aten = torch.ops.aten
 
 _READS = {"_local_scalar_dense", "equal", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive"}
 """Operations whose result the host waits for."""
@@ -108,6 +105,7 @@ class Device:
         waits: how often the host waited, by operation; "to device" are copies of memory that is not pinned.
         operations: how many were started.
         room: samples, or whatever comes first, that an operation may have; more find no memory.
+        clones: shapes of what was cloned, in order.
     """
 
     name: str
@@ -115,6 +113,7 @@ class Device:
     waits: Counter[str] = field(default_factory=Counter)
     operations: Counter[str] = field(default_factory=Counter)
     room: int | None = None
+    clones: list[tuple[int, ...]] = field(default_factory=list)
 
     def __call__(self, number: int = 0) -> torch.device:
         return torch.device(self.name, number)
@@ -123,9 +122,25 @@ class Device:
 _present: list[Device] = []
 
 
+def _map(function: Callable[[Any], Any], value: Any) -> Any:
+    """Return what a function makes of the tensors, names and numbers in lists and dictionaries."""
+    if isinstance(value, dict):
+        return {key: _map(function, each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
+        made = [_map(function, each) for each in value]
+        return made if isinstance(value, list) else type(value)(*made) if hasattr(value, "_fields") else tuple(made)
+    return function(value)
+
+
+def _tensors(*values: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+    _map(lambda each: found.append(each) if isinstance(each, Tensor) else None, values)
+    return found
+
+
 def _run(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
     device, name = _present[-1], func.overloadpacket.__name__
-    leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    leaves = _tensors(args, kwargs)
     theirs = [leaf for leaf in leaves if isinstance(leaf, OnDevice)]
     wanted = kwargs.get("device")
     to_device = bool(theirs) if wanted is None else torch.device(wanted).type == "meta"
@@ -134,7 +149,7 @@ def _run(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
     if theirs or to_device:
         _count(device, name, args, leaves, theirs, to_device)
     wrappers = {id(leaf.inner): leaf for leaf in theirs}
-    plain_args, plain_kwargs = tree_map(lambda x: x.inner if isinstance(x, OnDevice) else x, (args, dict(kwargs)))
+    plain_args, plain_kwargs = _map(lambda x: x.inner if isinstance(x, OnDevice) else x, (args, dict(kwargs)))
     if wanted is not None:
         plain_kwargs["device"] = torch.device("cpu")
         if to_device or theirs:
@@ -144,8 +159,8 @@ def _run(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
     found = func(*plain_args, **plain_kwargs)
     if not to_device and not (theirs and wanted is None):
         return found
-    for leaf in tree_leaves(found):
-        if isinstance(leaf, Tensor) and device.name == "mps" and leaf.dtype in (torch.float64, torch.complex128):
+    for leaf in _tensors(found) if device.name == "mps" else ():
+        if leaf.dtype in (torch.float64, torch.complex128):
             raise TypeError(f"{name}: MPS has no float64.")
 
     def out(value: Any) -> Any:
@@ -156,7 +171,7 @@ def _run(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
     # In place on a tensor of the CPU, from one of the device, gives the CPU's.
     if args and isinstance(args[0], Tensor) and not isinstance(args[0], OnDevice) and found is args[0]:
         return found
-    return tree_map(out, found)
+    return _map(out, found)
 
 
 def _refuse_mixed(name: str, ours: list[Tensor]) -> None:
@@ -165,10 +180,10 @@ def _refuse_mixed(name: str, ours: list[Tensor]) -> None:
         raise RuntimeError(f"{name}: expected all tensors to be on the same device, found some on the CPU.")
 
 
-def _count(
-    device: Device, name: str, args: Any, leaves: list[Tensor], theirs: list[OnDevice], to_device: bool
-) -> None:
+def _count(device: Device, name: str, args: Any, leaves: list[Tensor], theirs: list[OnDevice], to_device: bool) -> None:
     device.operations[name] += 1
+    if name == "clone":
+        device.clones.append(tuple(args[0].shape))
     if device.room is not None and any(leaf.ndim and len(leaf) > device.room for leaf in theirs):
         raise torch.OutOfMemoryError(f"{name}: no room")
     if name in _READS or (name == "_to_copy" and theirs and not to_device):
@@ -176,8 +191,7 @@ def _count(
     elif name == "copy_" and isinstance(args[1], OnDevice) and not isinstance(args[0], OnDevice):
         device.waits["to host"] += 1
     elif name in ("index", "index_put", "index_put_", "_index_put_impl_"):
-        masks = [leaf for leaf in tree_leaves(args[1]) if isinstance(leaf, Tensor) and leaf.dtype == torch.bool]
-        device.waits["boolean index"] += bool(masks)
+        device.waits["boolean index"] += any(leaf.dtype == torch.bool for leaf in _tensors(args[1]))
     if name in _FROM_BOTH and to_device and any(not isinstance(leaf, OnDevice) for leaf in leaves):
         device.waits["to device"] += 1
 
@@ -194,14 +208,17 @@ class _Names(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         device, kwargs = _present[-1], dict(kwargs or {})
+        if func in (torch.tensor, torch.as_tensor) and _as_meta(kwargs.get("device"), device) != kwargs.get("device"):
+            kwargs.pop("device")
+            return func(*args, **kwargs).to(device())  # of meta it would hold no numbers
         takes_names = "device" in kwargs or func in (Tensor.to, Tensor.cuda, torch.device)
         if func is Tensor.cuda:
             func, args = Tensor.to, (args[0], "cuda")
         if takes_names and func is not torch.device:
-            (args, kwargs) = tree_map(lambda x: _as_meta(x, device), (args, kwargs))
+            (args, kwargs) = _map(lambda x: _as_meta(x, device), (args, kwargs))
         if func in _IN_HALF and device.name == "cuda" and torch.is_autocast_enabled("cuda"):
             half = torch.get_autocast_dtype("cuda")
-            args, kwargs = tree_map(
+            args, kwargs = _map(
                 lambda x: x.to(half) if isinstance(x, OnDevice) and x.dtype == torch.float32 else x, (args, kwargs)
             )
         return func(*args, **kwargs)
@@ -227,6 +244,13 @@ class Stream:
 
     def wait_event(self, event: Any) -> None:
         """Do nothing."""
+
+
+_generators = torch.Generator
+
+
+def _generator(device: Any = "cpu") -> torch.Generator:
+    return _generators("cpu")
 
 
 def _host_side(device: Device) -> dict[str, Any]:
@@ -262,9 +286,12 @@ def simulated(name: str = "cuda") -> Iterator[Device]:
         _present.append(device)
         stack.callback(_present.pop)
         stack.enter_context(patch.object(OnDevice, "name", name))
+        stack.enter_context(patch.object(torch, "Generator", _generator))
         if name == "cuda":
             stack.enter_context(patch.multiple(torch.cuda, **_host_side(device)))
-            stack.enter_context(patch("torch.amp.grad_scaler.amp_definitely_not_available", lambda *_: False, create=True))
+            stack.enter_context(
+                patch("torch.amp.grad_scaler.amp_definitely_not_available", lambda *_: False, create=True)
+            )
             # Optimizers ask it whether a graph is being captured.
             stack.enter_context(patch.object(torch.accelerator, "is_available", lambda: False))
         else:

@@ -56,7 +56,10 @@ class Meters:
             return []
         pending, self._pending = self._pending, []
         names = list(pending[0][1])
-        stacked = [torch.stack([widened(each) for each in (*(terms[name] for name in names), bad.float())]) for _, terms, bad, _ in pending]
+        stacked = [
+            torch.stack([widened(each) for each in (*(terms[name] for name in names), bad.float())])
+            for _, terms, bad, _ in pending
+        ]
         rows = torch.stack(stacked).cpu().double()
         found = []
         for (step, _, _, index), row in zip(pending, mean_over_processes(rows).tolist(), strict=True):

@@ -43,7 +43,7 @@ class Share:
         """Count a process's part, once a step, however many pieces each process makes of its own."""
         if pieces == 1 and world_size() == 1:
             return cls(len(whole.index), None)
-        counts = torch.stack([torch.tensor(len(whole.index), device=whole.index.device), count_labelled(whole.labels)])
+        counts = torch.stack([whole.index.new_full((), len(whole.index)), count_labelled(whole.labels)])
         counts = widened(counts.float())
         if world_size() > 1:
             torch.distributed.all_reduce(counts)
@@ -58,7 +58,9 @@ class Share:
         """Return by what a part's mean hard-label loss is off besides: its share of the labelled rows is another."""
         if self.labelled is None:
             return 1.0
-        return (widened(count_labelled(part.labels).float()) / self.labelled.clamp(min=1e-9)) * (self.rows / len(part.index))
+        return (widened(count_labelled(part.labels).float()) / self.labelled.clamp(min=1e-9)) * (
+            self.rows / len(part.index)
+        )
 
 
 def cached_backward(step: Step, inputs: Sequence[Any], seed: Callable[[int], None], loss: Loss) -> tuple[Terms, Any]:
@@ -71,7 +73,7 @@ def cached_backward(step: Step, inputs: Sequence[Any], seed: Callable[[int], Non
         loss: of the outputs of all.
     """
     outs: list[tuple[Out, list[Out]]] = []
-    with torch.no_grad(), kept_buffers(step):
+    with torch.no_grad(), kept_buffers(step.student, *step.peers):  # not a method's banks, which may be large
         for number, part in enumerate(inputs):
             seed(number)
             outs.append(step.networks(part))
