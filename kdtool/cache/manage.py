@@ -50,14 +50,13 @@ def build_cache(
         RunError: a shard could not be written.
         Interrupted: SIGINT or SIGTERM; finished shards stay.
     """
-    from kdtool.engine.precision import pick_device
-    from kdtool.engine.processes import joined, local_rank
+    from kdtool.engine.processes import joined, own_device
     from kdtool.engine.signals import StopRequest
     from kdtool.runs.execution import Execution
     from kdtool.runs.setting import build_setting
 
     checked = _read(recipe, {"cache.mode": "build", **({"cache.jobs": jobs} if jobs is not None else {})})
-    with StopRequest() as stop, joined(pick_device(checked.train.device, local_rank())):
+    with StopRequest() as stop, joined(own_device(checked.train.device)):
         setting = build_setting(checked, reporter)
         if setting.online or not setting.teachers:
             why = "its peers learn, so that their outputs change" if setting.online else "it has no teacher"

@@ -15,7 +15,7 @@ import torch
 from kdtool.cache.build import Source, refuse_without_room
 from kdtool.cache.identity import differences, identity, key_of
 from kdtool.cache.part import LOGITS, Part, in_view
-from kdtool.cache.replay import RESIDENT, Outputs, Replayed, ReplayedTeacher
+from kdtool.cache.replay import RESIDENT, Outputs, Replayed, ReplayedTeacher, resident
 from kdtool.cache.store import MANIFEST, Damaged, Manifest, Place, Store, outputs_folder, problems, read_all
 from kdtool.cache.workers import in_processes
 from kdtool.engine.precision import Precision
@@ -248,10 +248,10 @@ class CachedTeacher:
         """Open the cache."""
         store = Store(self.folder, Manifest.read(self.folder))
         (self.folder / MANIFEST).touch()  # when it was last used
-        resident = self.size <= RESIDENT
+        whole = resident(self.size, self.context.device)
         dtype = torch.float64 if self.precision == "fp64" else torch.float32
         rest = self.context.recipe.cache.rest
-        parts = {n: Outputs(store, part, resident, self.context.device, dtype, rest) for n, part in self.parts.items()}
+        parts = {n: Outputs(store, part, whole, self.context.device, dtype, rest) for n, part in self.parts.items()}
         return ReplayedTeacher(parts, self.roles, self.network.network.single, self.further)
 
 

@@ -22,7 +22,16 @@ RESIDENT = 1 << 30
 """Caches up to this many bytes are read whole, every checksum verified, and live in memory; larger ones are mapped."""
 
 DEVICE_SHARE = 0.25
-"""They live on the GPU where they take no more than this share of its free memory, else beside it."""
+"""Those of any size live on the GPU where they take no more than this share of its free memory."""
+
+
+def resident(size: int, device: torch.device) -> bool:
+    """Tell whether so many bytes are read whole: from mapped files each step's rows wait for the host."""
+    return size <= RESIDENT or _fits(size, device)
+
+
+def _fits(size: int, device: torch.device) -> bool:
+    return device.type == "cuda" and size <= torch.cuda.mem_get_info(device)[0] * DEVICE_SHARE
 
 
 @dataclass(frozen=True)
@@ -77,10 +86,11 @@ class Outputs:
     def _join(self, shards: list[np.ndarray]) -> dict[str, Tensor]:
         """Return each field of all views' rows in a row; a later view's sample is a number of rows further down."""
         size = sum(shard.nbytes for shard in shards)
-        fits = self.device.type != "cuda" or size <= torch.cuda.mem_get_info(self.device)[0] * DEVICE_SHARE
-        place = self.device if fits else torch.device("cpu")
         names = self.part.row.names or ()
-        return {name: torch.from_numpy(np.concatenate([s[name] for s in shards])).to(place) for name in names}
+        if _fits(size, self.device):  # shard by shard: the host need not hold it twice
+            return {n: torch.cat([torch.from_numpy(s[n].copy()).to(self.device) for s in shards]) for n in names}
+        place = torch.device("cpu") if self.device.type == "cuda" else self.device
+        return {n: torch.from_numpy(np.concatenate([s[n] for s in shards])).to(place) for n in names}
 
     def __call__(self, index_B: Tensor, view: int) -> Any:
         """Return (B, width) outputs for rows of the training set: a tensor, or ``Kept`` where only some are known."""

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kdtool.engine.job import Batches, Meter
-from kdtool.engine.precision import Precision
+from kdtool.engine.precision import Precision, without_tf32
 from kdtool.engine.processes import from_all
 from kdtool.engine.rows import chunks, whole
 from kdtool.engine.step import run_network
@@ -31,4 +31,5 @@ def evaluate(network: nn.Module, batches: Batches, precision: Precision, meter: 
 
 def evaluate_in_fp32(network: nn.Module, batches: Batches, device: torch.device, meter: Meter) -> dict[str, Any]:
     """Return the metrics that a plain user gets, whatever the precision of the training."""
-    return evaluate(network.to(device, torch.float32), batches, Precision("fp32", device), meter)
+    with without_tf32():
+        return evaluate(network.to(device, torch.float32), batches, Precision("fp32", device), meter)

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdtool.engine.dry import undisturbed
-from kdtool.engine.tree import cast
+from kdtool.engine.tree import cast, to
+
+CPU = torch.device("cpu")
 
 EXACT = 1e-9
 """Largest difference, relative to the largest output, between a network and its folded self in float64."""
@@ -29,23 +31,32 @@ def folded(network: nn.Module, inputs: Any) -> tuple[nn.Module, int]:
     """Return a copy of a network with its batch norms folded where that changes no output, and how many were.
 
     Which layer a norm follows is seen in a dry forward; that nothing else reads the layer's output is checked by
-    comparing all outputs in float64 before and after. A network without a batch norm is never brought to float64.
+    comparing all outputs in float64 before and after. That is done on the CPU: not every accelerator has float64, and
+    none need hold a network in it. A network without a batch norm is never brought to float64, and its copy shares its
+    tensors.
 
     Args:
         network: in evaluation it maps ``inputs`` to tensors in any nesting.
         inputs: a batch that it takes, as a tree of tensors.
     """
     if not any(map(_foldable, network.modules())):
-        return copy.deepcopy(network), 0
-    double = copy.deepcopy(network).double().eval()
-    inputs = cast(inputs, torch.float64)
+        return _sharing(network), 0
+    double = _sharing(network).to(CPU, torch.float64).eval()
+    inputs = cast(to(inputs, CPU), torch.float64)
     with undisturbed(double):
         pairs = _pairs(double, inputs)
         if not pairs:
-            return copy.deepcopy(network), 0
+            return _sharing(network), 0
         want = _flat(double(inputs))
         done = _fold_exactly(double, pairs, lambda: _apart(want, _flat(double(inputs))) <= EXACT)
-    return double.to(next(network.parameters()).dtype), done
+    weight = next(network.parameters())
+    return double.to(weight.device, weight.dtype), done
+
+
+def _sharing(network: nn.Module) -> nn.Module:
+    """Return a copy whose tensors are the network's own: what changes their type or place makes new ones."""
+    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in network.parameters()}
+    return copy.deepcopy(network, {**shared, **{id(b): b.detach() for b in network.buffers()}})
 
 
 def _fold_exactly(network: nn.Module, pairs: list[Pair], exact: Callable[[], bool]) -> int:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from kdtool.engine.dry import kept_buffers
+from kdtool.engine.dry import buffers_of, changed, copy_buffers, put_back
 from kdtool.engine.step import Step
 from kdtool.errors import InputError
 from kdtool.method import Stage
@@ -27,6 +27,9 @@ class Frozen:
     Parameters outside ``stage.trains``, and those that a dry backward leaves without gradient, stop training; norms
     whose output gets no gradient keep their running statistics, and with ``freeze_bn`` so do all of the student's. A
     student's parameters whose names stand in its ``fixed``, where it has that, are never trained.
+
+    Attributes:
+        moving: the buffers that forward and backward change, such as running statistics.
     """
 
     def __init__(self, step: Step, stage: Stage, dry_loss: Callable[[], Tensor], freeze_bn: bool = False):
@@ -43,11 +46,16 @@ class Frozen:
         for name in getattr(step.student, "fixed", ()):
             step.student.get_parameter(name).requires_grad_(False)
         self.train_mode()
-        with kept_buffers(step), _norms_reached(self.trained) as reached:
-            loss = dry_loss()
-            if not loss.requires_grad:
-                raise InputError(f"stage {stage.name!r}: its loss depends on nothing that the stage trains.")
-            loss.backward()
+        before = copy_buffers(buffers_of(step))
+        try:
+            with _norms_reached(self.trained) as reached:
+                loss = dry_loss()
+                if not loss.requires_grad:
+                    raise InputError(f"stage {stage.name!r}: its loss depends on nothing that the stage trains.")
+                loss.backward()
+            self.moving = changed(before)
+        finally:
+            put_back(before)
         self.still += [m for root in self.trained for m in root.modules() if _keeps_statistics(m) and m not in reached]
         for parameter in step.parameters():
             if parameter.grad is None:

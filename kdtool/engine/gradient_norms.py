@@ -34,7 +34,7 @@ def shares(norms: Mapping[str, Tensor]) -> dict[str, float]:
     """Return each term's share of the sum of the norms, in [0, 1]; reads the device."""
     if not norms:
         return {}
-    values = torch.stack([norm.double() for norm in norms.values()]).cpu()
+    values = torch.stack(list(norms.values())).cpu().double()
     whole = values.sum().clamp(min=torch.finfo(torch.float64).tiny)
     return dict(zip(norms, (values / whole).tolist(), strict=True))
 

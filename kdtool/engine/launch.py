@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from kdtool.engine.dry import kept_buffers
@@ -46,9 +46,19 @@ def share_norms(step: Step, device: torch.device) -> None:
     if device.type != "cuda":
         raise InputError(f"parallel.sync_bn needs CUDA; the run is on {device}. Leave it out.")
     if world_size() > 1:
-        from timm.layers import convert_sync_batchnorm
+        step.student = with_shared_norms(step.student)
 
-        step.student = convert_sync_batchnorm(step.student)
+
+def with_shared_norms(network: nn.Module) -> nn.Module:
+    """Return a network whose batch norms see the samples of all processes, hooks and all: taps are hooks."""
+    from timm.layers import convert_sync_batchnorm
+
+    before = dict(network.named_modules())
+    network = convert_sync_batchnorm(network)
+    for name, module in network.named_modules():
+        if module is not before[name]:
+            vars(module).update({kept: value for kept, value in vars(before[name]).items() if "_hooks" in kept})
+    return network
 
 
 def _compiled(step: Step, mode: str, try_out: Callable[[Any], Tensor], say: Any) -> Any:

@@ -2,13 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 
 from kdtool.engine.job import Job
-from kdtool.engine.processes import world_size
+from kdtool.engine.processes import largest, world_size
 from kdtool.errors import InputError, RunError
 
-OUT_OF_MEMORY = (torch.OutOfMemoryError,)
+_SAID = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "can't allocate memory")
+"""What those say who find no memory and do not raise torch's own error: CUDA itself, its libraries, MPS, the CPU."""
+
+T = TypeVar("T")
+
+
+def found_no_memory(error: RuntimeError) -> bool:
+    """Tell whether an error of torch's says that the device has no memory."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _SAID)
+
+
+def together(attempt: Callable[[], T], agree: bool) -> T:
+    """Return what an attempt gives; where it finds no memory, raise that.
+
+    Args:
+        attempt: runs on the device, and waits for no other process where they are to agree.
+        agree: where any process finds none, raise on all of them, so that all repeat the attempt or none.
+
+    Raises:
+        torch.OutOfMemoryError: there was none, here or in another process.
+    """
+    problem = None
+    try:
+        found = attempt()
+    except RuntimeError as error:
+        if not found_no_memory(error):
+            raise
+        # Not the error itself, whose frames hold what the attempt had made so far.
+        problem = str(error)
+    if agree and largest(int(problem is not None)) and problem is None:
+        problem = "another process found no memory"
+    if problem is not None:
+        raise torch.OutOfMemoryError(problem)
+    return found
+
+
+def agreeing(job: Job, coupled: bool) -> bool:
+    """Tell whether processes agree at each step on whether all of them found memory for it.
+
+    A coupled loss makes them wait for one another on the way, and is not split among several of them.
+    """
+    return job.train.auto_batch and world_size() > 1 and not coupled
 
 
 def check_split(pieces: int, coupled: bool, phase: str) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kdtool.engine.gradient_norms import shares
 from kdtool.engine.processes import from_all, mean_over_processes
+from kdtool.losses import widened
 from kdtool.method import Terms
 
 
@@ -55,9 +56,13 @@ class Meters:
             return []
         pending, self._pending = self._pending, []
         names = list(pending[0][1])
-        rows = [torch.stack([*(terms[name].double() for name in names), bad.double()]) for _, terms, bad, _ in pending]
+        stacked = [
+            torch.stack([widened(each) for each in (*(terms[name] for name in names), bad.float())])
+            for _, terms, bad, _ in pending
+        ]
+        rows = torch.stack(stacked).cpu().double()
         found = []
-        for (step, _, _, index), row in zip(pending, mean_over_processes(torch.stack(rows)).tolist(), strict=True):
+        for (step, _, _, index), row in zip(pending, mean_over_processes(rows).tolist(), strict=True):
             values = dict(zip(names, row, strict=False))
             if row[-1]:
                 samples = [position for part in from_all(index.tolist()) for position in part]

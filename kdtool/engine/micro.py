@@ -20,6 +20,7 @@ from kdtool.engine.dry import kept_buffers
 from kdtool.engine.job import Loaded
 from kdtool.engine.processes import world_size
 from kdtool.engine.step import Step, count_labelled, join_outs, map_out
+from kdtool.losses import widened
 from kdtool.method import Batch, Out, Terms
 
 Loss = Callable[[Out, list[Out]], tuple[Terms, Batch]]
@@ -31,7 +32,7 @@ class Share:
 
     Attributes:
         rows: of a process, the mean over the processes; they differ where samples are ragged.
-        labelled: (1,) float64 labelled rows of a process, the mean over the processes; None: one process and one part.
+        labelled: scalar, labelled rows of a process, the mean over the processes; None: one process and one part.
     """
 
     rows: float
@@ -42,8 +43,8 @@ class Share:
         """Count a process's part, once a step, however many pieces each process makes of its own."""
         if pieces == 1 and world_size() == 1:
             return cls(len(whole.index), None)
-        counts = torch.stack([torch.tensor(len(whole.index), device=whole.index.device), count_labelled(whole.labels)])
-        counts = counts.double()
+        counts = torch.stack([whole.index.new_full((), len(whole.index)), count_labelled(whole.labels)])
+        counts = widened(counts.float())
         if world_size() > 1:
             torch.distributed.all_reduce(counts)
             counts = counts / world_size()
@@ -57,7 +58,9 @@ class Share:
         """Return by what a part's mean hard-label loss is off besides: its share of the labelled rows is another."""
         if self.labelled is None:
             return 1.0
-        return (count_labelled(part.labels).double() / self.labelled.clamp(min=1e-9)) * (self.rows / len(part.index))
+        return (widened(count_labelled(part.labels).float()) / self.labelled.clamp(min=1e-9)) * (
+            self.rows / len(part.index)
+        )
 
 
 def cached_backward(step: Step, inputs: Sequence[Any], seed: Callable[[int], None], loss: Loss) -> tuple[Terms, Any]:
@@ -70,7 +73,7 @@ def cached_backward(step: Step, inputs: Sequence[Any], seed: Callable[[int], Non
         loss: of the outputs of all.
     """
     outs: list[tuple[Out, list[Out]]] = []
-    with torch.no_grad(), kept_buffers(step):
+    with torch.no_grad(), kept_buffers(step.student, *step.peers):  # not a method's banks, which may be large
         for number, part in enumerate(inputs):
             seed(number)
             outs.append(step.networks(part))

@@ -70,6 +70,17 @@ def _fused(name: str) -> dict[str, bool]:
     return {"fused": True} if "fused" in arguments else {}
 
 
+def begin_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Let momenta begin at zero, where a first step may be withheld by a flag on the device.
+
+    torch's fused SGD takes memory as it comes for them, and counts on that very step to fill it.
+    """
+    for group in optimizer.param_groups:
+        if group.get("fused") and group.get("momentum") and not group.get("dampening"):
+            for parameter in group["params"]:
+                optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+
+
 def settings_of(stage: Stage, optim: Optim, schedule: Schedule) -> tuple[Optim, Schedule]:
     """Return a stage's optimizer and schedule: the run's, but for what the stage says itself.
 

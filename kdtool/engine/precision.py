@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -11,20 +13,21 @@ from kdtool.errors import InputError
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def pick_device(name: str, number: int = 0) -> torch.device:
+def pick_device(name: str, number: int = 0, together: int = 1) -> torch.device:
     """Return the device that ``train.device`` names; "auto" prefers CUDA, then MPS, then the CPU.
 
     Args:
         name: as in the recipe.
         number: which CUDA device, where several processes on a machine take one each and the name leaves it open.
+        together: how many processes that is.
 
     Raises:
-        InputError: the name is no device, or that device is not there.
+        InputError: the name is no device, or that device is not there, or two processes would have the same one.
     """
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda", number % torch.cuda.device_count())
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+            return _own_cuda(number, together)
+        name = "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -38,13 +41,50 @@ def pick_device(name: str, number: int = 0) -> torch.device:
         raise InputError(f"device {name!r} is not supported: use auto, cpu, mps, cuda or cuda:N.")
     if not present[device.type]:
         raise InputError(f"device {name!r} is not available on this machine: use --device auto, or cpu.")
-    return torch.device("cuda", number % torch.cuda.device_count()) if name == "cuda" else device
+    if name == "cuda":
+        return _own_cuda(number, together)
+    if together > 1 and device.type != "cpu":
+        _refuse_to_share(f"device {name!r} is one, and {together} processes would be on it", together)
+    return device
+
+
+def _own_cuda(number: int, together: int) -> torch.device:
+    count = torch.cuda.device_count()
+    if together > count:
+        _refuse_to_share(f"{together} processes would share {count} CUDA device{'s' * (count != 1)}", together)
+    return torch.device("cuda", number)
+
+
+def _refuse_to_share(what: str, together: int) -> None:
+    there = torch.cuda.device_count()
+    use = f"--device cuda --nproc {min(together, there)}" if there > 1 else "one process"
+    raise InputError(f"{what}. CUDA devices here: {there}. Use {use}, or --device cpu.")
 
 
 def let_tf32(allowed: bool) -> None:
     """Let CUDA multiply and convolve fp32 in TF32, or not; other devices have no such thing."""
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Multiply and convolve fp32 in fp32 for as long as the body runs."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    let_tf32(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def choose_kernels(deterministic: bool) -> None:
+    """Let CUDA take the fastest kernel for a shape, or only those that give equal bits each time."""
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic)
+    if deterministic:
+        # cuBLAS reads it as it starts.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 class Precision:

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -20,11 +20,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
+from kdtool.engine.precision import pick_device
 from kdtool.errors import InputError, KdtoolError, RunError
 from kdtool.system.parallel import launched
 
 PATIENCE = timedelta(hours=4)
 """How long a process waits for the others, who may be waiting for a teacher that another run trains."""
+
+NCCL_PATIENCE = timedelta(minutes=10)
+"""How long a step on CUDA waits for the others: nobody trains a teacher inside one, or writes a checkpoint."""
 
 _POLL_S = 0.05
 
@@ -56,6 +60,8 @@ def joined(device: torch.device) -> Iterator[None]:
         dist.init_process_group(backend, store=own, rank=number, world_size=count, timeout=PATIENCE)
     else:
         dist.init_process_group(backend, timeout=PATIENCE)
+    if device.type == "cuda":
+        dist.group.WORLD._get_backend(device)._set_default_timeout(NCCL_PATIENCE)  # type: ignore[union-attr]
     try:
         yield
     except RuntimeError as error:
@@ -104,6 +110,12 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0")) if launched() else 0
 
 
+def own_device(name: str) -> torch.device:
+    """Return this process's device, as ``pick_device`` picks it among the processes on its machine."""
+    together = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if launched() else 1
+    return pick_device(name, local_rank(), together)
+
+
 def is_main() -> bool:
     """Return whether this process is the one that writes files and speaks."""
     return rank() == 0
@@ -150,6 +162,21 @@ def mean_over_processes(values: Tensor) -> Tensor:
         dist.all_reduce(values)
         values /= world_size()
     return values
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace gradients by their means over the processes; a process that has none counts as zeros."""
+    by_type: dict[torch.dtype, list[Tensor]] = {}
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        by_type.setdefault(parameter.grad.dtype, []).append(parameter.grad)
+    for gradients in by_type.values():
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients]) / world_size()
+        dist.all_reduce(flat)
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
 
 
 def wait_for_all() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,11 @@ from kdtool.engine.gradient_norms import imbalance
 from kdtool.engine.job import Fitted, Job, Loaded
 from kdtool.engine.launch import callable_step, share_norms
 from kdtool.engine.log import METRICS, EpochLog
-from kdtool.engine.memory import OUT_OF_MEMORY, check_split, too_large
+from kdtool.engine.memory import agreeing, check_split, together, too_large
 from kdtool.engine.meters import BadStep, Meters, total
 from kdtool.engine.plan import Planned, plan_stages
 from kdtool.engine.precision import Precision, let_tf32
-from kdtool.engine.prefetch import prefetched
+from kdtool.engine.prefetch import Prefetcher
 from kdtool.engine.processes import copy_from_main, is_main, largest, world_size
 from kdtool.engine.saving import Progress, Saver, load_optimizer, weights_of
 from kdtool.engine.signals import StopRequest
@@ -32,6 +32,8 @@ from kdtool.engine.update import StepResult, Updater
 from kdtool.errors import InputError, RunError
 from kdtool.events import Reporter
 from kdtool.randomness import seed_torch
+
+T = TypeVar("T")
 
 NON_FINITE = "nonfinite.jsonl"
 """File in a run's folder that lists steps which were not finite, with their samples."""
@@ -70,6 +72,7 @@ class _Trainer:
         self.teaching = Teaching(frozen, job.replay, reporter.note)
         self.plan = plan_stages(job.method, job.train.epochs, job.train.task_weight)
         self.ema = self._average() if job.train.ema else None
+        self.prefetched = Prefetcher(job.device)
         self.log = EpochLog(job.folder / METRICS)
         self.at = Progress(pieces=job.train.accumulate)
         averages = {"ema": self.ema.module} if self.ema is not None else {}
@@ -109,12 +112,18 @@ class _Trainer:
         job, stage = self.job, planned.stage
         self.step.stage = stage
         self.teaching.run_live()
-        self.frozen = Frozen(self.step, stage, lambda: self._try_out(self.step, planned), job.train.freeze_bn)
-        self.teaching.enter(stage.name, self.read)
-        call = callable_step(
-            self.step, job.train.compile, job.device, lambda c: self._try_out(c, planned), self.reporter.warn
+        first = next(iter(job.train_batches.epoch(planned.first_epoch)))
+
+        def try_out(call: Any) -> Tensor:
+            return self._dry_loss(call, planned, first)
+
+        self.frozen = self._with_room(
+            first, lambda: Frozen(self.step, stage, lambda: try_out(self.step), job.train.freeze_bn)
         )
-        self.update = Updater(job, self.step, call, self.teaching, planned, following(self.ema, self.shipped))
+        self.teaching.enter(stage.name, self.read)
+        call = callable_step(self.step, job.train.compile, job.device, try_out, self.reporter.warn)
+        follow = following(self.ema, self.shipped)
+        self.update = Updater(job, self.step, call, self.teaching, planned, follow, self.frozen.moving)
         if self.found is not None and self.found["optimizer"] is not None:
             load_optimizer(self.update.optimizer, self.found["optimizer"])
         self.reporter.stage(stage.name, planned.epochs, job.train_batches.steps, self.at.epoch)
@@ -132,7 +141,7 @@ class _Trainer:
         self.found = None
         self.frozen.train_mode()
         seen = 0
-        batches = prefetched(job.train_batches.epoch(planned.first_epoch + epoch, start), job.device)
+        batches = self.prefetched(job.train_batches.epoch(planned.first_epoch + epoch, start))
         for number, batch in enumerate(batches, start):
             at, done = epoch * steps + number, number + 1
             # Once an epoch: it costs a backward a term.
@@ -157,7 +166,7 @@ class _Trainer:
             try:
                 result = self.update(loaded, epoch, at, self.at.updates, self.at.pieces, measure_norms)
                 break
-            except OUT_OF_MEMORY as error:
+            except torch.OutOfMemoryError as error:
                 self._split_further(loaded.samples, error)
         self.at.updates += "student" in planned.stage.trains
         return result
@@ -172,16 +181,16 @@ class _Trainer:
             "the global batch as it was. Batch norms see the smaller ones."
         )
 
-    def _try_out(self, call: Any, planned: Planned) -> Tensor:
-        """The loss of the stage's first batch; shows which parameters get a gradient and what is read of teachers."""
-        batch = next(iter(self.job.train_batches.epoch(planned.first_epoch)))
+    def _with_room(self, batch: Loaded, attempt: Callable[[], T]) -> T:
+        """Return what an attempt at a batch gives, made with ever smaller parts of it until there is memory."""
         while True:
             try:
-                return self._dry_loss(call, planned, batch)
-            except OUT_OF_MEMORY as error:
+                return together(attempt, agreeing(self.job, self.step.couples_samples))
+            except torch.OutOfMemoryError as error:
                 self._split_further(batch.samples, error)
 
     def _dry_loss(self, call: Any, planned: Planned, batch: Loaded) -> Tensor:
+        """The loss of the stage's first batch; shows which parameters get a gradient and what is read of teachers."""
         batch = batch.first(-(-batch.samples // self.at.pieces))
         inputs = cast(batch.inputs, self.precision.dtype)
         teachers, self.read = watched(self.teaching(inputs, batch.index, batch.view))

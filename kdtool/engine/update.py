@@ -11,15 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.engine.chunks import RowTerms
-from kdtool.engine.dry import copy_buffers, put_back
+from kdtool.engine.dry import Places, copy_buffers, put_back
 from kdtool.engine.gradient_norms import gradient_norms
 from kdtool.engine.guard import Guard
 from kdtool.engine.job import Job, Loaded
+from kdtool.engine.memory import agreeing, together
 from kdtool.engine.meters import total
 from kdtool.engine.micro import Share, cached_backward
-from kdtool.engine.optim import build_optimizer, build_schedule, settings_of
+from kdtool.engine.optim import begin_momentum, build_optimizer, build_schedule, settings_of
 from kdtool.engine.plan import Planned
-from kdtool.engine.processes import rank, world_size
+from kdtool.engine.processes import average_gradients, rank, world_size
 from kdtool.engine.step import Step, join_outs, whole_out
 from kdtool.engine.teaching import Teaching
 from kdtool.engine.tree import cast
@@ -53,26 +54,31 @@ class Updater:
         teaching: gives the teachers' outputs.
         planned: the stage.
         follow: brings the student's average, if any, up to so many updates.
+        moving: the buffers that a forward and backward change, which a step that is skipped is to leave alone.
     """
 
     def __init__(
-        self, job: Job, step: Step, call: Any, teaching: Teaching, planned: Planned, follow: Callable[[int], None]
+        self,
+        job: Job,
+        step: Step,
+        call: Any,
+        teaching: Teaching,
+        planned: Planned,
+        follow: Callable[[int], None],
+        moving: Places = (),
     ):
-        self.job, self.step, self.call, self.teaching, self.planned, self.follow = (
-            job,
-            step,
-            call,
-            teaching,
-            planned,
-            follow,
-        )
+        self.job, self.step, self.call, self.teaching, self.planned = job, step, call, teaching, planned
+        self.follow, self.moving = follow, moving
         self.precision = step.precision
         optim, schedule = settings_of(planned.stage, job.optim, job.schedule)
         self.optimizer = build_optimizer(optim, step)
+        if self.precision.scaler.is_enabled():
+            begin_momentum(self.optimizer)
         steps, budget = job.train_batches.steps, job.train.epochs
         self.schedule = build_schedule(schedule, self.optimizer, planned.epochs, steps, budget)
         self.guard = Guard(job.train, self.optimizer, self.precision.scaler)
         self.trained = [p for p in step.parameters() if p.requires_grad]
+        self.agreeing = agreeing(job, step.couples_samples)
         self.trains_student = "student" in planned.stage.trains
         if planned.stage.turns and world_size() > 1:
             raise InputError(
@@ -93,7 +99,7 @@ class Updater:
             measure_norms: find the norm of each term's gradient too, of the first micro-batch.
         """
         self.schedule.step_update(at)
-        before = copy_buffers(self.step) if self.guard.skips else []
+        before = copy_buffers(self.moving) if self.guard.skips else []
         turns = range(len(self.planned.stage.turns))
         earlier: list[StepResult] = []
         for turn in turns[:-1]:
@@ -123,7 +129,9 @@ class Updater:
         self, loaded: Loaded, epoch: int, at: int, pieces: int, measure_norms: bool
     ) -> tuple[StepResult, list[Batch]]:
         """Update what the step's loss, or the present turn's, gives a gradient; return as ``_backward``."""
-        result, seen = self._backward(loaded, epoch, at, pieces, measure_norms)
+        result, seen = together(lambda: self._backward(loaded, epoch, at, pieces, measure_norms), self.agreeing)
+        if self.agreeing:
+            average_gradients(self.trained)
         norm = None
         if self.job.train.clip_grad is not None:
             self.precision.scaler.unscale_(self.optimizer)
@@ -183,9 +191,12 @@ class Updater:
         seed_torch("step", self.job.train.seed, self.planned.stage.name, at, micro, rank())
 
     def _gradients_travel(self, last: bool) -> AbstractContextManager[object]:
-        """Between processes gradients are averaged once a step, in the last micro-batch's backward."""
+        """Between processes gradients are averaged once a step: in the last micro-batch's backward.
+
+        Not there, however, where all have to agree first that the step is not repeated.
+        """
         no_sync = getattr(self.call, "no_sync", None)
-        return nullcontext() if last or no_sync is None else no_sync()
+        return nullcontext() if no_sync is None or (last and not self.agreeing) else no_sync()
 
 
 def _zero(loaded: Loaded) -> Tensor:

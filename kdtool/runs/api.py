@@ -13,8 +13,7 @@ from kdtool.runs import environment, resume as resuming
 from kdtool.recipe import load as recipes
 from kdtool.runs.chain import links
 from kdtool.runs.execution import Execution
-from kdtool.engine.precision import pick_device
-from kdtool.engine.processes import from_main, is_main, joined, local_rank
+from kdtool.engine.processes import from_main, is_main, joined, own_device
 from kdtool.engine.signals import StopRequest
 from kdtool.runs.environment import as_recorded
 from kdtool.runs.result import describe
@@ -147,7 +146,7 @@ def _go_on(folder: Path, found: Resumed, reporter: Reporter, accept_changes: boo
 
 
 def _together(recipe: Recipe) -> AbstractContextManager[None]:
-    return joined(pick_device(recipe.train.device, local_rank()))
+    return joined(own_device(recipe.train.device))
 
 
 def _only_main(context: AbstractContextManager[Any]) -> AbstractContextManager[Any]:

@@ -16,9 +16,8 @@ from kdtool.engine.host import flush_denormals, keep_freed_memory
 from kdtool.engine.job import Batches, Objective
 from kdtool.engine.optim import build_optimizer
 from kdtool.engine.plan import Planned, plan_stages
-from kdtool.engine.precision import pick_device
 from kdtool.engine.smallest import refuse_single
-from kdtool.engine.processes import local_rank, rank, world_size
+from kdtool.engine.processes import own_device, rank, world_size
 from kdtool.engine.tree import Views
 from kdtool.errors import InputError
 from kdtool.events import Reporter
@@ -124,7 +123,7 @@ def build_pair(recipe: Recipe, reporter: Reporter) -> Pair:
     """
     task, say = tasks.get(recipe.task), reporter.note
     reporter.about(task.unit, task.headline)
-    device = pick_device(recipe.train.device, local_rank())
+    device = own_device(recipe.train.device)
     flush_denormals()
     if device.type == "cpu":
         keep_freed_memory()

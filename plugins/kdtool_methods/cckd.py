@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from kdtool import Batch, Method, Setup, Stage, Taps, option
 from kdtool.errors import InputError
 from kdtool.layers import unit_rows
-from kdtool.losses import at_least_fp32, ensemble_logits, softened_kl
+from kdtool.losses import at_least_fp32, ensemble_logits, gram, softened_kl
 from kdtool_methods._related import RelatedLayers, entries, related, related_shapes, related_taps
 
 KERNELS = ("rbf", "bilinear", "mmd")
@@ -66,9 +66,7 @@ def correlation_loss(
 
 
 def _kernel(embedding: Tensor, gamma: float, order: int, kernel: str) -> Tensor:
-    unit_BD = unit_rows(at_least_fp32(embedding))
-    with torch.autocast(embedding.device.type, enabled=False):  # it would multiply in half precision
-        cosine_BB = unit_BD @ unit_BD.T
+    cosine_BB = gram(unit_rows(at_least_fp32(embedding)))
     if kernel == "bilinear":
         return cosine_BB
     if kernel == "mmd":

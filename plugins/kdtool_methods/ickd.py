@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kdtool import Batch, Method, Setup, Taps, option
 from kdtool.layers import layer_pairs, width
-from kdtool.losses import at_least_fp32
+from kdtool.losses import at_least_fp32, gram
 from kdtool.method import Shape
 from kdtool_methods._maps import PairedLayers, total
 
@@ -50,8 +50,7 @@ def correlation(feat_BCHW: Tensor) -> Tensor:
     # Rows do not depend on the map's scale: dividing first keeps the fourth powers in range.
     peak_B11 = flat_BCN.detach().abs().amax((1, 2), keepdim=True)
     flat_BCN = flat_BCN / torch.where(peak_B11 > 0, peak_B11, 1.0)
-    with torch.autocast(flat_BCN.device.type, enabled=False):
-        gram_BCC = flat_BCN @ flat_BCN.mT
+    gram_BCC = gram(flat_BCN)
     square_BC1 = gram_BCC.square().sum(2, keepdim=True)
     silent_BC1 = square_BC1 <= torch.finfo(square_BC1.dtype).tiny
     return torch.where(silent_BC1, 0.0, gram_BCC / torch.where(silent_BC1, 1.0, square_BC1).sqrt())

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from kdtool import Batch, Method, Stage, option
 from kdtool.errors import InputError
-from kdtool.losses import at_least_fp32, ensemble_logits
+from kdtool.losses import at_least_fp32, ensemble_logits, gram
 from kdtool_methods._maps import total
 
 MASKS = ("none", "code", "entries")
@@ -57,8 +57,7 @@ def _softened(logits: Tensor, temperature: float) -> Tensor:
 
 
 def _gram_gap(student: Tensor, teacher: Tensor) -> Tensor:
-    with torch.autocast(student.device.type, enabled=False):  # it would multiply in half precision
-        return (student @ student.T - teacher @ teacher.T).square().sum()
+    return (gram(student) - gram(teacher)).square().sum()
 
 
 def confidence_masks(teacher_logits: Tensor) -> tuple[Tensor, Tensor]:

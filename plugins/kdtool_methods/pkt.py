@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kdtool import Batch, Method, Setup, Taps, option
 from kdtool.layers import unit_rows
-from kdtool.losses import at_least_fp32
+from kdtool.losses import at_least_fp32, gram
 from kdtool_methods._related import RelatedLayers, related, related_taps
 
 KERNELS = ("cosine", "gaussian")
@@ -68,15 +68,12 @@ def _probabilities(embedding: Tensor, kernel: str, width: float | None, without_
 
 
 def _cosine(embedding_BD: Tensor) -> Tensor:
-    unit_BD = unit_rows(embedding_BD)
-    with torch.autocast(unit_BD.device.type, enabled=False):  # it would multiply in half precision
-        return ((unit_BD @ unit_BD.T).clamp(-1, 1) + 1) / 2
+    return (gram(unit_rows(embedding_BD)).clamp(-1, 1) + 1) / 2
 
 
 def _gaussian(embedding_BD: Tensor, width: float | None) -> Tensor:
     centred_BD = embedding_BD - embedding_BD.mean(0)  # distances do not see the mean; rounding does
-    with torch.autocast(centred_BD.device.type, enabled=False):
-        gram_BB = centred_BD @ centred_BD.T
+    gram_BB = gram(centred_BD)
     norm_B1 = gram_BB.diagonal().unsqueeze(1)
     squared_BB = (norm_B1 + norm_B1.T - 2 * gram_BB).clamp_min(0)
     squared_BB = squared_BB.masked_fill(_diagonal(squared_BB), 0.0)

@@ -19,13 +19,26 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kdtool import Batch, Method, Taps, option
-from kdtool.losses import at_least_fp32
+from kdtool.losses import at_least_fp32, widened
 from kdtool_methods._related import RelatedLayers, related, related_taps
 
-_BLOCK = 128  # samples along each side of a tile
-_ANCHORS = 256  # for which a tile's vectors are laid out at a time
-_CHUNK = 1 << 17  # entries of a tile's work space on the CPU: fewer, and two threads wait for the interpreter's lock
-_CHUNK_ACCELERATOR = 1 << 20  # elsewhere, where starting an operation costs more than its arithmetic
+
+class _Size(NamedTuple):
+    """How much is computed at a time.
+
+    Attributes:
+        block: samples along each side of a tile.
+        anchors: for which a tile's vectors are laid out at a time.
+        chunk: entries of a tile's work space.
+    """
+
+    block: int
+    anchors: int
+    chunk: int
+
+
+_ON_CPU = _Size(128, 256, 1 << 17)  # a smaller chunk, and two threads wait for the interpreter's lock
+_ELSEWHERE = _Size(256, 1024, 1 << 23)  # where starting an operation costs more than its arithmetic
 _WORKERS = 4  # each holds a matrix of its own, so that sums keep their order
 
 
@@ -100,7 +113,7 @@ class _Distances(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, embedding_BD: Tensor) -> Tensor:
-        wide_BD = _widened(embedding_BD)
+        wide_BD = widened(embedding_BD)
         distance_BB = torch.cdist(wide_BD, wide_BD, compute_mode="donot_use_mm_for_euclid_dist")
         ctx.save_for_backward(embedding_BD, distance_BB)
         return distance_BB
@@ -109,17 +122,13 @@ class _Distances(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         embedding_BD, distance_BB = ctx.saved_tensors
-        centred_BD = _widened(embedding_BD)
+        centred_BD = widened(embedding_BD)
         centred_BD = centred_BD - centred_BD.mean(0)  # distances do not see the mean; rounding does
         with torch.autocast(embedding_BD.device.type, enabled=False):
             pull_BB = (grads[0] + grads[0].T).mul_(_inverse(distance_BB))
             grad_BD = pull_BB.sum(1, keepdim=True) * centred_BD - pull_BB @ centred_BD
         narrow_BD: Tensor = grad_BD.to(embedding_BD.dtype)
         return narrow_BD
-
-
-def _widened(x: Tensor) -> Tensor:
-    return at_least_fp32(x) if x.device.type == "mps" else x.double()  # MPS has no float64
 
 
 class _Angles(torch.autograd.Function):
@@ -141,10 +150,11 @@ class _Angles(torch.autograd.Function):
         return grads[0] * grad_BB, teacher
 
 
-@torch.library.custom_op(  # opaque to torch.compile, which would unroll the loops
-    "kdtool_methods::rkd_triplets", mutates_args=(), schema="(Tensor student, Tensor teacher) -> (Tensor, Tensor)"
-)
-def _triplets(student_BB: Tensor, teacher_BB: Tensor) -> tuple[Tensor, Tensor]:
+def _size_on(device: torch.device) -> _Size:
+    return _ON_CPU if device.type == "cpu" else _ELSEWHERE
+
+
+def sum_triplets(student_BB: Tensor, teacher_BB: Tensor) -> tuple[Tensor, Tensor]:
     """Return the loss and its gradient for the student's distances.
 
     The law of cosines gives the cosine at i between j and k from distances alone:
@@ -152,8 +162,8 @@ def _triplets(student_BB: Tensor, teacher_BB: Tensor) -> tuple[Tensor, Tensor]:
     and above the diagonal are visited, each for all i. The gradient stands in either triangle: ``_Distances`` adds
     them.
     """
-    size = len(student_BB)
-    blocks = [slice(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK)]
+    size, block = len(student_BB), _size_on(student_BB.device).block
+    blocks = [slice(start, min(start + block, size)) for start in range(0, size, block)]
     tiles = [(rows, columns) for i, rows in enumerate(blocks) for columns in blocks[i:]]
     sides = _Sides(student_BB, _inverse(student_BB), teacher_BB, _inverse(teacher_BB))
     with _serial_operations(student_BB.device) as threads:
@@ -170,6 +180,11 @@ def _triplets(student_BB: Tensor, teacher_BB: Tensor) -> tuple[Tensor, Tensor]:
         grad_BB += more_grad_BB
     count = max(size, 1) ** 3
     return loss / count, grad_BB.div_(count)
+
+
+_triplets = torch.library.custom_op(  # opaque to torch.compile, which would unroll the loops
+    "kdtool_methods::rkd_triplets", mutates_args=(), schema="(Tensor student, Tensor teacher) -> (Tensor, Tensor)"
+)(sum_triplets)
 
 
 @_triplets.register_fake
@@ -207,11 +222,11 @@ class _Sides(NamedTuple):
 @torch.no_grad()
 def _sum_tiles(sides: _Sides, tiles: list[tuple[slice, slice]]) -> tuple[Tensor, Tensor]:
     """Return the summed loss and gradient (B, B) of some tiles."""
-    loss, grad_BB = sides.d.new_zeros(()), torch.zeros_like(sides.d)
+    loss, grad_BB, step = sides.d.new_zeros(()), torch.zeros_like(sides.d), _size_on(sides.d.device).anchors
     for rows, columns in tiles:
         twice = 1 if rows == columns else 2  # a tile off the diagonal stands for its mirror image too
-        for start in range(0, len(sides.d), _ANCHORS):
-            anchors = slice(start, start + _ANCHORS)
+        for start in range(0, len(sides.d), step):
+            anchors = slice(start, start + step)
             tile = _Tile(_Sides(*(side[anchors] for side in sides)), sides, rows, columns)
             tile.run()
             loss += twice * tile.loss
@@ -272,8 +287,7 @@ class _Tile:
 
     def run(self) -> None:
         """Visit the i, as many at a time as the work space holds."""
-        entries = _CHUNK if self.q_JK.device.type == "cpu" else _CHUNK_ACCELERATOR
-        chunk = max(1, entries // max(1, self.q_JK.numel()))
+        chunk = max(1, _size_on(self.q_JK.device).chunk // max(1, self.q_JK.numel()))
         work = self.q_JK.new_empty(3, min(chunk, len(self.d_j)), *self.q_JK.shape)
         for pieces in zip(*(tensor.split(chunk) for tensor in self.inputs + self.sums), strict=True):
             inputs, sums = _Inputs(*pieces[: len(self.inputs)]), _Sums(*pieces[len(self.inputs) :])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kdtool import Batch, Method, Taps, option
 from kdtool.layers import layer_pairs, paired_stages
-from kdtool.losses import at_least_fp32
+from kdtool.losses import at_least_fp32, gram
 
 
 def similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -34,9 +34,7 @@ def similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _normalised_gram(feat: Tensor) -> Tensor:
     """Return (B, B): inner products of the flattened samples, each row divided by its L2 norm."""
-    feat_BD = at_least_fp32(feat).flatten(1)
-    with torch.autocast(feat.device.type, enabled=False):  # it would multiply in half precision
-        gram_BB = feat_BD @ feat_BD.T
+    gram_BB = gram(at_least_fp32(feat).flatten(1))
     norm_B1 = gram_BB.norm(dim=1, keepdim=True)
     # A sample without any activation has a zero row; dividing it by a tiny number would give it a huge gradient.
     return gram_BB / torch.where(norm_B1 > 0, norm_B1, 1.0)

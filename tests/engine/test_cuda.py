@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdtool.engine.prefetch import prefetched
+from kdtool.engine.prefetch import Prefetcher
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
 from kdtool.errors import RunError
@@ -25,14 +25,8 @@ pytestmark = [
 CUDA = torch.device("cuda", 0)
 
 
-class OnCuda(tiny.Batches):
-    def __init__(self, *size: int):
-        super().__init__(*size)
-        self.images, self.labels = self.images.to(CUDA), self.labels.to(CUDA)
-
-
 def _fit(folder: Path, **changes: object) -> object:
-    cuda = {"device": CUDA, "train_batches": OnCuda(), "val_batches": OnCuda(24)}
+    cuda = {"device": CUDA, "train_batches": tiny.Batches(device=CUDA), "val_batches": tiny.Batches(24, device=CUDA)}
     return fit(tiny.job(folder, **{**cuda, **changes}), Reporter(), StopRequest())
 
 
@@ -56,8 +50,8 @@ def test_the_update_of_a_bad_step_is_withheld(tmp_path: Path) -> None:
 
 
 def test_prefetched_batches_are_the_same() -> None:
-    batches = OnCuda()
-    for one, other in zip(batches.epoch(0), prefetched(batches.epoch(0), CUDA), strict=True):
+    batches, prefetched = tiny.Batches(device=CUDA), Prefetcher(CUDA)
+    for one, other in zip(batches.epoch(0), prefetched(batches.epoch(0)), strict=True):
         assert torch.equal(one.inputs, other.inputs)
         assert torch.equal(one.index, other.index)
 
@@ -66,7 +60,7 @@ def test_no_step_waits_for_the_device(tmp_path: Path) -> None:
     torch.cuda.set_sync_debug_mode("default")
     seen = []
 
-    class Watch(OnCuda):
+    class Watch(tiny.Batches):
         def epoch(self, epoch: int, start: int = 0) -> object:
             for number, batch in enumerate(super().epoch(epoch, start)):
                 # The first step of an epoch measures how the terms share the gradient.
@@ -76,7 +70,7 @@ def test_no_step_waits_for_the_device(tmp_path: Path) -> None:
             torch.cuda.set_sync_debug_mode("default")
 
     try:
-        _fit(tmp_path, method=Hinted(), train_batches=Watch(), train={"log_every": 1000})
+        _fit(tmp_path, method=Hinted(), train_batches=Watch(device=CUDA), train={"log_every": 1000})
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert max(seen) > 2

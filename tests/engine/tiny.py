@@ -19,11 +19,20 @@ CLASSES = 3
 
 
 class Batches:
-    def __init__(self, count: int = 48, batch_size: int = 8):
+    """Batches on a device; ``part``: (r, n), what process r of n is given of each."""
+
+    def __init__(
+        self,
+        count: int = 48,
+        batch_size: int = 8,
+        device: torch.device = torch.device("cpu"),  # noqa: B008
+        part: tuple[int, int] = (0, 1),
+    ):
         generator = torch.Generator().manual_seed(1)
         self.labels = torch.arange(count) % CLASSES
         self.images = torch.randn(count, 3, 8, 8, generator=generator) + self.labels.view(-1, 1, 1, 1)
-        self.batch_size = batch_size
+        self.images, self.labels = self.images.to(device), self.labels.to(device)
+        self.batch_size, self.device, self.part = batch_size, device, part
         self.served: list[tuple[int, int]] = []
 
     @property
@@ -31,11 +40,12 @@ class Batches:
         return len(self.labels) // self.batch_size
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Loaded]:
-        order = torch.from_numpy(epoch_order(0, epoch, len(self.labels)))
+        order = torch.from_numpy(epoch_order(0, epoch, len(self.labels))).to(self.device)
         for step in range(start, self.steps):
             index = order[step * self.batch_size : (step + 1) * self.batch_size]
             self.served.append((epoch, step))
-            yield Loaded(self.images[index], self.labels[index], index, view=0)
+            number, parts = self.part
+            yield Loaded(self.images[index], self.labels[index], index, view=0).split(parts)[number]
 
 
 class Net(nn.Module):

@@ -44,9 +44,10 @@ class TokenMeter:
 
     def add(self, logits: Tensor, labels: Tensor, index: Tensor) -> None:
         """Take (R, V) logits and (R,) int64 labels, -1 for none."""
-        nll_R = F.cross_entropy(at_least_fp32(logits), labels, ignore_index=-1, reduction="none").double()
+        nll_R = F.cross_entropy(at_least_fp32(logits), labels, ignore_index=-1, reduction="none")
         known, hit = labels >= 0, logits.argmax(1) == labels
-        self.sums += torch.stack([nll_R.sum(), hit.sum().double(), known.sum().double()]).cpu()
+        added = torch.stack([nll_R, hit.to(nll_R.dtype), known.to(nll_R.dtype)]).cpu().double()
+        self.sums += torch.stack([row.sum() for row in added])
 
     def state(self) -> Tensor:
         """Return (3,) float64: the loss, hits, and rows with a label, each summed."""

@@ -87,36 +87,43 @@ class Loader:
 
     def view(self, view: int, batches: list[Tensor]) -> Iterator[Loaded]:
         """Yield one view of samples, each batch given by its positions in the split."""
-        mixing = self.views.mixing
+        if not batches:
+            return
+        mixing, sizes = self.views.mixing, [len(b) for b in batches]
         partners = [mixing.partners(self.rows[b], view, len(self.split)) if mixing.on else None for b in batches]
         needed = [b if p is None else torch.cat([b, p]) for b, p in zip(batches, partners, strict=True)]
         pixels = self._from_memory(needed) if self.in_memory else self._streamed(needed, view)
-        for index, partner, decoded in zip(batches, partners, pixels, strict=True):
-            yield self._finish(index, partner, decoded, view)
+        # What a step would copy to the device, in one copy for all of them: each makes it wait.
+        whole, read = torch.cat(batches), torch.cat(needed)
+        index, labels = whole.to(self.device).split(sizes), self.labels[whole].to(self.device).split(sizes)
+        moves = self.views.moves(self.rows[read], view).to(self.device).split([len(b) for b in needed])
+        columns = zip(batches, partners, index, labels, moves, pixels, strict=True)
+        for positions, partner, own, own_labels, move, decoded in columns:
+            if partner is None:
+                images = self.views.device(decoded, self.rows[positions], view, move)
+            else:
+                images, own_labels = self._mixed(positions, partner, decoded, view, move)
+            yield Loaded(images.contiguous(memory_format=self.layout), own_labels, own, view)
 
-    def _finish(self, index: Tensor, partner: Tensor | None, decoded: Tensor, view: int) -> Loaded:
+    def _mixed(
+        self, index: Tensor, partner: Tensor, decoded: Tensor, view: int, moves: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the images and (B, K) labels of samples and their partners, whose pixels come one after the other."""
         views, own = self.views, len(index)
-        rows = self.rows[index if partner is None else torch.cat([index, partner])]
-        images = views.device(decoded, rows, view)
-        labels = self.labels[index]
-        if partner is not None:
-            weights = views.mixing.weights(rows[:own], view, views.size)
-            labels = mix_labels(labels, self.labels[partner], weights.double().mean((1, 2)), self.num_classes)
-            share = weights[:, None].to(images.device)
-            images = share * images[:own] + (1 - share) * images[own:]
-        return Loaded(
-            images.contiguous(memory_format=self.layout),
-            labels.to(self.device, non_blocking=True),
-            index.to(self.device, non_blocking=True),
-            view,
-        )
+        rows = self.rows[torch.cat([index, partner])]
+        images = views.device(decoded, rows, view, moves)
+        weights = views.mixing.weights(rows[:own], view, views.size)
+        shares = weights.double().mean((1, 2))
+        labels = mix_labels(self.labels[index], self.labels[partner], shares, self.num_classes)
+        share = weights[:, None].to(images.device)
+        return share * images[:own] + (1 - share) * images[own:], labels.to(self.device, non_blocking=True)
 
     def _from_memory(self, batches: list[Tensor]) -> Iterator[Tensor]:
         if self._pixels is None:
             self._pixels, self._at = self._decode_all()
         place = self._pixels.device
-        for batch in batches:
-            chosen = self._pixels.index_select(0, self._at[batch].to(place))
+        for at in self._at[torch.cat(batches)].to(place).split([len(b) for b in batches]):
+            chosen = self._pixels.index_select(0, at)
             yield chosen.permute(0, 3, 1, 2).to(self.device)
 
     def _decode_all(self) -> tuple[Tensor, Tensor]:

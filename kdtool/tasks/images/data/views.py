@@ -55,6 +55,7 @@ class Views:
     ):
         self.cfg, self.size, self.train, self.interpolation = cfg, image_size, train, interpolation
         self.mean, self.std = torch.tensor(list(mean)), torch.tensor(list(std))
+        self._norms: dict[torch.device, list[Tensor]] = {}
         self.seed = cfg.view_seed
         by_size = "pad" if max(native_size) <= MEDIUM else "resized"
         self.crop = (by_size if cfg.crop == "auto" else cfg.crop) if train else "none"
@@ -162,44 +163,59 @@ class Views:
 
     # --- a batch --------------------------------------------------------------------------------------------------
 
-    def device(self, pixels_B3SS: Tensor, rows_B: Tensor, view: int) -> Tensor:
+    def moves(self, rows_N: Tensor, view: int) -> Tensor:
+        """Return (N, 3) int64 of samples: where their window begins in the padded image, y and x, and 1 for a flip.
+
+        They are for a whole epoch at once, so that a device gets them in one copy.
+        """
+        if not self.padding and not self.flip:
+            return torch.zeros(len(rows_N), 3, dtype=torch.int64)
+        room = 2 * self.padding + 1
+        shifts = [(self._draw(rows_N, f"shift {axis}", view) * room).long() for axis in ("y", "x")]
+        return torch.stack([*shifts, (self._draw(rows_N, "flip", view) < self.flip).long()], dim=1)
+
+    def device(self, pixels_B3SS: Tensor, rows_B: Tensor, view: int, moves_B3: Tensor | None = None) -> Tensor:
         """Return float32 (B, 3, S, S) inputs: shifted, flipped, recoloured, normalised, erased.
 
         Args:
             pixels_B3SS: uint8, as ``host`` gives them.
-            rows_B: int64 rows of the samples.
+            rows_B: int64 rows of the samples, on the CPU.
             view: which view.
+            moves_B3: the samples' ``moves``, on the pixels' device; None: they are computed here.
         """
-        rows_B, to = rows_B.cpu(), pixels_B3SS.device
-        pixels = self._shift_and_flip(pixels_B3SS, rows_B, view)
+        to, pixels = pixels_B3SS.device, pixels_B3SS
+        if self.padding or self.flip:
+            pixels = self._moved(pixels, self.moves(rows_B, view).to(to) if moves_B3 is None else moves_B3)
         # The very operations of ToTensor and Normalize, so that evaluation is torchvision's bit for bit. Divisors
         # are tensors on the device: by a plain number, CUDA multiplies with its reciprocal.
         images = pixels.float().div_(torch.full((), 255.0, device=to))
         if self.train and self.cfg.color_jitter > 0:
             images = self._recolour(images, pixels, rows_B, view)
         # Laid out as the images: a plain broadcast would run over three numbers at a time where channels come last.
-        mean, std = (torch.empty_like(images[:1]).copy_(each[:, None, None]) for each in (self.mean, self.std))
+        mean, std = (torch.empty_like(images[:1]).copy_(each) for each in self._norm(to))
         images = images.sub_(mean).div_(std)
         return self._erase(images, rows_B, view) if self.train and self.cfg.erase > 0 else images
 
     def _draw(self, rows_B: Tensor, purpose: str, view: int) -> Tensor:
         return uniforms(rows_B, purpose, self.seed, view)
 
-    def _shift_and_flip(self, pixels: Tensor, rows_B: Tensor, view: int) -> Tensor:
-        pad = self.padding
-        if pad == 0 and self.flip == 0:
-            return pixels
-        at = torch.arange(self.size)
-        shift_y, shift_x = ((self._draw(rows_B, f"shift {a}", view) * (2 * pad + 1)).long() for a in ("y", "x"))
+    def _norm(self, device: torch.device) -> list[Tensor]:
+        """Return mean and std as (3, 1, 1) on a device, copied there once."""
+        if device not in self._norms:
+            self._norms[device] = [each[:, None, None].to(device) for each in (self.mean, self.std)]
+        return self._norms[device]
+
+    def _moved(self, pixels: Tensor, moves_B3: Tensor) -> Tensor:
+        pad, at = self.padding, torch.arange(self.size, device=pixels.device)
+        shift_y, shift_x, flips = moves_B3.unbind(1)
         ys_BS, xs_BS = shift_y[:, None] + at, shift_x[:, None] + at
-        flips = self._draw(rows_B, "flip", view) < self.flip
-        xs_BS = torch.where(flips[:, None], xs_BS.flip(1), xs_BS)
+        xs_BS = torch.where(flips[:, None] > 0, xs_BS.flip(1), xs_BS)
         padded = F.pad(pixels, (pad, pad, pad, pad)).permute(0, 2, 3, 1)
         count, height, width, _ = padded.shape
         # One selection of whole pixels does both; it yields channels last.
-        line_BS = torch.arange(count)[:, None] * height + ys_BS
+        line_BS = torch.arange(count, device=pixels.device)[:, None] * height + ys_BS
         place = line_BS[:, :, None] * width + xs_BS[:, None, :]
-        moved = padded.reshape(-1, 3).index_select(0, place.view(-1).to(pixels.device))
+        moved = padded.reshape(-1, 3).index_select(0, place.view(-1))
         return moved.view(count, self.size, self.size, 3).permute(0, 3, 1, 2)
 
     def _recolour(self, images: Tensor, pixels: Tensor, rows_B: Tensor, view: int) -> Tensor:

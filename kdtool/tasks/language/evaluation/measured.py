@@ -33,9 +33,9 @@ class Agreement:
     def add(self, student_RV: Tensor, teacher_RV: Tensor, band_R: Tensor) -> None:
         """Take logits of some rows, and the bands that these lie in."""
         ours, theirs = (F.log_softmax(each, dim=1) for each in (student_RV, teacher_RV))
-        kl_R = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(1).double()
-        same_R = student_RV.argmax(1).eq(teacher_RV.argmax(1)).double()
-        self.sums.index_add_(0, band_R, torch.stack([kl_R, same_R, torch.ones_like(kl_R)], dim=1).cpu())
+        kl_R = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(1)
+        same_R = student_RV.argmax(1).eq(teacher_RV.argmax(1)).to(kl_R.dtype)
+        self.sums.index_add_(0, band_R, torch.stack([kl_R, same_R, torch.ones_like(kl_R)], dim=1).cpu().double())
 
     def figures(self) -> dict[str, Any]:
         """Return "agreement" (a share), "kl" (nats), and "positions": both by band."""

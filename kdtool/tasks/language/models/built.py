@@ -194,5 +194,5 @@ def parts_of(module: nn.Module, name: str) -> tuple[str, tuple[str, ...]]:
 
 def agree(one: Callable[[], Tensor], other: Callable[[], Tensor]) -> bool:
     """Tell whether two ways to the same logits give them."""
-    a, b = one().double(), other().double()
+    a, b = one().cpu().double(), other().cpu().double()
     return a.shape == b.shape and bool(torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max())))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from kdtool.engine.dry import undisturbed
 from kdtool.errors import InputError
+from kdtool.losses import widened
 from kdtool.randomness import seeded_libraries
 from kdtool.tasks.common import extra
 from kdtool.tasks.common.weights import digest
@@ -175,7 +176,7 @@ def activities(teacher: Built, names: list[str], data: LanguageData) -> dict[str
 
     def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-            seen = given[0].detach().double().abs().flatten(0, -2).sum(0)
+            seen = widened(given[0].detach()).abs().flatten(0, -2).sum(0)
             sums[name] = sums.get(name, torch.zeros(())) + seen
 
         return hook

@@ -1,0 +1,301 @@
+"""An accelerator that is not there: tensors that say they are on "cuda" or "mps", and compute on the CPU.
+
+Numbers are real, so what is trained on it can be compared bit for bit with the CPU. Python sees the device's name,
+torch's own code its meta device. It refuses what the real ones refuse: operations on tensors of both sides, and on MPS
+float64. It counts what a host would wait for. Streams, the allocator and the compiler are not in it: what only a
+card can show is in ``tests/engine/test_cuda.py``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch._dynamo  # asks for what is there as it is imported: of the real thing
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_READS = {"_local_scalar_dense", "equal", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive"}
+"""Operations whose result the host waits for."""
+
+_FROM_BOTH = {"copy_", "_to_copy", "index", "index_put", "index_put_", "_index_put_impl_", "set_"}
+"""Operations that take tensors of the CPU beside those of the device."""
+
+_IN_HALF = {
+    *(torch.conv1d, torch.conv2d, F.conv2d, F.linear, torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.baddbmm),
+    *(Tensor.matmul, Tensor.__matmul__, Tensor.mm, Tensor.bmm, F.scaled_dot_product_attention),
+}
+"""What autocast computes in half precision."""
+
+
+class OnDevice(Tensor):
+    """A tensor of the simulated device; ``inner`` is the CPU's."""
+
+    inner: Tensor
+    name = "cuda"  # of the device that is there at present
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> OnDevice:
+        made: OnDevice = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            cls,
+            inner.size(),
+            strides=inner.stride(),
+            storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
+            device=torch.device("meta"),
+        )
+        return made
+
+    def __init__(self, inner: Tensor):
+        self.inner = inner
+
+    def __tensor_flatten__(self) -> tuple[list[str], None]:
+        return ["inner"], None
+
+    @staticmethod
+    def __tensor_unflatten__(inner: dict[str, Tensor], *_: object) -> OnDevice:
+        return OnDevice(inner["inner"])
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _run(func, args, kwargs or {})
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device(self.name, 0)
+
+    @property
+    def is_cuda(self) -> bool:  # type: ignore[override]
+        return self.name == "cuda"
+
+    @property
+    def is_mps(self) -> bool:  # type: ignore[override]
+        return self.name == "mps"
+
+    @property
+    def is_meta(self) -> bool:  # type: ignore[override]
+        return False
+
+    def tolist(self) -> Any:
+        return self.cpu().tolist()
+
+    def record_stream(self, stream: Any) -> None:
+        """Do nothing: memory is handed out again by the CPU's rules. A tensor on the CPU refuses."""
+
+    def __repr__(self, **_: Any) -> str:
+        return f"OnDevice({self.inner!r})"
+
+
+@dataclass
+class Device:
+    """The simulated device.
+
+    Attributes:
+        name: "cuda" or "mps".
+        free: bytes of its memory, for those who ask.
+        waits: how often the host waited, by operation; "to device" are copies of memory that is not pinned.
+        operations: how many were started.
+        room: samples, or whatever comes first, that an operation may have; more find no memory.
+        clones: shapes of what was cloned, in order.
+    """
+
+    name: str
+    free: int = 1 << 34
+    waits: Counter[str] = field(default_factory=Counter)
+    operations: Counter[str] = field(default_factory=Counter)
+    room: int | None = None
+    clones: list[tuple[int, ...]] = field(default_factory=list)
+
+    def __call__(self, number: int = 0) -> torch.device:
+        return torch.device(self.name, number)
+
+
+_present: list[Device] = []
+
+
+def _map(function: Callable[[Any], Any], value: Any) -> Any:
+    """Return what a function makes of the tensors, names and numbers in lists and dictionaries."""
+    if isinstance(value, dict):
+        return {key: _map(function, each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
+        made = [_map(function, each) for each in value]
+        return made if isinstance(value, list) else type(value)(*made) if hasattr(value, "_fields") else tuple(made)
+    return function(value)
+
+
+def _tensors(*values: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+    _map(lambda each: found.append(each) if isinstance(each, Tensor) else None, values)
+    return found
+
+
+def _run(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
+    device, name = _present[-1], func.overloadpacket.__name__
+    leaves = _tensors(args, kwargs)
+    theirs = [leaf for leaf in leaves if isinstance(leaf, OnDevice)]
+    wanted = kwargs.get("device")
+    to_device = bool(theirs) if wanted is None else torch.device(wanted).type == "meta"
+    if theirs:
+        _refuse_mixed(name, [leaf for leaf in leaves if not isinstance(leaf, OnDevice)])
+    if theirs or to_device:
+        _count(device, name, args, leaves, theirs, to_device)
+    wrappers = {id(leaf.inner): leaf for leaf in theirs}
+    plain_args, plain_kwargs = _map(lambda x: x.inner if isinstance(x, OnDevice) else x, (args, dict(kwargs)))
+    if wanted is not None:
+        plain_kwargs["device"] = torch.device("cpu")
+        if to_device or theirs:
+            plain_kwargs.pop("non_blocking", None)
+            plain_kwargs["pin_memory"] = False if "pin_memory" in plain_kwargs else None
+            plain_kwargs = {key: value for key, value in plain_kwargs.items() if value is not None}
+    found = func(*plain_args, **plain_kwargs)
+    if not to_device and not (theirs and wanted is None):
+        return found
+    for leaf in _tensors(found) if device.name == "mps" else ():
+        if leaf.dtype in (torch.float64, torch.complex128):
+            raise TypeError(f"{name}: MPS has no float64.")
+
+    def out(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        return wrappers[id(value)] if id(value) in wrappers else OnDevice(value)
+
+    # In place on a tensor of the CPU, from one of the device, gives the CPU's.
+    if args and isinstance(args[0], Tensor) and not isinstance(args[0], OnDevice) and found is args[0]:
+        return found
+    return _map(out, found)
+
+
+def _refuse_mixed(name: str, ours: list[Tensor]) -> None:
+    # Lone numbers of the CPU are handed to a kernel by value.
+    if name not in _FROM_BOTH and any(leaf.ndim for leaf in ours):
+        raise RuntimeError(f"{name}: expected all tensors to be on the same device, found some on the CPU.")
+
+
+def _count(device: Device, name: str, args: Any, leaves: list[Tensor], theirs: list[OnDevice], to_device: bool) -> None:
+    device.operations[name] += 1
+    if name == "clone":
+        device.clones.append(tuple(args[0].shape))
+    if device.room is not None and any(leaf.ndim and len(leaf) > device.room for leaf in theirs):
+        raise torch.OutOfMemoryError(f"{name}: no room")
+    if name in _READS or (name == "_to_copy" and theirs and not to_device):
+        device.waits[name if name in _READS else "to host"] += 1
+    elif name == "copy_" and isinstance(args[1], OnDevice) and not isinstance(args[0], OnDevice):
+        device.waits["to host"] += 1
+    elif name in ("index", "index_put", "index_put_", "_index_put_impl_"):
+        device.waits["boolean index"] += any(leaf.dtype == torch.bool for leaf in _tensors(args[1]))
+    if name in _FROM_BOTH and to_device and any(not isinstance(leaf, OnDevice) for leaf in leaves):
+        device.waits["to device"] += 1
+
+
+class _Operations(TorchDispatchMode):
+    """What makes tensors of the device without having one."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _run(func, args, kwargs or {})
+
+
+class _Names(TorchFunctionMode):
+    """Has torch's own code see its meta device where Python says "cuda" or "mps"; and computes as autocast does."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        device, kwargs = _present[-1], dict(kwargs or {})
+        if func in (torch.tensor, torch.as_tensor) and _as_meta(kwargs.get("device"), device) != kwargs.get("device"):
+            kwargs.pop("device")
+            return func(*args, **kwargs).to(device())  # of meta it would hold no numbers
+        takes_names = "device" in kwargs or func in (Tensor.to, Tensor.cuda, torch.device)
+        if func is Tensor.cuda:
+            func, args = Tensor.to, (args[0], "cuda")
+        if takes_names and func is not torch.device:
+            (args, kwargs) = _map(lambda x: _as_meta(x, device), (args, kwargs))
+        if func in _IN_HALF and device.name == "cuda" and torch.is_autocast_enabled("cuda"):
+            half = torch.get_autocast_dtype("cuda")
+            args, kwargs = _map(
+                lambda x: x.to(half) if isinstance(x, OnDevice) and x.dtype == torch.float32 else x, (args, kwargs)
+            )
+        return func(*args, **kwargs)
+
+
+def _as_meta(value: Any, device: Device) -> Any:
+    if isinstance(value, torch.device):
+        return torch.device("meta") if value.type == device.name else value
+    named = isinstance(value, str) and value.partition(":")[0] == device.name
+    return torch.device("meta") if named else value
+
+
+class Stream:
+    """A CUDA stream that has nothing to wait for."""
+
+    made = 0
+
+    def __init__(self, device: Any = None, **_: Any):
+        Stream.made += 1
+
+    def wait_stream(self, other: Any) -> None:
+        """Do nothing."""
+
+    def wait_event(self, event: Any) -> None:
+        """Do nothing."""
+
+
+_generators = torch.Generator
+
+
+def _generator(device: Any = "cpu") -> torch.Generator:
+    return _generators("cpu")
+
+
+def _host_side(device: Device) -> dict[str, Any]:
+    """Return what ``torch.cuda`` answers."""
+    stream = Stream()
+    return {
+        "is_available": lambda: True,
+        "device_count": lambda: 1,
+        "is_bf16_supported": lambda *_: True,
+        "mem_get_info": lambda *_: (device.free, device.free),
+        "max_memory_allocated": lambda *_: 0,
+        "empty_cache": lambda: None,
+        "synchronize": lambda *_: None,
+        "set_device": lambda *_: None,
+        "get_rng_state": lambda *_: torch.get_rng_state(),
+        "set_rng_state": lambda state, *_: torch.set_rng_state(state),
+        "Stream": Stream,
+        "stream": lambda _: nullcontext(),
+        "current_stream": lambda *_: stream,
+        "get_device_name": lambda *_: "simulated",
+        "is_current_stream_capturing": lambda: False,
+    }
+
+
+@contextmanager
+def simulated(name: str = "cuda") -> Iterator[Device]:
+    """Have a device of this name ("cuda" or "mps") for as long as the body runs.
+
+    Code is told of it as of a real one: by ``torch.cuda`` and ``torch.backends.mps``.
+    """
+    device = Device(name)
+    with ExitStack() as stack:
+        _present.append(device)
+        stack.callback(_present.pop)
+        stack.enter_context(patch.object(OnDevice, "name", name))
+        stack.enter_context(patch.object(torch, "Generator", _generator))
+        if name == "cuda":
+            stack.enter_context(patch.multiple(torch.cuda, **_host_side(device)))
+            stack.enter_context(
+                patch("torch.amp.grad_scaler.amp_definitely_not_available", lambda *_: False, create=True)
+            )
+            # Optimizers ask it whether a graph is being captured.
+            stack.enter_context(patch.object(torch.accelerator, "is_available", lambda: False))
+        else:
+            stack.enter_context(patch.object(torch.backends.mps, "is_available", lambda: True))
+        stack.enter_context(_Names())
+        stack.enter_context(_Operations())
+        yield device
