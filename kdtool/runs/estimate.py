@@ -14,7 +14,8 @@ from kdtool.engine.step import Step, run_network, whole_out
 from kdtool.engine.tree import to
 from kdtool.method import Method, Stage
 from kdtool.runs.setting import Setting
-from kdtool.runs.teachers import is_kept, kept_in
+from kdtool.runs.kept import is_kept
+from kdtool.runs.teachers import kept_in
 
 ENOUGH = 0.25
 """Seconds of a step from which it is not measured with more samples."""
