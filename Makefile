@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# The Python for a machine with a card, where that has no package index: any that has what pyproject.toml names.
+GPU_PYTHON ?= $(BIN)/python
 # Two test processes of one thread each: networks this small gain nothing from a second thread.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 STAMP = $(VENV)/.installed
@@ -10,7 +12,7 @@ DEMO = --method fitnets --teacher resnet50 --student mobilenetv3
 # Of the list of runs, newest first.
 NEWEST = $(BIN)/python -c 'import json, sys; print(json.load(sys.stdin)[0]["folder"])'
 
-.PHONY: setup demo test test-all test-gpu lint audit format clean
+.PHONY: setup demo test test-all test-gpu test-gpu-runs test-gpu-speed lint audit format clean
 
 setup: $(STAMP)
 
@@ -34,10 +36,16 @@ test: lint
 test-all: lint
 	$(PYTEST)
 
-# Needs a CUDA device; BENCHMARKS.md says what came out where.
-test-gpu: setup
-	$(BIN)/python -m pytest -m gpu
-	$(BIN)/kdtool bench --device cuda --teacher resnet32x4 --student resnet8x4 train.compile=default
+# Need a CUDA device, and nothing that is installed on the way; docs/gpu.md says what came out where. Each takes less
+# than ten minutes.
+test-gpu: test-gpu-runs test-gpu-speed
+
+test-gpu-runs:
+	$(GPU_PYTHON) -m pytest -m gpu tests/engine/test_cuda.py tests/test_on_a_card.py
+
+test-gpu-speed:
+	$(GPU_PYTHON) -m kdtool bench --device cuda --teacher resnet32x4 --student resnet8x4 train.compile=default
+	$(GPU_PYTHON) benchmarks/on_a_card.py $(if $(CIFAR100),--data $(CIFAR100))
 
 # Known vulnerabilities in what is installed; asks a public database.
 audit: setup

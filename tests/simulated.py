@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_READS = {"_local_scalar_dense", "equal", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive"}
+_READS = {"_local_scalar_dense", "equal", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive",
+          "_linalg_eigh", "_linalg_svd"}  # fmt: skip
 """Operations whose result the host waits for."""
 
 _FROM_BOTH = {"copy_", "_to_copy", "index", "index_put", "index_put_", "_index_put_impl_", "set_"}

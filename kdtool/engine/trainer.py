@@ -22,6 +22,7 @@ from kdtool.engine.plan import Planned, plan_stages
 from kdtool.engine.precision import Precision, let_tf32
 from kdtool.engine.prefetch import Prefetcher
 from kdtool.engine.processes import copy_from_main, is_main, largest, world_size
+from kdtool.engine.recompute import recompute_blocks
 from kdtool.engine.saving import Progress, Saver, load_optimizer, weights_of
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.smallest import told_of_single
@@ -66,6 +67,9 @@ class _Trainer:
         if job.sync_bn:
             share_norms(step, job.device)
         self.shipped: nn.Module = job.ship() if job.ship is not None else step.student
+        if job.train.checkpoint_activations:
+            for network in (step.student, *step.peers):
+                recompute_blocks(network)
         check_split(job.train.accumulate, step.couples_samples, job.phase)
         names = job.teacher_precisions or [job.train.precision] * len(job.teachers)
         frozen = FrozenTeachers(job.teachers, [Precision(name, job.device) for name in names], layout)

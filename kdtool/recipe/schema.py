@@ -190,6 +190,15 @@ class Train:
                           choices=("off", "default", "reduce-overhead", "max-autotune"))  # fmt: skip
     freeze_bn: bool = option(False, "the student's batch norms keep the statistics that its weights came with")
     tf32: bool = option(True, "let CUDA multiply fp32 matrices in TF32", decides=(OUTPUTS, STUDENT))
+    deterministic: bool = option(
+        False, "let CUDA use only kernels that give equal bits each time, which may be slower", late=True
+    )
+    checkpoint_activations: bool = option(
+        False,
+        "keep of each of the student's blocks its input alone, and compute the rest again in the backward pass",
+        decides=(),
+        late=True,
+    )
     clip_grad: Optional[float] = option(None, "largest gradient norm; none: no clipping", min=0.0)
     accumulate: int = option(1, "micro-batches that a batch is split into", min=1)
     auto_batch: bool = option(

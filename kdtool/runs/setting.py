@@ -16,6 +16,7 @@ from kdtool.engine.host import flush_denormals, keep_freed_memory
 from kdtool.engine.job import Batches, Objective
 from kdtool.engine.optim import build_optimizer
 from kdtool.engine.plan import Planned, plan_stages
+from kdtool.engine.precision import choose_kernels
 from kdtool.engine.smallest import refuse_single
 from kdtool.engine.processes import own_device, rank, world_size
 from kdtool.engine.tree import Views
@@ -125,6 +126,7 @@ def build_pair(recipe: Recipe, reporter: Reporter) -> Pair:
     reporter.about(task.unit, task.headline)
     device = own_device(recipe.train.device)
     flush_denormals()
+    choose_kernels(recipe.train.deterministic)
     if device.type == "cpu":
         keep_freed_memory()
     methods = {name: registry.get(name) for name in recipes.parts(recipe)}

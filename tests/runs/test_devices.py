@@ -1,0 +1,58 @@
+"""Whole runs on simulated devices: what a Mac picks by itself has no float64."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.running import CHEAP, PAIR, TEACHER, call
+from tests.sampling import sampled
+from tests.simulated import simulated
+
+FEW = [*CHEAP[1:], "--epochs", "1", "--batch-size", "32", "--lr", "0.003", "teacher.train.epochs=1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "more"),
+    sampled(
+        [
+            ("mps", "rkd+kd", ()),
+            ("mps", "crd", ("--accumulate", "2", "train.ema=0.9")),
+            ("mps", "dml", ()),
+            ("cuda", "rkd+kd", ("--precision", "bf16", "train.ema=0.9")),
+            ("cuda", "fitnets", ("--precision", "fp16", "--optimizer", "sgd")),
+            ("cuda", "kd", ("cache.mode=build", "data.views=1", "data.erase=0.5", "data.mixup=0.2")),
+            ("cuda", "kd", ("--baseline", "train.deterministic=true")),
+        ],
+        ("mps", "rkd+kd", ()),
+    ),
+)
+def test_a_run_from_end_to_end(tmp_path: Path, name: str, method: str, more: tuple[str, ...]) -> None:
+    folder = tmp_path / "run"
+    with simulated(name) as device:
+        given = [*FEW, "--device", "auto", *PAIR, "--method", method, *more]
+        done = call("run", *given, "--out", folder, folder=folder)
+    assert done.code == 0, done.err
+    assert done.result["device"].startswith(name)
+    assert sum(device.operations.values()) > 1000
+    assert done.file()  # student/, which opens without any device
+    assert done.log()[-1]["train"]["total"] < float("inf")
+
+
+@pytest.mark.slow
+def test_a_run_is_resumed_there(tmp_path: Path) -> None:
+    folder, whole = tmp_path / "run", tmp_path / "whole"
+    given = [*FEW, "train.epochs=2", "--device", "cuda", "--teacher", TEACHER, "--student", TEACHER, "--method", "kd"]
+    with simulated():
+        assert call("run", *given, "--out", whole).code == 0
+        assert call("run", *given, "--out", folder).code == 0
+        newest = sorted((folder / "checkpoints").iterdir())[-1]
+        for file in newest.iterdir():
+            file.unlink()
+        newest.rmdir()
+        (folder / "result.json").unlink()
+        assert call("run", "--resume", folder).code == 0
+    assert (folder / "student" / "model.safetensors").read_bytes() == (whole / "student" / "model.safetensors").read_bytes()
+    assert not torch.cuda.is_initialized()
