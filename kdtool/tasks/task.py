@@ -29,6 +29,7 @@ from kdtool.errors import InputError
 from kdtool.events import Metric
 from kdtool.recipe import schema
 from kdtool.tasks.profiled import Profiled as Profiled
+from kdtool.tasks.specimens import Specimens as Specimens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -187,21 +188,6 @@ class Reading:
     views: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Specimens:
-    """Of what the conformance kits build networks and batches.
-
-    Attributes:
-        models: by kind (such as "CNN", "ViT") a tiny network, as ``model`` in a recipe; the usual kind first, and last
-            one that computes the same in training as in evaluation (no batch norm, no dropout).
-        write: given a folder and a seed, writes forty labelled samples or so of a few classes, others for another
-            seed, and returns the recipe's values, by dotted key, that open them and keep all small.
-    """
-
-    models: Mapping[str, str]
-    write: Callable[[Path, int], Mapping[str, Any]]
-
-
 class Task:
     """Base of every task.
 
@@ -274,6 +260,10 @@ class Task:
         The inputs are made for the first of ``networks``, and hold what the others (adapted teachers) need besides.
         """
         raise NotImplementedError
+
+    def kinds(self, data: Any, split: Any) -> Mapping[str, Tensor]:
+        """Return what the data tell of a training split's rows, see ``kdtool.method.Setup.kinds``. Default: nothing."""
+        return {}
 
     def objective(self, data: Any, label_smoothing: float) -> Objective:
         """Return what is learnt: the hard loss, the meter and the metric that epochs are selected by."""
