@@ -13,8 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-for package in ("transformers", "uvicorn", "fastapi", "accelerate"):
-    pytest.importorskip(package)
+pytest.importorskip("transformers")
+pytest.importorskip("uvicorn")
+pytest.importorskip("fastapi")
+pytest.importorskip("accelerate")
 
 import kdtool
 from tests.generation.files import lines, samples
@@ -56,7 +58,8 @@ def address() -> Iterator[str]:
 
 def test_a_real_server_and_the_network_itself_say_the_same(address: str, tmp_path: Path) -> None:
     teacher = saved(tmp_path / "teacher", tokens(), seed=2, initializer_range=1.0)
-    data = lines(tmp_path / "q.jsonl", [{"question": f"How is {each}?"} for each in ("rain", "sun and snow", "fire")])
+    asked = ("How is rain?", "How are sun and snow?", "How is fire?")
+    data = lines(tmp_path / "q.jsonl", [{"question": each} for each in asked])
     for name, out in ((f"{address}#{teacher}", "served"), (str(teacher), "at home")):
         card = kdtool.generate(name, data, tmp_path / out, new_tokens=12, keep_cut=True, device="cpu", timeout_s=120.0)
         assert card["requests"]["answered"] == 3
