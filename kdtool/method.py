@@ -97,6 +97,8 @@ class Setup:
         batch_size: samples in one global batch.
         labels: (num_samples,) int64 class of every training sample, -1 where it has none; None if unknown.
         student_parts, teacher_parts: the networks' own layers, in the teachers' order.
+        kinds: by what the data call a sample's kind ("label", "rationale", ...) the (num_samples,) weights of the
+            training rows that are of it, 0 for others; empty where the data tell no kinds.
     """
 
     student: Mapping[str, Any]
@@ -107,6 +109,7 @@ class Setup:
     labels: Tensor | None = None
     student_parts: Parts = field(default_factory=Parts)
     teacher_parts: Sequence[Parts] = ()
+    kinds: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass

@@ -95,7 +95,7 @@ def _params(_: click.Context, parameter: click.Parameter, values: tuple[str, ...
 @click.option("--quiet", is_flag=True, help="Only warnings.")
 @options.debug
 def command(as_json: bool, quiet: bool, **given: Any) -> None:
-    """Ask a teacher for answers and keep them as a folder that `kdtool run --data` reads.
+    """Ask a teacher for answers and keep them as a folder to train on, by `kdtool run`.
 
     Each answer is on the disk before the next is asked for: the same command goes on where it was stopped, and asks
     only for what is missing. The server's key comes from an environment variable and is never written.

@@ -15,7 +15,7 @@ from kdtool.cli import options
 @options.json
 @options.debug
 def command(folders: tuple[str, ...], out: str | None, as_json: bool) -> None:
-    """Write one self-contained HTML page on runs, or on a comparison: each FOLDER is one of either.
+    """Write one self-contained HTML page on runs, comparisons and sets of `kdtool generate`: each FOLDER is one.
 
     Curves, networks side by side, classes, confusion, calibration, soft labels and embeddings; of a comparison the
     ranking with its intervals, and accuracy against latency. Networks are measured again, as `kdtool eval` does.

@@ -61,17 +61,18 @@ class Server:
         """Look which models are served, and choose the only one where none was named.
 
         Raises:
-            InputError: there is no such model, there are several, or the key is refused.
-            Fault: the server cannot be reached.
+            InputError: there is no such model, or none is named and there are several, or no list.
         """
         try:
             served = self._served()
-        except (InputError, Refused):
+        except (InputError, Refused, Fault) as error:
             if not self.model:
+                why = f"it {error}" if isinstance(error, Fault) else str(error)
                 raise InputError(
-                    f"--teacher {self.address.url}: the server does not list its models. Name one, as URL#MODEL."
+                    f"--teacher {self.address.url}: the server does not list its models ({why}). Name one, as "
+                    "URL#MODEL, or check the address."
                 ) from None
-            return  # not every server has a list
+            return  # not every server has a list, and who is not there yet is asked again
         if not self.model:
             if len(served) != 1:
                 some = ", ".join(served[:10]) or "none"

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kdtool.errors import InputError
+from kdtool.errors import InputError, first_line
+from kdtool.generation.card import CARD
 from kdtool.generation.filters import Candidate
 from kdtool.generation.request import Request
 from kdtool.generation.store import Store
@@ -76,6 +77,26 @@ def write_set(folder: Path, samples: Sequence[Mapping[str, Any]], style: Style) 
     write_whole(folder / TRAIN, lines)
     write_whole(folder / ASKED / STYLE, style.text)
     return {"count": len(samples), "kinds": dict(Counter(str(sample["kind"]) for sample in samples))}
+
+
+def read_set(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return a set's card and samples.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        lines = (folder / TRAIN).read_text(encoding="utf-8").split("\n")
+        samples = [json.loads(line) for line in lines if line]
+        if card["format"] != 1 or not all(sample["messages"][-1]["content"] for sample in samples):
+            raise KeyError("format")
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise InputError(
+            f"{folder} is no generated set that can be read ({first_line(error)}); `kdtool generate` makes it "
+            f"anew from {ASKED}/."
+        ) from error
+    return card, samples
 
 
 def list_failures(folder: Path, failed: Sequence[tuple[Request, str]]) -> None:

@@ -272,3 +272,17 @@ def metric_and_latency(
     x = {"title": {"text": f"milliseconds for one {text(numbers.one(unit))}, median"}, "rangemode": "tozero"}
     y = {"title": {"text": text(numbers.on_axis(metric, "test"))}}
     return _figure(traces, 355, xaxis=x, yaxis=y, hovermode="closest")
+
+
+# --- a generated set --------------------------------------------------------------------------------------------------
+
+
+def lengths(words: Mapping[str, Sequence[int]]) -> Figure | None:
+    """How many samples have how many words, by kind; None without any."""
+    traces = [
+        {"type": "histogram", "name": text(kind), "x": list(counts), "nbinsx": 40, "opacity": 0.7,
+         "marker": {"color": _CYCLE[number % 10]}}
+        for number, (kind, counts) in enumerate(words.items())
+    ]  # fmt: skip
+    axes = {"xaxis": {"title": {"text": "words"}}, "yaxis": {"title": {"text": "samples"}}}
+    return _figure(traces, **axes, barmode="overlay") if traces else None

@@ -10,7 +10,9 @@ from typing import Any
 
 from kdtool.engine.log import METRICS, read_log
 from kdtool.errors import InputError
-from kdtool.report import of_comparison, of_run
+from kdtool.generation.card import CARD
+from kdtool.generation.taught import read_set
+from kdtool.report import of_comparison, of_run, of_set
 from kdtool.report.sections import Chapter, RunSections
 from kdtool.runs.folder import RECIPE, RESULT
 from kdtool.runs.listing import list_runs
@@ -23,10 +25,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Gathered:
-    """A run or a comparison.
+    """A run, a comparison or a generated set.
 
     Attributes:
-        document: what ``kdtool report --json`` says of it: "kind" ("run" or "comparison"), "folder", and more by kind.
+        document: what ``kdtool report --json`` says of it: "kind" ("run", "comparison" or "set"), "folder", and more
+            by kind.
         chapter: the same, as the page shows it.
     """
 
@@ -35,22 +38,25 @@ class Gathered:
 
 
 def gather(folder: str | Path, say: Say) -> Gathered:
-    """Return what a page says of a run, or of a comparison.
+    """Return what a page says of a run, of a comparison, or of a set that ``kdtool.generate`` made.
 
     Args:
-        folder: of either.
+        folder: of one of them.
         say: takes sentences for the user.
 
     Raises:
-        InputError: it is neither, has no student yet, or is a run of a task that has no page.
+        InputError: it is none of them, has no student yet, or is a run of a task that has no page.
     """
     path = Path(folder)
     if (path / COMPARISON).is_file():
         return comparison(path, say)
     if (path / RECIPE).is_file():
         return run(path, say)
+    if (path / CARD).is_file():
+        return generated(path)
     raise InputError(
-        f"{folder} is no run (no {RECIPE}) and no comparison (no {COMPARISON}); `kdtool runs FOLDER` lists a folder's."
+        f"{folder} is no run (no {RECIPE}), no comparison (no {COMPARISON}) and no generated set (no {CARD}); `kdtool "
+        "runs FOLDER` lists a folder's runs."
     )
 
 
@@ -114,3 +120,19 @@ def comparison(folder: Path, say: Say) -> Gathered:
             (profiles[student],) = profile(place, batch_sizes=(1,))["rows"]
     document = {"kind": "comparison", "folder": str(folder), "comparison": whole, "profile": profiles}
     return Gathered(document, of_comparison.chapter(document))
+
+
+def generated(folder: Path) -> Gathered:
+    """Return a generated set. Its document has "card" (the content of card.json), "samples" (some, spread over the set)
+    and "words" (how many the answers have, by kind).
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    card, samples = read_set(folder)
+    words: dict[str, list[int]] = {}
+    for sample in samples:
+        words.setdefault(str(sample["kind"]), []).append(len(sample["messages"][-1]["content"].split()))
+    step = max(1, -(-len(samples) // of_set.SHOWN))
+    document = {"kind": "set", "folder": str(folder), "card": card, "samples": samples[::step], "words": words}
+    return Gathered(document, of_set.chapter(document))

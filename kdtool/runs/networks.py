@@ -111,6 +111,7 @@ def make_method(
     num_classes: int,
     labels: Tensor | None,
     batch_size: int,
+    kinds: Mapping[str, Tensor] | None = None,
 ) -> Method | None:
     """Return the run's method, its own first weights a function of ``train.seed``; None for hard labels only.
 
@@ -121,6 +122,7 @@ def make_method(
         num_classes: K.
         labels: (rows,) int64 class of every training row, -1 for none; None: they are a stream.
         batch_size: samples in a global batch.
+        kinds: see ``Setup``.
 
     Raises:
         InputError: the method needs what a stream has not got.
@@ -134,6 +136,7 @@ def make_method(
         labels=labels,
         student_parts=networks.parts[0],
         teacher_parts=networks.parts[1],
+        kinds=kinds or {},
     )
     seed_torch("init", "method", recipe.train.seed)
     return build_method(methods, recipe.options, setup)

@@ -171,7 +171,8 @@ def complete(pair: Pair, reporter: Reporter) -> Setting:
     reporter.note(f"data {data.name}: {size} training {task.unit}{', ' * bool(placement)}{placement}")
     labels = torch.from_numpy(transfer_set.labels) if data.stream is None else None
     batch_size = min(recipe.train.batch_size, size)
-    method = make_method(recipe, pair.methods, networks, objective.num_classes, labels, batch_size)
+    kinds = task.kinds(data, transfer_set) if data.stream is None else {}
+    method = make_method(recipe, pair.methods, networks, objective.num_classes, labels, batch_size, kinds)
     for remark in method.remarks() if method is not None else ():
         reporter.warn(remark)
     stages = plan_stages(method, recipe.train.epochs, recipe.train.task_weight)

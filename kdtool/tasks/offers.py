@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool.errors import InputError
 from kdtool.tasks.profiled import Profiled
+from kdtool.tasks.specimens import Specimens
 
 if TYPE_CHECKING:
     from kdtool.generation.request import Teacher as Answering
@@ -16,21 +16,6 @@ if TYPE_CHECKING:
     from kdtool.tasks.prediction import Prediction
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Specimens:
-    """Of what the conformance kits build networks and batches.
-
-    Attributes:
-        models: by kind (such as "CNN", "ViT") a tiny network, as ``model`` in a recipe; the usual kind first, and last
-            one that computes the same in training as in evaluation (no batch norm, no dropout).
-        write: given a folder and a seed, writes forty labelled samples or so of a few classes, others for another
-            seed, and returns the recipe's values, by dotted key, that open them and keep all small.
-    """
-
-    models: Mapping[str, str]
-    write: Callable[[Path, int], Mapping[str, Any]]
 
 
 class Offers:

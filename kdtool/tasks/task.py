@@ -29,8 +29,8 @@ from kdtool.events import Metric
 from kdtool.recipe import schema
 from kdtool.tasks.offers import Offers
 from kdtool.tasks.offers import Say as Say
-from kdtool.tasks.offers import Specimens as Specimens
 from kdtool.tasks.profiled import Profiled as Profiled
+from kdtool.tasks.specimens import Specimens as Specimens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -264,6 +264,10 @@ class Task(Offers):
         The inputs are made for the first of ``networks``, and hold what the others (adapted teachers) need besides.
         """
         raise NotImplementedError
+
+    def kinds(self, data: Any, split: Any) -> Mapping[str, Tensor]:
+        """Return what the data tell of a training split's rows, see ``kdtool.method.Setup.kinds``. Default: nothing."""
+        return {}
 
     def objective(self, data: Any, label_smoothing: float) -> Objective:
         """Return what is learnt: the hard loss, the meter and the metric that epochs are selected by."""

@@ -42,8 +42,9 @@ def shown(text: str) -> Iterator[str]:
 
 def arguments(line: str) -> list[str]:
     """Return a line's words up to a comment, a pipe, a redirection or the next command."""
-    lexer = shlex.shlex(line, posix=True, punctuation_chars="|;&<>")
-    lexer.whitespace_split, lexer.commenters = True, "#"
+    # A # within a word, as in an address, begins no comment.
+    lexer = shlex.shlex(re.sub(r"(^|\s)#\s.*", "", line), posix=True, punctuation_chars="|;&<>")
+    lexer.whitespace_split, lexer.commenters = True, ""
     found: list[str] = []
     for word in lexer:
         if word and set(word) <= set("|;&<>"):

@@ -215,6 +215,25 @@ def test_answers_are_outvoted(tmp_path: Path) -> None:
     assert all(len(each) == 1 for each in finals.values())
 
 
+def test_a_page_shows_the_card_and_samples(tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    out = tmp_path / "taught"
+    answer = Plan(answer=lambda messages, seed: f"<script>alert(1)</script> {adds(messages, 1)}")
+    with serve(answer) as address:
+        kdtool.generate(address, questions(tmp_path / "q.jsonl", 30), out, style="cot", price="1,1")
+    found = kdtool.write_report([out])
+    (document,) = found["sections"]
+    assert (document["kind"], len(document["samples"])) == ("set", 10)
+    assert sum(map(len, document["words"].values())) == 30
+    page = Path(found["page"]).read_text(encoding="utf-8")
+    assert "Answers of http://127.0.0.1" in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "<script>alert(1)" not in page
+    (out / "train.jsonl").write_text("{}\n")
+    with pytest.raises(InputError, match="no generated set that can be read"):
+        kdtool.write_report([out])
+
+
 # --- bad input ----------------------------------------------------------------------------------------------------
 
 

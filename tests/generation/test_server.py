@@ -164,8 +164,11 @@ def test_models_are_looked_up() -> None:
         with pytest.raises(InputError, match=r"does not serve 'tiny-techer'\. Did you mean 'tiny-teacher'"):
             Server(parse(f"{bare}#tiny-techer"), None).connect()
         plan.models = ["a", "b"]
+        Server(parse(f"{bare}/nowhere#x"), None).connect()  # no list: it will be seen
         with pytest.raises(InputError, match=r"serves 2 models \(a, b\)"):
             Server(parse(bare), None).connect()
+    with pytest.raises(InputError, match=r"does not list its models \(it ConnectError"):
+        Server(parse(bare), None).connect()
 
 
 def test_what_decides_the_answer_is_the_key() -> None:

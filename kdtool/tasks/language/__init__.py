@@ -94,6 +94,12 @@ class Language(task.Task):
         lengths = split.lengths if reading.train and not cfg.packing else None
         return HeldBatches(split, reading, Maker(split), cfg, lengths=lengths, offsets=split.offsets)
 
+    def kinds(self, data: LanguageData, split: Split) -> Mapping[str, Tensor]:
+        """Return the tokens' weights by the kind of their samples."""
+        from kdtool.tasks.language.data.dataset import kinds_of
+
+        return kinds_of(data, split)
+
     def objective(self, data: LanguageData, label_smoothing: float) -> NextToken:
         """Return cross-entropy of the next token, with perplexity as what epochs are selected by."""
         from kdtool.tasks.language.objective import NextToken

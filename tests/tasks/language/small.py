@@ -55,7 +55,7 @@ def chat(*turns: str) -> Chat:
     return Chat(tuple((("user", "assistant")[i % 2], text) for i, text in enumerate(turns)))
 
 
-def saved(folder: Path, found: Tokens, seed: int = 0, rows: int | None = None, **sizes: int) -> Path:
+def saved(folder: Path, found: Tokens, seed: int = 0, rows: int | None = None, **sizes: float) -> Path:
     """Write a tiny causal language model with a tokenizer as transformers does."""
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -12,7 +12,9 @@ import pytest
 pytest.importorskip("transformers")
 
 from kdtool.errors import InputError
+from kdtool.tasks.language.data.chats import Chat
 from kdtool.tasks.language.data.open import read_data
+from kdtool.tasks.language.data.read import read
 from kdtool.tasks.language.options import Data
 from tests.tasks.language.small import TASK, chats, recipe
 
@@ -143,3 +145,15 @@ def test_what_speaks_of_classes_is_refused(key: str) -> None:
     value = {"data__labels_per_class": 3, "data__unlabelled": "x.txt", "data__sampler": "class-uniform"}[key]
     with pytest.raises(InputError, match="have no classes"):
         recipe("pydocs", **{key: value})
+
+
+def test_kinds_and_weights_are_read_where_the_data_tell_them(tmp_path: Path) -> None:
+    turns, path = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], tmp_path / "x.jsonl"
+    rows = [{"messages": turns, "kind": "label", "weight": 2}, {"messages": turns, "kind": 3, "weight": 1}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plain = Chat((("user", "q"), ("assistant", "a")))
+    assert read(path).samples == [Chat(plain.turns, kind="label", weight=2.0), plain]
+    path.write_text(json.dumps({"messages": turns, "kind": "label", "weight": 0}) + "\n")
+    assert "its 'weight' is no number above 0." in str(read(path).bad[0])
+    path.write_text(json.dumps({"messages": turns, "weight": 0}) + "\n")  # no kinds: the column means something else
+    assert read(path).samples == [plain]

@@ -20,10 +20,14 @@ class Chat:
     Attributes:
         turns: (role, content) each, at least one of them the assistant's.
         glue: what stands between two turns where there is no chat template.
+        kind: what it is for a method that tells kinds apart, such as "rationale"; "": the data do not say.
+        weight: how much it counts among those of its kind.
     """
 
     turns: tuple[tuple[str, str], ...]
     glue: str = "\n"
+    kind: str = ""
+    weight: float = 1.0
 
     @property
     def messages(self) -> list[dict[str, str]]:

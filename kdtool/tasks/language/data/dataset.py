@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from kdtool.tasks.common.files.faults import FILE, Faults
 from kdtool.tasks.language.data.chats import Chat, Sample, Writer
@@ -137,6 +139,20 @@ def digest_of(samples: Sequence[Sample], *more: Any) -> str:
     """Return the sha256 of samples, in order, and of what else decides what becomes of them."""
     total = hashlib.sha256(json.dumps(more).encode())
     for sample in samples:
-        plain = [sample.turns, sample.glue] if isinstance(sample, Chat) else sample
+        plain: Any = sample
+        if isinstance(sample, Chat):
+            marks = [sample.kind, sample.weight] if sample.kind else []
+            plain = [sample.turns, sample.glue, *marks]
         total.update(json.dumps(plain).encode() + b"\n")
     return total.hexdigest()
+
+
+def kinds_of(data: LanguageData, split: Split) -> dict[str, Tensor]:
+    """Return by kind the (R,) weights of a split's rows that are of it, 0 for others; {} where none has a kind."""
+    chats = [data.raw[number] for number in split.samples.sources[split.rows].tolist()]
+    counts = np.diff(split.offsets)
+    found = {}
+    for kind in sorted({each.kind for each in chats if isinstance(each, Chat) and each.kind}):
+        weights = [each.weight if isinstance(each, Chat) and each.kind == kind else 0.0 for each in chats]
+        found[kind] = torch.from_numpy(np.repeat(np.array(weights, dtype=np.float32), counts))
+    return found

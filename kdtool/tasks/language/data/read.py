@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ TABLES: dict[str, Callable[[Path, str], Table]] = {".jsonl": JsonLines, ".parque
 TEXT = ".txt"
 KINDS = (*TABLES, TEXT)
 """The files that can be read, by how their names end."""
+
+MARKS = ("kind", "weight")
+"""Columns that a table of chats may have besides: what a sample is for, and how much it counts among its like."""
 
 
 @dataclass
@@ -58,10 +61,12 @@ def read_table(table: Table) -> Part:
         InputError: it has none of the columns that are known.
     """
     columns, make = _kind(table)
+    marks = [name for name in MARKS if name in table.columns] if MARKS[0] in table.columns else []
+    wanted = [*columns, *(name for name in marks if name not in columns)]
     part = Part(table.origin)
-    for row in table.rows(columns):
+    for row in table.rows(wanted):
         try:
-            part.samples.append(_sample(row, columns, make))
+            part.samples.append(_sample(row, wanted, make))
         except Unfit as why:
             part.bad.append(BadLine(table.origin, row.line, str(why), table.unit, row.lines))
     return part
@@ -70,7 +75,14 @@ def read_table(table: Table) -> Part:
 def _sample(row: Row, columns: Sequence[str], make: Callable[[Mapping[str, Any]], Sample]) -> Sample:
     if row.cells is None:
         raise Unfit(row.why)
-    return make(dict(zip(columns, row.cells, strict=True)))
+    cells = dict(zip(columns, row.cells, strict=True))
+    sample = make(cells)
+    if not isinstance(sample, Chat) or not isinstance(cells.get(MARKS[0]), str):
+        return sample
+    weight = cells.get(MARKS[1], 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < 1e9:
+        raise Unfit(f"its {shown(MARKS[1])} is no number above 0.")
+    return replace(sample, kind=cells[MARKS[0]], weight=float(weight))
 
 
 def _chat(columns: Sequence[str]) -> Callable[[Mapping[str, Any]], Sample]:
