@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdtool.engine.by_input import call, frozen
 from kdtool.engine.chunks import chunked, terms_by_rows
 from kdtool.engine.precision import Precision
 from kdtool.engine.processes import gather, world_size
@@ -35,7 +36,7 @@ def run_network(network: nn.Module, inputs: Any, precision: Precision, late: boo
 
     def run(inputs: Any) -> Out:
         with precision.forward():
-            found = network(inputs)
+            found = call(network, inputs)
         return as_out(found, at_least_fp32, precision.forward, late)
 
     return in_all_views(inputs, run)
@@ -107,10 +108,14 @@ def count_labelled(labels: Tensor) -> Tensor:
     return ((labels >= 0) if labels.ndim == 1 else (labels.sum(1) > 0)).sum()
 
 
-@torch.no_grad()
 def teach(teachers: Sequence[nn.Module], inputs: Any, precision: Precision) -> list[Out]:
-    """Return the frozen teachers' outputs, without gradient."""
-    return [run_network(teacher, inputs, precision) for teacher in teachers]
+    """Return the frozen teachers' outputs, without gradient but for that by the inputs where it is wanted."""
+
+    def run(teacher: nn.Module) -> Out:
+        with frozen(teacher, torch.no_grad):
+            return run_network(teacher, inputs, precision)
+
+    return list(map(run, teachers))
 
 
 class Step(nn.Module):

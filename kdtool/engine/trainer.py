@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdtool.engine.by_input import check_whole
 from kdtool.engine.evaluate import evaluate
 from kdtool.engine.freeze import Frozen
 from kdtool.engine.gradient_norms import imbalance
@@ -65,6 +66,7 @@ class _Trainer:
             share_norms(step, job.device)
         self.shipped: nn.Module = job.ship() if job.ship is not None else step.student
         check_split(job.train.accumulate, step.couples_samples, job.phase)
+        check_whole(step.student, job.train.accumulate, step.couples_samples)
         names = job.teacher_precisions or [job.train.precision] * len(job.teachers)
         frozen = FrozenTeachers(job.teachers, [Precision(name, job.device) for name in names], layout)
         self.teaching = Teaching(frozen, job.replay, reporter.note)
@@ -165,6 +167,7 @@ class _Trainer:
     def _split_further(self, batch: int, error: BaseException) -> None:
         """Halve the micro-batch after a step that found no memory, or say what would help."""
         self.at.pieces = too_large(self.job, batch, self.at.pieces, self.step.couples_samples, error)
+        check_whole(self.step.student, self.at.pieces, self.step.couples_samples)
         for parameter in self.step.parameters():
             parameter.grad = None
         self.reporter.warn(
