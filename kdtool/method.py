@@ -262,6 +262,14 @@ class Method(nn.Module):
         """
         return student
 
+    def predictions(self, student: Out) -> Mapping[str, Tensor]:
+        """Return further logits by name, each as large as the student's, to be measured as those are. Default: none.
+
+        They are measured on the validation and the test split, of the networks as the last step left them; exits are
+        an example. They do not ship, and no epoch is selected by them.
+        """
+        return {}
+
     def remarks(self) -> list[str]:
         """Return sentences that the user should read before the run, such as on a term that cannot be other than 0."""
         return []

@@ -103,6 +103,13 @@ def _gathered(out: Out) -> Out:
     return replace(whole, mask=mask, views={name: _gathered(each) for name, each in out.views.items()})
 
 
+def has(method: Method | None, hook: str) -> bool:
+    """Return whether a method, or a part of several as one, does something in a hook that does nothing by default."""
+    methods = [] if method is None else [m for m in method.modules() if isinstance(m, Method)]
+    # Of several methods as one, only the parts can tell.
+    return any(getattr(type(each), hook) is not getattr(Method, hook) for each in methods[len(methods) > 1 :])
+
+
 def count_labelled(labels: Tensor) -> Tensor:
     """Return how many of (R,) or (R, K) labels are there, a scalar on their device."""
     return ((labels >= 0) if labels.ndim == 1 else (labels.sum(1) > 0)).sum()
@@ -146,9 +153,7 @@ class Step(nn.Module):
     @property
     def keeps_state(self) -> bool:
         """Whether a method wants whole batches after the step, too."""
-        methods = [] if self.method is None else [m for m in self.method.modules() if isinstance(m, Method)]
-        # Of several methods as one, only the parts can tell.
-        return any(type(each).after_step is not Method.after_step for each in methods[len(methods) > 1 :])
+        return has(self.method, "after_step")
 
     def forward(
         self,

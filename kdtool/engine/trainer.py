@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.engine.by_input import check_whole
-from kdtool.engine.evaluate import evaluate
+from kdtool.engine.evaluate import evaluate, evaluate_predictions
 from kdtool.engine.freeze import Frozen
 from kdtool.engine.gradient_norms import imbalance
 from kdtool.engine.job import Fitted, Job, Loaded
@@ -242,7 +242,9 @@ class _Trainer:
         lopsided = imbalance(planned.stage.name, shares)
         if lopsided and epoch == 0:
             self.reporter.warn(lopsided)
-        metrics = self._validate() if planned.stage.task_weight or planned.selects else None
+        looks = bool(planned.stage.task_weight) or planned.selects
+        metrics = self._validate() if looks else None
+        predictions = self._validate_predictions() if looks else {}
         number = planned.first_epoch + epoch + 1
         record = {
             "phase": job.phase,
@@ -254,6 +256,7 @@ class _Trainer:
             "gradient_share": {name: round(share, 5) for name, share in shares.items()},
             "skipped": meters.skipped,
             "val": metrics,
+            **({"predictions": predictions} if predictions else {}),
             "seconds": round(seconds, 3),
             "samples_per_s": round(seen / seconds, 1),
         }
@@ -282,6 +285,13 @@ class _Trainer:
         if self.job.val_batches is None:
             return None
         return evaluate(network, self.job.val_batches, self.precision, self.job.objective.meter())
+
+    def _validate_predictions(self) -> dict[str, dict[str, Any]]:
+        if self.job.val_batches is None:
+            return {}
+        copy_from_main(self.step)
+        method, meter = self.job.method, self.job.objective.meter
+        return evaluate_predictions(self.step.student, method, self.job.val_batches, self.precision, meter)
 
     def _result_network(self) -> nn.Module:
         network: nn.Module = self.shipped if self.ema is None else self.ema.module
