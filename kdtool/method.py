@@ -23,11 +23,17 @@ import torch
 from torch import Tensor, nn
 
 Layer = int | float | str
-"""Where to tap a network. ``int``: feature stage, -1 the deepest; ``float`` in [0, 1]: relative depth, 0.5 the middle
-stage; ``str``: ``"embedding"`` (pooled, before the classifier), ``"heads"`` (what each classifier gives, two where
-there is a distillation token), a dotted module name, with ``:in`` for its input, or a stage or depth with ``:pre``
-(``"0.5:pre"``): its feature before the activation, which may be the stage's last step or, behind a norm, the next
-block's first; the feature itself where no activation follows."""
+"""Where to tap a network.
+
+``int``: feature stage, -1 the deepest; ``float`` in [0, 1]: relative depth, 0.5 the middle stage; ``str``:
+
+- ``"embedding"``: pooled, before the classifier;
+- ``"heads"``: what each classifier gives, two where there is a distillation token;
+- ``"input"``: the student's inputs, for the teachers too; a loss may differentiate their logits by it;
+- a dotted module name, with ``:in`` for its input;
+- a stage or depth with ``:pre`` (``"0.5:pre"``): its feature before the activation, which may be the stage's last step
+  or, behind a norm, the next block's first; the feature itself where no activation follows.
+"""
 
 TapSpec = Mapping[str, "Layer | Sequence[Layer]"]
 Shape = tuple[int, ...]
@@ -138,7 +144,8 @@ class Batch:
         labels: (B,) int64, -1 for samples without a label; or (B, K) when samples are mixed (a row of zeros: none).
         index: (B,) int64 position of each sample in the training set.
         student: the student's outputs, with gradient.
-        teachers: the teachers' outputs, detached; for online methods the peers', with gradient.
+        teachers: the teachers' outputs, detached (but for a tapped ``"input"``); for online methods the peers', with
+            gradient.
         task_loss: the task's own loss of (B, K) logits against this batch's labels, a scalar; for exits and peers.
         epoch: epoch within the stage, from 0.
         progress: share of the stage done, in [0, 1).
@@ -257,6 +264,14 @@ class Method(nn.Module):
                 copies of a teacher's.
         """
         return student
+
+    def predictions(self, student: Out) -> Mapping[str, Tensor]:
+        """Return further logits by name, each as large as the student's, to be measured as those are. Default: none.
+
+        They are measured on the validation and the test split, of the networks as the last step left them; exits are
+        an example. They do not ship, and no epoch is selected by them.
+        """
+        return {}
 
     def remarks(self) -> list[str]:
         """Return sentences that the user should read before the run, such as on a term that cannot be other than 0."""

@@ -49,6 +49,7 @@ class Source:
     layout: torch.memory_format
     tf32: bool
 
+    @torch.no_grad()
     def build(
         self, store: Store, share: Iterable[tuple[Place, Sequence[Part]]], check: Callable[[], None], say: Any
     ) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdtool.engine.watched import Watched
 from kdtool.errors import InputError
@@ -115,6 +115,9 @@ class Combined(Method):
             "train.task_weight sets another weight of the hard labels"
         )
 
+    def _methods(self) -> Iterator[tuple[str, Method]]:
+        return ((name, part) for name, part in self.parts.items() if isinstance(part, Method))
+
     def _agreed(self, what: str, last: list[Stage]) -> Any:
         """Return what the parts' last stages say of themselves, None where none does."""
         said = {name: getattr(stage, what) for name, stage in zip(self._stages, last, strict=True)}
@@ -136,14 +139,19 @@ class Combined(Method):
         return loss
 
     def ships(self, student: nn.Module) -> nn.Module:
-        for part in self.parts.values():
-            assert isinstance(part, Method)
+        for _, part in self._methods():
             student = part.ships(student)
         return student
 
+    def predictions(self, student: Out) -> dict[str, Tensor]:
+        return {
+            f"{name}.{each}": logits
+            for name, part in self._methods()
+            for each, logits in part.predictions(_out_of(student, name)).items()
+        }
+
     def remarks(self) -> list[str]:
-        parts = (part for part in self.parts.values() if isinstance(part, Method))
-        return [remark for part in parts for remark in part.remarks()]
+        return [remark for _, part in self._methods() for remark in part.remarks()]
 
     @torch.no_grad()
     def after_step(self, batch: Batch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from kdtool.engine.job import Batches, Meter
 from kdtool.engine.precision import Precision, without_tf32
 from kdtool.engine.processes import from_all
 from kdtool.engine.rows import chunks, whole
-from kdtool.engine.step import run_network
+from kdtool.engine.step import has, run_network, whole_out
 from kdtool.engine.tree import cast
+from kdtool.method import Method
 
 
 @torch.no_grad()
@@ -33,3 +35,34 @@ def evaluate_in_fp32(network: nn.Module, batches: Batches, device: torch.device,
     """Return the metrics that a plain user gets, whatever the precision of the training."""
     with without_tf32():
         return evaluate(network.to(device, torch.float32), batches, Precision("fp32", device), meter)
+
+
+@torch.no_grad()
+def evaluate_predictions(
+    student: nn.Module, method: Method | None, batches: Batches, precision: Precision, meter: Callable[[], Meter]
+) -> dict[str, dict[str, Any]]:
+    """Return by name the metrics of a method's further predictions; none where it makes none.
+
+    Args:
+        student: tapped as the method wants it.
+        method: trained along.
+        batches: of a split.
+        precision: of the forward.
+        meter: returns a new meter.
+    """
+    if method is None or not has(method, "predictions"):
+        return {}
+    student.eval()
+    method.eval()
+    meters: dict[str, Meter] = {}
+    for batch in batches.epoch(0):
+        out = whole_out(run_network(student, cast(batch.inputs, precision.dtype), precision))
+        with precision.loss():
+            found = method.predictions(out)
+        for name, logits in found.items():
+            meters.setdefault(name, meter()).add(logits, batch.labels, batch.index)
+    every = from_all({name: each.state() for name, each in meters.items()})
+    # A process may have seen no batch at all.
+    for name in dict.fromkeys(name for states in every for name in states):
+        meters.setdefault(name, meter()).merge([states[name] for states in every if name in states])
+    return {name: each.metrics() for name, each in meters.items()}

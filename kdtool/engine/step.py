@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdtool.engine.by_input import call, frozen
 from kdtool.engine.chunks import chunked, terms_by_rows
 from kdtool.engine.precision import Precision
 from kdtool.engine.processes import gather, world_size
@@ -35,7 +36,7 @@ def run_network(network: nn.Module, inputs: Any, precision: Precision, late: boo
 
     def run(inputs: Any) -> Out:
         with precision.forward():
-            found = network(inputs)
+            found = call(network, inputs)
         return as_out(found, at_least_fp32, precision.forward, late)
 
     return in_all_views(inputs, run)
@@ -102,15 +103,26 @@ def _gathered(out: Out) -> Out:
     return replace(whole, mask=mask, views={name: _gathered(each) for name, each in out.views.items()})
 
 
+def has(method: Method | None, hook: str) -> bool:
+    """Return whether a method, or a part of several as one, does something in a hook that does nothing by default."""
+    methods = [] if method is None else [m for m in method.modules() if isinstance(m, Method)]
+    # Of several methods as one, only the parts can tell.
+    return any(getattr(type(each), hook) is not getattr(Method, hook) for each in methods[len(methods) > 1 :])
+
+
 def count_labelled(labels: Tensor) -> Tensor:
     """Return how many of (R,) or (R, K) labels are there, a scalar on their device."""
     return ((labels >= 0) if labels.ndim == 1 else (labels.sum(1) > 0)).sum()
 
 
-@torch.no_grad()
 def teach(teachers: Sequence[nn.Module], inputs: Any, precision: Precision) -> list[Out]:
-    """Return the frozen teachers' outputs, without gradient."""
-    return [run_network(teacher, inputs, precision) for teacher in teachers]
+    """Return the frozen teachers' outputs, without gradient but for that by the inputs where it is wanted."""
+
+    def run(teacher: nn.Module) -> Out:
+        with frozen(teacher, torch.no_grad):
+            return run_network(teacher, inputs, precision)
+
+    return list(map(run, teachers))
 
 
 class Step(nn.Module):
@@ -141,9 +153,7 @@ class Step(nn.Module):
     @property
     def keeps_state(self) -> bool:
         """Whether a method wants whole batches after the step, too."""
-        methods = [] if self.method is None else [m for m in self.method.modules() if isinstance(m, Method)]
-        # Of several methods as one, only the parts can tell.
-        return any(type(each).after_step is not Method.after_step for each in methods[len(methods) > 1 :])
+        return has(self.method, "after_step")
 
     def forward(
         self,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.engine import tree
+from kdtool.engine.by_input import call, frozen
 from kdtool.engine.folding import folded
 from kdtool.engine.job import Replay
 from kdtool.engine.precision import Precision
@@ -22,7 +23,8 @@ VIEW = "view "
 
 
 class FrozenTeachers:
-    """Teachers that only compute: batch norms folded, in their own precision, under inference mode.
+    """Teachers that only compute: batch norms folded, in their own precision, under inference mode
+    but where a method differentiates by the inputs.
 
     Args:
         networks: tapped networks; they are copied, not changed.
@@ -53,8 +55,8 @@ class FrozenTeachers:
     @staticmethod
     def _run(network: nn.Module, precision: Precision, inputs: Any) -> Out:
         def run(inputs: Any) -> Out:
-            with torch.inference_mode(), precision.forward():
-                found = network(tree.cast(inputs, precision.dtype))
+            with frozen(network, torch.inference_mode), precision.forward():
+                found = call(network, tree.cast(inputs, precision.dtype))
             return as_out(found, _own, precision.forward, late=True)
 
         return in_all_views(inputs, run)
@@ -76,7 +78,7 @@ class FrozenTeachers:
 def _own(tensor: Tensor) -> Tensor:
     """Return a tensor of inference mode, which no backward pass may save, as one of at least fp32 that it may."""
     wide = at_least_fp32(tensor)
-    return wide.clone() if wide is tensor else wide
+    return wide.clone() if wide.is_inference() else wide
 
 
 class Teaching:

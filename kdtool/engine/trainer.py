@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from kdtool.engine.evaluate import evaluate
+from kdtool.engine.by_input import check_whole
+from kdtool.engine.evaluate import evaluate, evaluate_predictions
 from kdtool.engine.freeze import Frozen
 from kdtool.engine.gradient_norms import imbalance
 from kdtool.engine.job import Fitted, Job, Loaded
@@ -71,6 +72,7 @@ class _Trainer:
             for network in (step.student, *step.peers):
                 recompute_blocks(network)
         check_split(job.train.accumulate, step.couples_samples, job.phase)
+        check_whole(step.student, job.train.accumulate, step.couples_samples)
         names = job.teacher_precisions or [job.train.precision] * len(job.teachers)
         frozen = FrozenTeachers(job.teachers, [Precision(name, job.device) for name in names], layout)
         self.teaching = Teaching(frozen, job.replay, reporter.note)
@@ -178,6 +180,7 @@ class _Trainer:
     def _split_further(self, batch: int, error: BaseException) -> None:
         """Halve the micro-batch after a step that found no memory, or say what would help."""
         self.at.pieces = too_large(self.job, batch, self.at.pieces, self.step.couples_samples, error)
+        check_whole(self.step.student, self.at.pieces, self.step.couples_samples)
         for parameter in self.step.parameters():
             parameter.grad = None
         self.reporter.warn(
@@ -252,7 +255,9 @@ class _Trainer:
         lopsided = imbalance(planned.stage.name, shares)
         if lopsided and epoch == 0:
             self.reporter.warn(lopsided)
-        metrics = self._validate() if planned.stage.task_weight or planned.selects else None
+        looks = bool(planned.stage.task_weight) or planned.selects
+        metrics = self._validate() if looks else None
+        predictions = self._validate_predictions() if looks else {}
         number = planned.first_epoch + epoch + 1
         record = {
             "phase": job.phase,
@@ -264,6 +269,7 @@ class _Trainer:
             "gradient_share": {name: round(share, 5) for name, share in shares.items()},
             "skipped": meters.skipped,
             "val": metrics,
+            **({"predictions": predictions} if predictions else {}),
             "seconds": round(seconds, 3),
             "samples_per_s": round(seen / seconds, 1),
         }
@@ -292,6 +298,13 @@ class _Trainer:
         if self.job.val_batches is None:
             return None
         return evaluate(network, self.job.val_batches, self.precision, self.job.objective.meter())
+
+    def _validate_predictions(self) -> dict[str, dict[str, Any]]:
+        if self.job.val_batches is None:
+            return {}
+        copy_from_main(self.step)
+        method, meter = self.job.method, self.job.objective.meter
+        return evaluate_predictions(self.step.student, method, self.job.val_batches, self.precision, meter)
 
     def _result_network(self) -> nn.Module:
         network: nn.Module = self.shipped if self.ema is None else self.ema.module

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kdtool.engine.precision import Precision
-from kdtool.engine.step import Step, run_network, whole_out
+from kdtool.engine.step import Step, teach, whole_out
 from kdtool.randomness import seed_torch
 from kdtool.runs.setting import Setting
 from kdtool.tasks.common.cost import counted
@@ -72,8 +72,8 @@ def steps(setting: Setting) -> list[dict[str, Any]]:
     step = Step(networks.student_net, setting.method, nets if online else [], objective.hard_loss, precision)
     step.eval()
     factor = recipe.train.batch_size / SAMPLES
-    with counted(*nets) as count, torch.no_grad():
-        teachers = [run_network(net, inputs, precision) for net in nets]
+    with counted(*nets) as count:
+        teachers = teach(nets, inputs, precision)
     teacher_macs = count.macs
     rows = []
     for each in setting.stages:

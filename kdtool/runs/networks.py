@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from kdtool.engine.by_input import tap_input, without_input
 from kdtool.engine.composition import build_method, combined_taps
 from kdtool.errors import InputError
 from kdtool.method import Method, Parts, Setup, Taps
@@ -67,13 +68,27 @@ def with_rates(recipe: Recipe, student: Built, teachers: list[Built]) -> Recipe:
 
 
 def tap_networks(
-    task: Task, recipe: Recipe, methods: Mapping[str, type[Method]], student: Built, teachers: list[Built]
+    task: Task, options: Mapping[str, Any], methods: Mapping[str, type[Method]], student: Built, teachers: list[Built]
 ) -> Networks:
-    """Tap the built networks where the methods want it and measure the shapes with a dry forward."""
-    taps = combined_taps(methods, recipe.options) if methods else Taps()
-    student_net = student.tapped(taps.student)
-    teacher_nets = [task.adapt(each.tapped(taps.teacher), each, student) for each in teachers]
-    shapes = student_net.shapes(), [net.network.shapes() for net in teacher_nets]
+    """Tap the built networks where the methods want it and measure the shapes with a dry forward.
+
+    Args:
+        task: whose networks they are.
+        options: each method's ``Config`` by name.
+        methods: by name, in order.
+        student, teachers: built.
+
+    Raises:
+        InputError: a tap does not fit a network.
+    """
+    taps = combined_taps(methods, options) if methods else Taps()
+    student_net = student.tapped(without_input(taps.student))
+    teacher_nets = [task.adapt(each.tapped(without_input(taps.teacher)), each, student) for each in teachers]
+    dry = student.dry_inputs(1)
+    shapes = (
+        student_net.shapes() | tap_input(student_net, taps.student, dry),
+        [net.network.shapes() | tap_input(net, taps.teacher, dry) for net in teacher_nets],
+    )
     frozen = not any(method.online for method in methods.values())
     parts = parts_of(student_net, False), [parts_of(net.network, frozen) for net in teacher_nets]
     return Networks(student, teachers, student_net, teacher_nets, taps, shapes, parts)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from kdtool import __version__
-from kdtool.engine.evaluate import evaluate_in_fp32
+from kdtool.engine.evaluate import evaluate_in_fp32, evaluate_predictions
 from kdtool.engine.job import Batches, Fitted
+from kdtool.engine.precision import Precision
 from kdtool.engine.processes import from_main, is_main, world_size
 from kdtool.recipe import load as recipes
 from kdtool.runs.estimate import estimate
@@ -87,6 +88,7 @@ def outcome(
             task.save(folder / "baseline" / STUDENT, setting.student, baseline.state, data, recipe)
     size = from_main((place / "model.safetensors").stat().st_size if is_main() else None)
     test = setting.batches(data.test)
+    predictions = _test_predictions(setting, test)  # first: what ships may be of another epoch, and shares its tensors
     student = _test(setting, network, fitted.state, test)
     same = fitted.best["epoch"] == fitted.last["epoch"]
     last = student if same else _test(setting, network, fitted.last_state, test)
@@ -108,7 +110,8 @@ def outcome(
         "student": {**_about("student", built), "bytes": size, "open_with": task.how_to_open(built, place)},
         "teacher": _one_or_list([{**each, "bytes": _bytes(built.module)}
                                  for each, built in zip(about, networks.teachers, strict=True)]),
-        "test": {"student": student, "student_last": last, "teacher": _one_or_list(teachers), "baseline": alone},
+        "test": {"student": student, "student_last": last, "teacher": _one_or_list(teachers), "baseline": alone,
+                 **({"predictions": predictions} if predictions else {})},
         "gain": round(gain, 4) if gain is not None else None,
         "gain_points": round(gain, 4) if gain is not None and metric.percent else None,
         "epochs": {"best": fitted.best, "last": fitted.last,
@@ -129,6 +132,14 @@ def _test(setting: Setting, network: nn.Module, state: dict[str, Tensor] | None,
         module: Any = network.to(setting.device, torch.float32).module
         module.load_state_dict(state)
     return evaluate_in_fp32(network, test, setting.device, setting.objective.meter())
+
+
+def _test_predictions(setting: Setting, test: Batches) -> dict[str, dict[str, Any]]:
+    student, method, device = setting.networks.student_net, setting.method, setting.device
+    for module in (student, method):
+        if module is not None:
+            module.to(device, torch.float32)
+    return evaluate_predictions(student, method, test, Precision("fp32", device), setting.objective.meter)
 
 
 def _about(role: str, built: Built) -> dict[str, Any]:

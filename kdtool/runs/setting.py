@@ -161,7 +161,7 @@ def complete(pair: Pair, reporter: Reporter) -> Setting:
     """
     recipe, task, data = pair.recipe, pair.task, pair.data
     objective = task.objective(data, recipe.train.label_smoothing)
-    networks = tap_networks(task, recipe, pair.methods, pair.student, pair.teachers)
+    networks = tap_networks(task, recipe.options, pair.methods, pair.student, pair.teachers)
     transfer_set = task.transfer_set(data, recipe)
     for note in data.notes:
         reporter.note(note)

@@ -61,7 +61,7 @@ def _why_not(
         labels = torch.from_numpy(task.transfer_set(data, recipe).labels)
         key = repr((methods[name].taps(recipe.options[name]), methods[name].online, len(teachers)))
         if key not in tapped:
-            tapped[key] = tap_networks(task, recipe, methods, student, teachers)
+            tapped[key] = tap_networks(task, recipe.options, methods, student, teachers)
         networks = tapped[key]
         size = min(recipe.train.batch_size, len(labels))
         make_method(recipe, methods, networks, student.num_classes, labels, size)

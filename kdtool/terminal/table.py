@@ -47,7 +47,7 @@ def width_for(stream: TextIO) -> int | None:
 
 
 def rows(result: Mapping[str, Any]) -> list[Row]:
-    """Return the table's lines: teachers, student, baseline; those without a test result are left out."""
+    """Return the table's lines: teachers, student, baseline, further predictions; only those with a test result."""
     test = result.get("test") or {}
     found = []
     teachers, tests = _several(result.get("teacher")), _several(test.get("teacher"))
@@ -57,6 +57,7 @@ def rows(result: Mapping[str, Any]) -> list[Row]:
     for part in ("student", "baseline"):
         if test.get(part):
             found.append(Row(part, student, test[part]))
+    found += [Row(part, {}, reached) for part, reached in (test.get("predictions") or {}).items()]
     return [row for row in found if row.test]
 
 
@@ -85,7 +86,7 @@ def _show_result(result: Mapping[str, Any], console: Console) -> None:
     for title in [metric.label, *(title for title, _ in more), "parameters", "MACs", "file size"]:
         table.add_column(title, justify="right")
     for row in lines:
-        cells = [row.part, words.clean(row.network.get("name") or "-")]
+        cells = [words.clean(row.part), words.clean(row.network.get("name") or "-")]
         cells += [numbers.value(metric, row.test.get(metric.key))]
         cells += [words.percent(row.test.get(key)) for _, key in more]
         cells += [words.count(row.network.get("params")), words.count(row.network.get("macs"))]

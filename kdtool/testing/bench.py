@@ -19,8 +19,7 @@ from kdtool.engine.step import Step, teach
 from kdtool.errors import InputError
 from kdtool.method import Batch, Method, Out, Setup, Stage
 from kdtool.randomness import seed_torch
-from kdtool.runs.networks import further_views
-from kdtool.tasks.common.parts import parts_of
+from kdtool.runs.networks import further_views, tap_networks
 from kdtool.tasks.task import Built
 from kdtool.testing.faults import RefusedError
 from kdtool.testing.material import BATCH, CPU, Material, material
@@ -172,23 +171,23 @@ class Bench:
             student, teachers = self._usual(student, teachers)
         found, task, cfg = self.material, self.material.task, self.cls.Config()
         kinds = [teachers] * self.teacher_count if isinstance(teachers, str) else list(teachers)
-        taps = self.cls.taps(cfg)
+        methods, options = {self.name: self.cls}, {self.name: cfg}
         with _refusals():
-            views = further_views(task, {self.name: self.cls}, {self.name: cfg})
+            views = further_views(task, methods, options)
         own, others = found.networks(student, kinds, seed, self.cls.online)
         if change is not None:
             change(own.module, [built.module for built in others])
-        student_net = own.tapped(taps.student)
-        nets = [task.adapt(built.tapped(taps.teacher), built, own) for built in others]
+        tapped = tap_networks(task, options, methods, own, others)
+        student_net, nets = tapped.student_net, tapped.teacher_nets
         setup = Setup(
-            student=student_net.shapes(),
-            teachers=[net.network.shapes() for net in nets],
+            student=tapped.shapes[0],
+            teachers=tapped.shapes[1],
             num_classes=found.objective.num_classes,
             num_samples=len(found.labels),
             batch_size=BATCH,
             labels=found.labels if labels is None else labels,
-            student_parts=parts_of(student_net, False),
-            teacher_parts=[parts_of(net.network, not self.cls.online) for net in nets],
+            student_parts=tapped.parts[0],
+            teacher_parts=tapped.parts[1],
         )
         seed_torch("init", "method", seed)
         with _refusals():

@@ -9,8 +9,12 @@ positions (327 at 4x4), since the mean over few of them is larger. The code, and
 every map: ``weight=1000``.
 
 Of the paper's mappings from a map to its attention there are the sum of the channels' |activation|^p (``over=sum``; a
-mean, which is the same once normalised) and their largest (``over=max``). Its gradient-based attention needs the
-gradient of the teacher's loss by the image, which no kept output holds, and is not here.
+mean, which is the same once normalised) and their largest (``over=max``).
+
+``attention=gradient`` is the paper's other attention (section 3.2): the gradient of a network's loss by the image, as
+it is, in the place of normalised maps. Training differentiates it once more, and the teacher runs live. The authors
+published no code of it, and the paper no beta. Its symmetry norm (the student's gradient against that of the flipped
+image) transfers nothing, and is not here.
 """
 
 from __future__ import annotations
@@ -19,15 +23,17 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from kdtool import Batch, Method, Setup, Taps, option
+from kdtool import Batch, Method, Out, Setup, Taps, option
 from kdtool.errors import InputError
 from kdtool.layers import as_map, common_size, layer_pairs, resize_map, unit_rows
 from kdtool.losses import at_least_fp32
 
 WEIGHT = 1000.0  # of the authors' code
 SMALLEST = 49  # positions of the smallest map it was used with, 7 x 7
+GRADIENT_WEIGHT = 1.0
 DEPTHS = (0.25, 0.5, 0.75, 1.0)
 ENOUGH_POSITIONS = 16
 
@@ -67,6 +73,36 @@ def _attention(feat_BCHW: Tensor, size: tuple[int, int], p: float, over: str) ->
     return unit_rows(powers_BCHW.mean(1) if over == "sum" else powers_BCHW.amax(1))
 
 
+def gradient_loss(student_grad: Tensor, teacher_grad: Tensor) -> Tensor:
+    """Return half the Euclidean norm of the difference of two gradients by the image (J_S and J_T), mean over B.
+
+    Args:
+        student_grad: (B, C, H, W), of each sample's loss.
+        teacher_grad: the same; equal shape.
+    """
+    apart_BN = (at_least_fp32(student_grad) - at_least_fp32(teacher_grad)).flatten(1)
+    distance_B: Tensor = torch.linalg.vector_norm(apart_BN, dim=1)
+    return distance_B.mean() / 2
+
+
+def by_image(logits: Tensor, image: Tensor, labels: Tensor, differentiable: bool = False) -> Tensor:
+    """Return the gradient of every sample's cross-entropy by its image; 0 without a label.
+
+    Args:
+        logits: (B, K), computed from ``image``.
+        image: (B, C, H, W) that requires gradient.
+        labels: (B,) classes, -1 for none, or (B, K) shares.
+        differentiable: the gradient itself is to be differentiated.
+    """
+    if labels.ndim == 2:
+        loss = -(labels * F.log_softmax(logits, 1)).sum()
+    else:
+        loss = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
+    # The graph stays, since a step's loss may be asked for more than once.
+    (found,) = torch.autograd.grad(loss, image, create_graph=differentiable, retain_graph=True)
+    return found
+
+
 class AT(Method):
     """The student looks where the teacher looks, at several depths."""
 
@@ -79,7 +115,8 @@ class AT(Method):
     url = "https://arxiv.org/abs/1612.03928"
     equation = (
         "cross-entropy + weight · sum over layers mean (Q_student / ||Q_student|| - Q_teacher / ||Q_teacher||)^2, "
-        "Q: sum (or maximum) over channels of |activation|^p"
+        "Q: sum (or maximum) over channels of |activation|^p; attention=gradient: weight · 1/2 · mean ||J_student - "
+        "J_teacher||, J: gradient of cross-entropy by the image"
     )
     knowledge = "feature"
     teachers = (1, None)
@@ -90,8 +127,14 @@ class AT(Method):
             None,
             "weight of the attention term; default: 1000, as in the authors' code, for a map of 7x7 or more, else in "
             "proportion to its positions (over which the loss is a mean); for form=paper, whose norm is no mean, that "
-            "over the positions",
+            "over the positions; for attention=gradient 1",
             min=0.0,
+        )
+        attention: str = option(
+            "activation",
+            "activation: of maps; gradient: of the loss by the image, which has no p, over, form or layers",
+            choices=("activation", "gradient"),
+            late=True,
         )
         p: float = option(2.0, "power of the activations", min=1.0)
         over: str = option(
@@ -117,11 +160,17 @@ class AT(Method):
 
     @classmethod
     def taps(cls, cfg: Any) -> Taps:
+        if cfg.attention == "gradient":
+            if cfg.layers or cfg.student_layers or cfg.teacher_layers:
+                raise InputError("at.attention=gradient is by the image, and has no layers: leave them out.")
+            return Taps({"image": "input"}, {"image": "input"})
         depths = cfg.layers or (() if cfg.student_layers or cfg.teacher_layers else DEPTHS)
         return layer_pairs("at", depths, cfg.student_layers, cfg.teacher_layers)
 
     def __init__(self, cfg: Any, setup: Setup):
         super().__init__(cfg, setup)
+        if cfg.attention == "gradient":
+            return
         chosen = bool(cfg.layers or cfg.student_layers or cfg.teacher_layers)
         # Of each teacher, the weights of the pairs that are compared.
         self.weights: list[dict[int, float]] = []
@@ -138,6 +187,8 @@ class AT(Method):
         return mean if self.cfg.form == "code" else mean / positions
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
+        if self.cfg.attention == "gradient":
+            return {"attention": self._gradient_term(batch)}
         student = batch.student.taps["stages"]
         losses = [
             weight
@@ -146,6 +197,14 @@ class AT(Method):
             for pair, weight in weights.items()
         ]
         return {"attention": sum(losses[1:], losses[0])}
+
+    def _gradient_term(self, batch: Batch) -> Tensor:
+        def gradient(out: Out, differentiable: bool) -> Tensor:
+            return by_image(out.logits, out.taps["image"], batch.labels, differentiable)
+
+        own = gradient(batch.student, differentiable=True)
+        losses = [gradient_loss(own, gradient(teacher, differentiable=False)) for teacher in batch.teachers]
+        return (GRADIENT_WEIGHT if self.cfg.weight is None else self.cfg.weight) * sum(losses[1:], losses[0])
 
 
 def _pick(positions: list[int], chosen: bool) -> list[int]:

@@ -7,6 +7,9 @@ paper's: 0.03 times the norm, not squared, of the whole batch's difference, behi
 soften its influence, and none for the shallowest exit; another version has none at all (``beta=0``). Under the paper's
 squared sum over D entries 0.03 lets the hint supply most of the gradient. The default here is 0.03 / D, a mean over
 entries; a widely used reimplementation has 1.3e-4 at D = 512, twice that.
+
+The exits and their ensemble, the mean of all classifiers' logits as in the authors' test code, are measured beside the
+student in ``metrics.jsonl`` and ``result.json``.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import Any, Optional
 
 from torch import Tensor, nn
 
-from kdtool import Batch, Method, Setup, Taps, option
+from kdtool import Batch, Method, Out, Setup, Taps, option
 from kdtool.errors import InputError
 from kdtool.layers import as_map, as_vector, map_shape, token_mean, width
 from kdtool.losses import at_least_fp32, softened_kl
@@ -159,10 +162,19 @@ class BYOT(Method):
         self.beta: float = BETA / embedding if cfg.beta is None else cfg.beta
         self.exits = nn.ModuleList(Exit(shape, last, embedding, setup.num_classes) for shape in setup.student["exits"])
 
+    def _leave(self, student: Out) -> list[tuple[Tensor, Tensor]]:
+        taps = [token_mean(feat, student.mask) for feat in student.taps["exits"]]
+        return [leave(feat) for leave, feat in zip(self.exits, taps, strict=True)]
+
+    def predictions(self, student: Out) -> dict[str, Tensor]:
+        """Return each exit's logits, shallow to deep, and the mean of all classifiers', the deepest among them."""
+        exits = [logits for logits, _ in self._leave(student)]
+        ensemble = _total([student.logits, *exits]) / (len(exits) + 1)
+        return {f"exit {number}": logits for number, logits in enumerate(exits, 1)} | {"ensemble": ensemble}
+
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         student, deepest = batch.student, as_vector(batch.student.taps["deepest"])
-        taps = [token_mean(feat, student.mask) for feat in student.taps["exits"]]
-        outs = [leave(feat) for leave, feat in zip(self.exits, taps, strict=True)]
+        outs = self._leave(student)
         parts = [exit_parts(logits, feat, student.logits, deepest, self.cfg.temperature) for logits, feat in outs]
         labels = [batch.task_loss(logits) for logits, _ in outs]
         kls, hints = zip(*parts, strict=True)

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from kdtool import option
 from kdtool.errors import InputError
-from kdtool_methods.at import AT, attention_loss
+from kdtool.testing import check_names, parametrize_with_checks
+from kdtool_methods.at import AT, attention_loss, by_image, gradient_loss
 from tests.methods.pairs import assert_agrees, batch_of, gradients, random, setup_of
+from tests.running import CHEAP, TWINS, call
 
 
 def largest(values):
@@ -155,3 +159,98 @@ def test_maps_of_one_position_are_refused_unless_others_are_larger():
     with pytest.raises(InputError, match=r"at\.layers"):
         AT(AT.Config(), setup_of([(2, 1, 1)], [[(4, 3, 3)]]))
     AT(AT.Config(), setup_of([(2, 2, 2), (2, 1, 1)], [[(4, 3, 3), (4, 1, 1)]]))
+
+
+# --- the gradient by the image ------------------------------------------------------------------------------------
+
+
+def literal_gradients(weight, image, labels):
+    """The gradient of each sample's cross-entropy by its image, for logits that are a linear map of it."""
+    found = []
+    for sample, label in zip(image, labels, strict=True):
+        powers = [sum(w * x for w, x in zip(row, sample, strict=True)).exp() for row in weight]
+        shares = [power / sum(powers) for power in powers]
+        known = range(len(weight)) if label >= 0 else ()
+        found.append([sum((shares[k] - float(k == label)) * weight[k][d] for k in known) for d in range(len(sample))])
+    return found
+
+
+@pytest.mark.parametrize("labels", [[0, 2, 1, 2], [3, -1, 0, 0]])
+def test_the_gradient_form_is_the_paper_s_equation(labels):
+    image = random(4, 6).detach().requires_grad_()
+
+    def fast(student, teacher):
+        found = [by_image(image @ weight.T, image, torch.tensor(labels), True) for weight in (student, teacher)]
+        return gradient_loss(*found)
+
+    def literal(student, teacher):
+        total = 0.0
+        each = [literal_gradients(weight, image.detach(), labels) for weight in (student, teacher)]
+        for ours, theirs, label in zip(*each, labels, strict=True):
+            if label >= 0:
+                total = total + sum((a - b) ** 2 for a, b in zip(ours, theirs, strict=True)) ** 0.5 / 2
+        return total / len(labels)
+
+    assert_agrees(fast, literal, random(4, 6, seed=1), random(4, 6, seed=2))
+
+
+def test_shares_of_classes_count_as_labels_do():
+    image, weight, labels = random(3, 6), random(4, 6, seed=1), torch.tensor([0, 3, 1])
+    shares = F.one_hot(labels, 4).double()
+    torch.testing.assert_close(
+        by_image(image @ weight.T, image, shares), by_image(image @ weight.T, image, labels), rtol=1e-12, atol=1e-12
+    )
+
+
+def test_equal_gradients_are_no_trouble():
+    own = random(2, 3, 4, 4)
+    loss = gradient_loss(own, own.detach())
+    assert loss == 0
+    assert torch.autograd.grad(loss, own)[0].isfinite().all()
+
+
+def test_layers_have_no_meaning_for_it():
+    with pytest.raises(InputError, match="has no layers"):
+        AT.taps(AT.Config(attention="gradient", layers=[1.0]))
+
+
+class ByGradient(AT):
+    """AT whose defaults are the gradient's."""
+
+    @dataclass
+    class Config(AT.Config):
+        attention: str = option("gradient", "as at has it", choices=("activation", "gradient"))
+
+
+CANNOT = {
+    "compiled": "what is compiled cannot be differentiated twice; the engine goes on without",
+    "replay": "no kept output can be differentiated by an image; the teacher runs live",
+}
+
+
+@parametrize_with_checks(ByGradient, checks=[name for name in check_names() if name not in CANNOT])
+def test_it_conforms(check):
+    check()
+
+
+def test_a_run_differentiates_live_and_says_so(tmp_path):
+    folder = tmp_path / "run"
+    run = ["run", *TWINS, *CHEAP, "--method", "at", "at.attention=gradient", "--epochs", "1", "--out", folder]
+    done = call(*run, "cache.mode=build", "data.views=1", "data.val_fraction=0", "--batch-size", "40", folder=folder)
+    assert done.code == 0, done.err
+    assert "the teacher runs live, for the cache does not hold image" in done.out + done.err
+    assert done.log()[-1]["train"]["attention"] > 0
+    assert 0 < done.log()[-1]["gradient_share"]["attention"] < 1
+
+
+def test_it_cannot_be_joined_with_relations_in_micro_batches(tmp_path):
+    run = ["run", *TWINS, *CHEAP, "--method", "at+rkd", "at.attention=gradient", "--epochs", "1"]
+    done = call(*run, "train.accumulate=2", "--out", tmp_path / "run")
+    assert done.code == 2
+    assert "train.accumulate=1" in done.err
+
+
+def test_sentences_have_no_such_gradient(tmp_path):
+    done = call("run", "--task", "text", "--method", "at", "at.attention=gradient", "--out", tmp_path / "run")
+    assert done.code == 2
+    assert "tokens have no gradient" in done.err

@@ -9,6 +9,7 @@ from kdtool.errors import InputError
 from kdtool.losses import softened_kl
 from kdtool_methods.byot import BYOT, Exit, exit_loss, exit_parts
 from tests.methods.pairs import assert_agrees, random
+from tests.running import CHEAP, STUDENT, call
 
 T, ALPHA, BETA = 2.5, 0.4, 0.07
 
@@ -158,3 +159,26 @@ def test_training_brings_exits_to_the_deepest_classifier():
         sum(method.loss(batch).values()).backward()
         optimizer.step()
     assert sum(method.loss(batch).values()).item() < before / 5
+
+
+def test_exits_and_their_ensemble_are_predictions():
+    method, batch = build()
+    found = method.predictions(batch.student)
+    exits = [leave(feat)[0] for leave, feat in zip(method.exits, batch.student.taps["exits"], strict=True)]
+    assert list(found) == ["exit 1", "exit 2", "ensemble"]
+    torch.testing.assert_close(found["exit 2"], exits[1])
+    torch.testing.assert_close(found["ensemble"], (exits[0] + exits[1] + batch.student.logits) / 3)
+
+
+def test_a_run_measures_them_on_both_splits(tmp_path):
+    folder = tmp_path / "run"
+    cheap = [each for each in CHEAP if not each.startswith("teacher")]
+    run = ["run", "--student", STUDENT, *cheap, "--method", "byot+tfkd", "byot.layers=[0.5]", "--epochs", "2"]
+    done = call(*run, "--batch-size", "40", "--out", folder, folder=folder)
+    assert done.code == 0, done.err
+    names = ["byot.exit 1", "byot.ensemble"]
+    assert all(list(record["predictions"]) == names for record in done.log())
+    measured = done.result["test"]["predictions"]
+    assert list(measured) == names
+    assert set(measured["byot.ensemble"]) == set(done.result["test"]["student"])
+    assert "byot.ensemble" in done.out

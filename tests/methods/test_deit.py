@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 
@@ -11,6 +12,7 @@ from kdtool.losses import softened_kl
 from kdtool.tasks.images.models.build import build
 from kdtool_methods.deit import DeiT, decision_loss
 from tests.methods.pairs import assert_agrees, batch_of, random, setup_of
+from tests.running import CHEAP, TEACHER, call
 
 
 def literal(student, teacher):
@@ -72,3 +74,22 @@ def test_a_distilled_network_has_two_heads_whose_mean_is_its_answer():
     one = build("test_resnet", "scratch", 5, 32).tapped({"heads": "heads"}).eval()
     logits, taps = one(torch.ones(2, 3, 32, 32))
     assert torch.equal(taps["heads"][:, 0], logits)
+
+
+def test_a_run_trains_both_tokens_and_ships_their_mean(tmp_path):
+    folder = tmp_path / "run"
+    student = "deit_tiny_distilled_patch16_224"
+    pair = ["--teacher", TEACHER, "--student", student, "student.model_args.depth=1"]
+    run = ["run", *pair, *CHEAP, "--method", "deit", "--epochs", "1", "--batch-size", "40", "data.val_fraction=0"]
+    done = call(*run, "--out", folder, folder=folder)
+    assert done.code == 0, done.err
+    assert set(done.log()[-1]["train"]) == {"labels", "teacher", "total"}  # no hard labels of the mean
+    shipped = timm.create_model(f"local-dir:{folder / 'student'}", pretrained=True).eval()
+    first = build(student, "scratch", 10, 16, {"depth": 1}, seed=0).module
+    moved = {name for name, tensor in shipped.state_dict().items() if not torch.equal(tensor, first.state_dict()[name])}
+    assert {"cls_token", "dist_token", "head.weight", "head_dist.weight"} <= moved
+    images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        tokens = shipped.forward_features(images)
+        want = (shipped.head(tokens[:, 0]) + shipped.head_dist(tokens[:, 1])) / 2
+        torch.testing.assert_close(shipped(images), want)

@@ -19,7 +19,7 @@ from kdtool.engine.job import Loaded, Replay
 from kdtool.engine.optim import build_optimizer
 from kdtool.engine.plan import plan_stages
 from kdtool.engine.precision import Precision
-from kdtool.engine.step import run_network
+from kdtool.engine.step import run_network, teach
 from kdtool.engine.teaching import FrozenTeachers, watched
 from kdtool.engine.tree import apply, cast
 from kdtool.method import Batch, Out
@@ -117,8 +117,7 @@ class BareLoop:
             return [run_network(peer, self.inputs[at], self.precision) for peer in self.peers]
         if self.stored is not None:
             return self.stored[at]
-        with torch.no_grad():
-            return [run_network(teacher, self.inputs[at], self.precision) for teacher in self.teachers]
+        return teach(self.teachers, self.inputs[at], self.precision)
 
     def _loss(self, at: int, watch: bool = False) -> tuple[Tensor, Batch]:
         taught = self._taught(at)
