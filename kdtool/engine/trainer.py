@@ -115,6 +115,11 @@ class _Trainer:
             self.step, job.train.compile, job.device, lambda c: self._try_out(c, planned), self.reporter.warn
         )
         self.update = Updater(job, self.step, call, self.teaching, planned, following(self.ema, self.shipped))
+        if self.update.on_policy.share:
+            self.reporter.note(
+                f"stage {stage.name}: the student writes {self.update.on_policy.share:.0%} of the batches, on which "
+                "the teachers run live"
+            )
         if self.found is not None and self.found["optimizer"] is not None:
             load_optimizer(self.update.optimizer, self.found["optimizer"])
         self.reporter.stage(stage.name, planned.epochs, job.train_batches.steps, self.at.epoch)

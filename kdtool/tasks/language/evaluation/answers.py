@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from kdtool.engine.dry import undisturbed
 from kdtool.tasks.common import extra
 from kdtool.tasks.common.files.cells import Unfit
 from kdtool.tasks.language.data.chats import Chat
 from kdtool.tasks.language.data.dataset import LanguageData, Split
 from kdtool.tasks.language.evaluation.measures import Answer, rouge_l
 from kdtool.tasks.language.models.built import Built
+from kdtool.tasks.language.models.writing import go_on, likeliest
 
 AT_ONCE = 8
 """Prompts that are answered together."""
@@ -93,13 +93,14 @@ def write(built: Built, questions: Questions, device: torch.device) -> list[str]
     ids = [_ids(built, prompt)[-questions.longest :] for prompt in questions.prompts]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # like lengths together
     found = [""] * len(ids)
-    module = built.module.to(device)
+    network = built.tapped().to(device)
+    end = built.tokens.library.eos_token_id
     for start in range(0, len(order), AT_ONCE):
         some = order[start : start + AT_ONCE]
-        with undisturbed(module), torch.inference_mode(), extra.quiet():
-            written = _together(built, [ids[i] for i in some], questions.new_tokens, device)
+        with torch.inference_mode(), extra.quiet():
+            written = go_on(network, [ids[i] for i in some], [questions.new_tokens] * len(some), end, likeliest)
         for i, answer in zip(some, written, strict=True):
-            found[i] = built.tokens.decode(answer).strip()
+            found[i] = built.tokens.decode([token for token in answer if token != end]).strip()
     return found
 
 
@@ -107,19 +108,3 @@ def _ids(built: Built, prompt: Prompt) -> list[int]:
     (encoded,) = built.tokens.encode([prompt.text])
     lead = [] if prompt.text.startswith(tuple(built.tokens.special)) else built.tokens.start
     return [*lead, *encoded.ids]
-
-
-def _together(built: Built, ids: Sequence[list[int]], new_tokens: int, device: torch.device) -> list[list[int]]:
-    longest, end = max(map(len, ids)), built.tokens.library.eos_token_id
-    padded = torch.tensor([[0] * (longest - len(each)) + each for each in ids], device=device)
-    real = torch.tensor([[0] * (longest - len(each)) + [1] * len(each) for each in ids], device=device)
-    rows = built.module.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
-    given = built.module.generate(  # type: ignore[operator]
-        input_ids=padded, attention_mask=real, max_new_tokens=new_tokens, do_sample=False, num_beams=1,
-        pad_token_id=end if end is not None else 0, eos_token_id=end,
-        suppress_tokens=list(range(built.num_classes, rows)) or None,
-    )  # fmt: skip
-    answers = []
-    for answer in given[:, longest:].tolist():
-        answers.append(answer[: answer.index(end)] if end in answer else answer)
-    return answers
