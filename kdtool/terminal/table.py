@@ -61,7 +61,7 @@ def rows(result: Mapping[str, Any]) -> list[Row]:
 
 
 def gain(result: Mapping[str, Any]) -> str:
-    """Return the student's gain over the baseline as a sentence, or "" without a baseline."""
+    """Return the gain of a run of an older version, whose result says nothing itself; "" without a baseline."""
     metric = Metric.of(result)
     gained = result.get("gain", result.get("gain_points"))
     if gained is None:
@@ -92,8 +92,8 @@ def _show_result(result: Mapping[str, Any], console: Console) -> None:
         cells += [words.size(row.network.get("bytes"))]
         table.add_row(*(Text(cell) for cell in cells), style="bold" if row.part == "student" else "")
     console.print(table)
-    if sentence := gain(result):
-        console.print(Text(sentence))
+    for sentence in result.get("says") or [each for each in [gain(result)] if each]:
+        console.print(Text(words.clean(sentence)))
     if result.get("folder"):
         console.print(Text(f"All of it is in {words.clean(result['folder'])}"), soft_wrap=True)
     if opening := (result.get("student") or {}).get("open_with"):

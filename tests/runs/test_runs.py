@@ -89,6 +89,7 @@ def test_a_run_leaves_one_folder_with_all_that_the_issue_names(full: Done) -> No
         "baseline",
         "student",
         "result.json",
+        "test_scores.npz",
     }
     assert sorted(path.name for path in (full.folder / "student").iterdir()) == ["config.json", "model.safetensors"]
     assert not list(full.folder.glob("**/.*"))
