@@ -7,7 +7,7 @@ from typing import Any
 
 from kdtool.events import Metric
 from kdtool.registry import NONE
-from kdtool.runs.verdict import guessed, like_guessing, over_samples
+from kdtool.runs.verdict import guessed, over_samples
 from kdtool.terminal import numbers
 
 
@@ -51,11 +51,14 @@ def _differences(found: Mapping[str, Any]) -> Iterator[str]:
 def _guessing(found: Mapping[str, Any]) -> Iterator[str]:
     metric, unit, samples = Metric.of(found), found.get("unit", "images"), found["data"]["test"]
     chance = next((run["chance"] for run in found["runs"] if run.get("chance") is not None), None)
-    for row in found["rows"]:
-        mean = row["best"]["mean"]
-        if mean is not None and chance is not None and guessed(metric, mean, chance, samples):
-            shown = like_guessing(metric, mean, chance, samples, unit)
-            yield f"{_title(row, found)} cannot be told from guessing: {shown}."
+    low = [
+        f"{_title(row, found)} {numbers.value(metric, row['best']['mean'])}"
+        for row in found["rows"]
+        if row["best"]["mean"] is not None and guessed(metric, row["best"]["mean"], chance, samples)
+    ]
+    if low and chance is not None:
+        guess = numbers.value(metric, chance)
+        yield f"Cannot be told from guessing, which gives {guess} on the {samples} test {unit}: {', '.join(low)}."
 
 
 def _teacher(found: Mapping[str, Any]) -> Iterator[str]:

@@ -65,7 +65,7 @@ def interval(metric: Metric, difference: Mapping[str, Any]) -> str:
 def over_samples(metric: Metric, difference: Mapping[str, Any], unit: str) -> str:
     """Return what an interval over the test samples shows, as the end of a sentence."""
     many = f"{difference['samples']} test {unit}"
-    found = f"over the {many} the 95 % interval of the gain is {interval(metric, difference)}"
+    found = f"over the {many} the 95% interval of the gain is {interval(metric, difference)}"
     return f"{found}, which {'holds zero, so it may be chance' if holds_zero(difference) else 'excludes zero'}"
 
 
@@ -143,7 +143,9 @@ def _next(result: Result, teachers: Sequence[Pair]) -> Iterator[str]:
         return
     alone, method = result["test"]["baseline"][metric.key], result["method"]
     able = [found for _, found in teachers if metric.gain(found[metric.key], alone) > 0]
-    if gained < 0 and able:
+    reached, chance = result["test"]["student"][metric.key], result.get("chance")
+    learnt = not guessed(metric, reached, chance, result["data"]["test"])
+    if gained < 0 and able and learnt:
         options = " and ".join(f"kdtool show {part}" for part in method.split("+"))
         yield (
             f"What may help: less weight on {method} beside the hard labels, and more epochs. `{options}` lists the "

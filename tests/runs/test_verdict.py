@@ -36,7 +36,7 @@ def said(*given: Any, **more: Any) -> str:
 def test_a_gain_comes_with_its_interval_and_the_way_to_more_seeds() -> None:
     text = said(0.8, 0.7083, 0.9, -0.002, 0.182, Metric())
     assert "gains 9.17 points of top-1 over training alone" in text
-    assert "over the 120 test images the 95 % interval of the gain is -0.20 to +18.20 points, which holds zero" in text
+    assert "over the 120 test images the 95% interval of the gain is -0.20 to +18.20 points, which holds zero" in text
     assert "teacher resnet50 reaches top-1 90.00 %, +19.17 points over the student trained alone" in text
     assert "kdtool compare 'runs/a b/recipe.yaml' --methods none,kd --seeds 5" in text
     assert "guessing" not in text
@@ -64,6 +64,7 @@ def test_a_loss_says_what_to_change() -> None:
 def test_guessing_is_called_so() -> None:
     text = said(0.5, 0.5, 0.9, -0.1, 0.1, Metric())
     assert "The student cannot be told from guessing: top-1 50.00 % on 120 test images, where guessing gives 50.00 %" in text
+    assert "--tune" not in said(0.5, 0.52, 0.9, -0.1, 0.1, Metric())
     assert "too fast (optim.lr=50) or too little (train.epochs=3, 90 steps)" in text
     text = said(0.8, 0.55, 0.9, 0.1, 0.3, Metric())
     assert "The student trained alone cannot be told from guessing" in text
