@@ -23,6 +23,7 @@ import numpy as np
 from kdtool.cache.identity import differences, key_of
 from kdtool.cache.part import Part
 from kdtool.errors import RunError
+from kdtool.system import strict_json
 from kdtool.system.disk import write_whole
 from kdtool.system.home import home
 
@@ -91,7 +92,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         plain = {**vars(self), "parts": [part.to_dict() for part in self.parts.values()]}
-        write_whole(folder / MANIFEST, json.dumps(plain, indent=2) + "\n")
+        write_whole(folder / MANIFEST, strict_json.dumps(plain, indent=2) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from typing import Any
 
 import click
 
 from kdtool.cli import complete, flags, options
+from kdtool.system import strict_json
 
 
 @click.command("bench", short_help="Measure what a step costs on this machine.")
@@ -63,7 +63,7 @@ def command(
             say=lambda text: click.echo(text, err=True),
         )
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(strict_json.dumps(found, indent=2))
     else:
         show(found, sys.stdout)
 

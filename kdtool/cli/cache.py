@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from kdtool.cli import flags, options
 from kdtool.errors import RunError
+from kdtool.system import strict_json
 
 
 @click.group("cache", short_help="Keep teachers' outputs for later runs.")
@@ -59,7 +59,7 @@ def build(
 
         done = [each for one in wanted for each in build_cache(one, jobs=jobs, reporter=reporter, dry_run=dry_run)]
     if as_json:
-        click.echo(json.dumps(done, indent=2))
+        click.echo(strict_json.dumps(done, indent=2))
     elif not quiet or dry_run:
         for each in done:
             outputs = " and ".join(f"{name} ({width})" for name, width in each["parts"].items())
@@ -86,7 +86,7 @@ def info(as_json: bool) -> None:
 
     entries = list_caches()
     if as_json:
-        click.echo(json.dumps(entries, indent=2))
+        click.echo(strict_json.dumps(entries, indent=2))
     else:
         caches.show_list(entries, sys.stdout)
 
@@ -110,7 +110,7 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
 
     found = verify_caches(names)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(strict_json.dumps(found, indent=2))
     for each in [] if as_json else found:
         for sentence in each["damaged"]:
             click.echo(words.clean(sentence))
@@ -149,7 +149,7 @@ def prune(names: tuple[str, ...], days: float, dry_run: bool, as_json: bool) -> 
 
     gone = prune_caches(names, days, dry_run)
     if as_json:
-        click.echo(json.dumps(gone, indent=2))
+        click.echo(strict_json.dumps(gone, indent=2))
         return
     for each in gone:
         click.echo(words.clean(f"{each['name']}: {each['why']}, {words.size(each['bytes'])}"))

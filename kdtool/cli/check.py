@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 
 import click
 
 from kdtool.cli import complete, options
+from kdtool.system import strict_json
 
 
 @click.command("check", short_help="Check that an installed method keeps the contract.")
@@ -42,7 +42,7 @@ def command(ctx: click.Context, method: str, task: str | None, slow: bool, as_js
     with contextlib.redirect_stdout(sys.stderr), checks.progress(sys.stderr) as show:
         outcomes = [show(outcome) for outcome in run_checks(cls, method, task=task, slow=slow)]
     if as_json:
-        click.echo(json.dumps(checks.document(method, outcomes), indent=2, ensure_ascii=False))
+        click.echo(strict_json.dumps(checks.document(method, outcomes), indent=2, ensure_ascii=False))
     else:
         checks.show_table(method, outcomes, sys.stdout)
     ctx.exit(0 if checks.passed(outcomes) else 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from kdtool.cli import complete, flags, options
 from kdtool.errors import InputError, RunError
+from kdtool.system import strict_json
 
 _OWN = ("--method", "--student", "--generations", "--assistant", "--out")
 """Flags of one run that a comparison has another word for, or does not have."""
@@ -96,7 +96,7 @@ def command(
             watcher=watcher,
         )
     if as_json:
-        click.echo(json.dumps(found.values, indent=2))
+        click.echo(strict_json.dumps(found.values, indent=2))
     elif not quiet:
         click.echo(f"All of it is in {found.folder}; as a page: kdtool report {shlex.quote(str(found.folder))}")
     if failed := found.values["failed"]:

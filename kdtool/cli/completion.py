@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from kdtool.cli import options
+from kdtool.system import strict_json
 
 _WHERE = {
     "bash": '~/.bashrc: eval "$(kdtool completion bash)"',
@@ -40,4 +39,4 @@ def command(ctx: click.Context, shell: str, as_json: bool) -> None:
     writer = kind(ctx.find_root().command, {}, "kdtool", "_KDTOOL_COMPLETE")
     # Not source(), which runs the shell to ask its version: the script is the same.
     script = writer.source_template % writer.source_vars()
-    click.echo(json.dumps({"shell": shell, "script": script, "goes_to": _WHERE[shell]}) if as_json else script)
+    click.echo(strict_json.dumps({"shell": shell, "script": script, "goes_to": _WHERE[shell]}) if as_json else script)

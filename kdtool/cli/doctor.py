@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import click
 
 from kdtool.cli import options
+from kdtool.system import strict_json
 
 
 @click.command("doctor", short_help="Look for what would keep kdtool from working here.")
@@ -31,7 +31,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     checks = doctor()
     if as_json:
         document = {"healthy": healthy(checks), "checks": [dataclasses.asdict(check) for check in checks]}
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        click.echo(strict_json.dumps(document, indent=2, ensure_ascii=False))
     else:
         width = max(len(check.name) for check in checks)
         for check in checks:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import click
 
 from kdtool.cli import complete, options
 from kdtool.errors import InputError
+from kdtool.system import strict_json
 
 
 @click.command("eval", short_help="Measure a run, a model or an exported file on data.")
@@ -101,7 +101,7 @@ def command(
             say=lambda text: click.echo(text, err=True),
         )
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        click.echo(strict_json.dumps(found, indent=2, ensure_ascii=False))
     else:
         show(found, sys.stdout)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import click
 
 from kdtool.cli import options
+from kdtool.system import strict_json
 
 
 @click.command("export", short_help="Write a student as a torch.export program or as ONNX, checked.")
@@ -65,6 +65,6 @@ def command(
             say=lambda text: click.echo(text, err=True),
         )
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(strict_json.dumps(found, indent=2))
     else:
         show(found, sys.stdout)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from kdtool.cli import flags, options
 from kdtool.errors import InputError
+from kdtool.system import strict_json
 
 
 @click.command("inspect", short_help="Show two networks side by side and what a method would pair.")
@@ -37,7 +37,7 @@ def command(arguments: tuple[str, ...], as_json: bool, **given: Any) -> None:
     with options.guarded_stdout(as_json):
         found = inspect(wanted)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(strict_json.dumps(found, indent=2))
     else:
         show(found, sys.stdout)
     if found["problem"]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import click
 
 from kdtool.cli import complete, options
+from kdtool.system import strict_json
 
 
 @click.command("list-methods", short_help="List the installed distillation methods.")
@@ -39,7 +39,7 @@ def command(pair: tuple[str, str] | None, task: str | None, as_json: bool) -> No
         if task is not None:
             raise click.UsageError("--task goes with --for TEACHER STUDENT.")
         if as_json:
-            click.echo(json.dumps(methods.listing(), indent=2, ensure_ascii=False))
+            click.echo(strict_json.dumps(methods.listing(), indent=2, ensure_ascii=False))
         else:
             methods.show_list(sys.stdout)
         return
@@ -48,6 +48,6 @@ def command(pair: tuple[str, str] | None, task: str | None, as_json: bool) -> No
     with options.guarded_stdout(as_json):
         found = list(suitable(*pair, task))
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        click.echo(strict_json.dumps(found, indent=2, ensure_ascii=False))
     else:
         methods.show_suitable(found, sys.stdout)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import click
 
 from kdtool.cli import options
+from kdtool.system import strict_json
 
 
 @click.command("list-tasks", short_help="List the installed tasks.")
@@ -26,6 +26,6 @@ def command(as_json: bool) -> None:
     from kdtool.terminal import tasks
 
     if as_json:
-        click.echo(json.dumps(tasks.listing(), indent=2, ensure_ascii=False))
+        click.echo(strict_json.dumps(tasks.listing(), indent=2, ensure_ascii=False))
     else:
         tasks.show_list(sys.stdout)

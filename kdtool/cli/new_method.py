@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from kdtool.cli import options
+from kdtool.system import strict_json
 
 
 @click.command("new-method", short_help="Write the package of a new method.")
@@ -32,7 +32,7 @@ def command(name: str, out: Path | None, as_json: bool) -> None:
     made = new_method(name, out)
     if as_json:
         document = {"method": made.method, "folder": str(made.folder), "files": [str(path) for path in made.files]}
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        click.echo(strict_json.dumps(document, indent=2, ensure_ascii=False))
         return
     click.echo(f"wrote {made.folder} with the method {made.method}. Next:")
     for line in (f"cd {made.folder}", "pip install -e '.[test]'", "pytest", f"kdtool check {made.method}"):

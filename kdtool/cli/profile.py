@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import click
 
 from kdtool.cli import complete, options
 from kdtool.errors import InputError
+from kdtool.system import strict_json
 
 
 @click.command("profile", short_help="Measure size, memory and speed of networks on this machine.")
@@ -63,6 +63,6 @@ def command(
             say=lambda text: click.echo(text, err=True),
         )
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(strict_json.dumps(found, indent=2))
     else:
         show(found, sys.stdout)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from kdtool.cli import complete, options
+from kdtool.system import strict_json
 
 
 @click.group("recipes", invoke_without_command=True, short_help="List and copy the recipes that kdtool ships.")
@@ -27,7 +26,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
     found = shipped_recipes()
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        click.echo(strict_json.dumps(found, indent=2, ensure_ascii=False))
         return
     for recipe in found:
         click.echo(f"{recipe['command'] or recipe['name']}\n    {recipe['about']}")
@@ -50,7 +49,7 @@ def copy(name: str, to: str | None, as_json: bool) -> None:
 
     written = [str(path) for path in copy_recipe(name, to)]
     if as_json:
-        click.echo(json.dumps(written))
+        click.echo(strict_json.dumps(written))
         return
     for path in written:
         click.echo(f"wrote {path}")

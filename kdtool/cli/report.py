@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from kdtool.cli import options
+from kdtool.system import strict_json
 
 
 @click.command("report", short_help="Write one page on runs or a comparison, that opens offline.")
@@ -29,4 +28,4 @@ def command(folders: tuple[str, ...], out: str | None, as_json: bool) -> None:
 
     with options.guarded_stdout(as_json):
         found = write_report(folders, out, say=lambda text: click.echo(text, err=True))
-    click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else f"wrote {found['page']}")
+    click.echo(strict_json.dumps(found, indent=2, ensure_ascii=False) if as_json else f"wrote {found['page']}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from kdtool.cli import flags, options
 from kdtool.errors import InputError
+from kdtool.system import strict_json
 
 
 @click.command("run", short_help="Distil a student from a teacher.")
@@ -74,7 +74,7 @@ def command(
         if dry_run:
             reporter.done(result.to_dict())
     if as_json and parallel.is_first():
-        click.echo(json.dumps(result.to_dict(), indent=2))
+        click.echo(strict_json.dumps(result.to_dict(), indent=2))
 
 
 def _refuse_beside_resume(others: list[str]) -> None:

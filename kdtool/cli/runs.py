@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import click
 
 from kdtool.cli import options
+from kdtool.system import strict_json
 
 
 @click.command("runs", short_help="List runs with their state and result.")
@@ -28,7 +28,7 @@ def command(folder: str, as_json: bool) -> None:
 
     found = list_runs(folder)
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        click.echo(strict_json.dumps(found, indent=2, ensure_ascii=False))
         return
     from kdtool.terminal.runs import show
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import click
 
 from kdtool.cli import complete, options
+from kdtool.system import strict_json
 
 
 @click.command("show", short_help="Show a method's paper, equation and options.")
@@ -25,6 +25,6 @@ def command(method: str, as_json: bool) -> None:
     from kdtool.terminal import methods
 
     if as_json:
-        click.echo(json.dumps(methods.details(method), indent=2, ensure_ascii=False))
+        click.echo(strict_json.dumps(methods.details(method), indent=2, ensure_ascii=False))
     else:
         methods.show_method(method, sys.stdout)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -27,6 +26,7 @@ from kdtool.recipe import yaml_file as recipe_file
 from kdtool.recipe.schema import Recipe
 from kdtool.recipe.sections import to_plain
 from kdtool.runs.folder import LOCK, in_use
+from kdtool.system import strict_json
 from kdtool.system.disk import write_whole
 from kdtool.system.locks import sole_lock
 from kdtool.terminal.compare import Watcher
@@ -251,6 +251,6 @@ class _Study:
     def _tell(self) -> dict[str, Any]:
         """Write down and show what is known so far."""
         values = document(self.plan, list(self.entries.values()), self.about, self.tuned)
-        write_whole(self.folder / FILE, json.dumps(values, indent=2) + "\n")
+        write_whole(self.folder / FILE, strict_json.dumps(values, indent=2) + "\n")
         self.watcher.known(values)
         return values

@@ -6,12 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kdtool.events import Metric
+from kdtool.registry import NONE
+from kdtool.runs.verdict import guessed, over_samples
 from kdtool.terminal import numbers
 
 
 def sentences(found: Mapping[str, Any]) -> list[str]:
     """Return the sentences that stand under the table of a comparison's document."""
-    return [*_differences(found), *_scope(found), *_epochs(found), *_budget(found), *_searched(found), *_failed(found)]
+    parts = (_differences, _guessing, _teacher, _scope, _epochs, _budget, _searched, _failed)
+    return [sentence for part in parts for sentence in part(found)]
 
 
 def _differences(found: Mapping[str, Any]) -> Iterator[str]:
@@ -21,7 +24,11 @@ def _differences(found: Mapping[str, Any]) -> Iterator[str]:
     if not rows:
         yield "One method alone: there is nothing to compare it with."
     elif seeds == 1:
-        yield "One seed: a difference has no interval, and shows nothing that another seed might not turn round."
+        yield "One seed: a difference shows nothing that another seed might not turn round."
+        metric, unit = Metric.of(found), found.get("unit", "images")
+        for row in rows:
+            if (over := row["best"]["difference"].get("samples")) and over["low"] is not None:
+                yield f"{_title(row, found)} less {reference}: {over_samples(metric, over, unit)}."
     elif tested:
         clear = [row for row in tested if _excludes_zero(row["best"]["difference"])]
         yield (
@@ -38,6 +45,32 @@ def _differences(found: Mapping[str, Any]) -> Iterator[str]:
                 f"{len(tested)} intervals of 95 % each: with no effect at all, one or more would exclude zero in up "
                 f"to {100 * chance:.0f} % of such comparisons; held to 5 % together (Holm), {len(kept)} "
                 f"remain{'s' * (len(kept) == 1)}{_named(kept, found)}."
+            )
+
+
+def _guessing(found: Mapping[str, Any]) -> Iterator[str]:
+    metric, unit, samples = Metric.of(found), found.get("unit", "images"), found["data"]["test"]
+    chance = next((run["chance"] for run in found["runs"] if run.get("chance") is not None), None)
+    low = [
+        f"{_title(row, found)} {numbers.value(metric, row['best']['mean'])}"
+        for row in found["rows"]
+        if row["best"]["mean"] is not None and guessed(metric, row["best"]["mean"], chance, samples)
+    ]
+    if low and chance is not None:
+        guess = numbers.value(metric, chance)
+        yield f"Cannot be told from guessing, which gives {guess} on the {samples} test {unit}: {', '.join(low)}."
+
+
+def _teacher(found: Mapping[str, Any]) -> Iterator[str]:
+    """Say a teacher that is no better than a student trained alone."""
+    metric = Metric.of(found)
+    reached = [run[f"teacher_{metric.key}"] for run in found["runs"] if run.get(f"teacher_{metric.key}") is not None]
+    for row in found["rows"]:
+        mean = row["best"]["mean"]
+        if row["method"] == NONE and reached and mean is not None and metric.at_least_as_good(mean, reached[0]):
+            yield (
+                f"The teacher reaches {metric.label} {numbers.value(metric, reached[0])}, no more than "
+                f"{_title(row, found)} ({numbers.value(metric, mean)}): it has little to teach."
             )
 
 

@@ -15,6 +15,7 @@ from kdtool.comparison.statistics import holm, paired, spread
 from kdtool.comparison.work import COST, training_seconds
 from kdtool.events import Metric
 from kdtool.runs.folder import RESULT, tidy
+from kdtool.runs.paired import Rows, difference
 
 FILE = "comparison.json"
 
@@ -52,6 +53,7 @@ class Entry:
             "best_epoch": best["epoch"],
             "last_epoch": last["epoch"],
             "val": {"best": _seen(best, key), "last": _seen(last, key)},
+            "chance": result.get("chance"),
             "steps": result["steps"],
             "params": result["student"]["params"],
             "macs": result["student"]["macs"],
@@ -107,8 +109,10 @@ def _row(student: str, method: str, plan: Plan, runs: Sequence[Mapping[str, Any]
     for name, key in (("best", metric), ("last", f"last_{metric}")):
         values = {seed: run[key] for seed, run in own.items()}
         others = {seed: run[key] for seed, run in reference.items()}
-        difference = paired(values, others) if method != plan.reference else None
-        row[name] = {**spread(list(values.values())), "difference": difference}
+        apart = paired(values, others) if method != plan.reference else None
+        row[name] = {**spread(list(values.values())), "difference": apart}
+    if len(plan.seeds) == 1 and row["best"]["difference"]:
+        row["best"]["difference"]["samples"] = _over_samples(*own.values(), *reference.values())
     costs = [run["cost"] for run in own.values()]
     row["cost"] = {
         "seconds": spread([cost["seconds"] for cost in costs if cost["seconds"] is not None])["mean"],
@@ -116,6 +120,14 @@ def _row(student: str, method: str, plan: Plan, runs: Sequence[Mapping[str, Any]
            for where in ("host", "device")},
     }  # fmt: skip
     return row
+
+
+def _over_samples(*runs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the difference of two runs of one seed over the test samples; None where it is not known."""
+    found = [Rows.read(Path(run["folder"])) for run in runs]
+    if len(found) < 2 or found[0] is None or found[1] is None:
+        return None
+    return difference(found[0], found[1])
 
 
 def _adjust(rows: Sequence[dict[str, Any]]) -> None:

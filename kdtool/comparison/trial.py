@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from kdtool.recipe.schema import Recipe
 from kdtool.runs.execution import Execution
 from kdtool.runs.folder import held
 from kdtool.runs.setting import build_setting
+from kdtool.system import strict_json
 from kdtool.system.disk import write_whole
 
 TRIAL = "trial.json"
@@ -37,7 +37,7 @@ def trial(recipe: Recipe, folder: Path, reporter: Reporter) -> None:
         fitted = fit(execution.student_job(folder, execution.replay(stop)), reporter, stop)
         best = fitted.best if recipe.train.select == "best" else fitted.last
         value = best["val"][setting.objective.metric.key]
-        write_whole(folder / TRIAL, json.dumps({"val": value, "steps": fitted.steps}) + "\n")
+        write_whole(folder / TRIAL, strict_json.dumps({"val": value, "steps": fitted.steps}) + "\n")
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 

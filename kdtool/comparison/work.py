@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from kdtool.engine.log import METRICS, read_log
 from kdtool.errors import InputError, Interrupted, KdtoolError
 from kdtool.recipe import load as recipes
 from kdtool.recipe.schema import Recipe
+from kdtool.system import strict_json
 
 COST = "cost.json"
 """What a finished run took, beside its result."""
@@ -44,7 +44,7 @@ class Job:
 
     def to_json(self) -> str:
         """Return it on one line."""
-        return json.dumps(asdict(self))
+        return strict_json.dumps(asdict(self))
 
 
 def perform(job: Job) -> str | None:
@@ -97,7 +97,7 @@ def _run(recipe: Recipe, folder: Path, reporter: Any) -> None:
     else:
         _clear(folder)
         kdtool.run(recipe, reporter=reporter)
-    write_whole(folder / COST, json.dumps({"memory": peak_memory()}) + "\n")
+    write_whole(folder / COST, strict_json.dumps({"memory": peak_memory()}) + "\n")
 
 
 def _clear(folder: Path) -> None:

@@ -31,10 +31,12 @@ def gradient_norms(terms: Terms, parameters: Iterable[Tensor]) -> Terms:
 
 
 def shares(norms: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return each term's share of the sum of the norms, in [0, 1]; reads the device."""
+    """Return each term's share of the sum of the norms, in [0, 1]; {} where one did not fit fp16. Reads the device."""
     if not norms:
         return {}
     values = torch.stack(list(norms.values())).cpu().double()
+    if not values.isfinite().all():
+        return {}
     whole = values.sum().clamp(min=torch.finfo(torch.float64).tiny)
     return dict(zip(norms, (values / whole).tolist(), strict=True))
 

@@ -17,7 +17,7 @@ class Guard:
     A fused optimizer reads a flag on the device, so the host need not wait. Where the run goes on after such a step
     (``train.on_nonfinite=skip``) the host reads the flag at every step, since running statistics, memory banks and
     averages have to be kept clean too; likewise with other optimizers. Under fp16 the gradient scaler withholds
-    updates, as it is meant to while it finds its scale; then only the loss counts.
+    updates, as it is meant to while it finds its scale; then only the loss counts as bad.
     """
 
     def __init__(self, cfg: Train, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler):
@@ -25,18 +25,24 @@ class Guard:
         self.skips = cfg.on_nonfinite == "skip"
         self.on_device = all(group.get("fused") for group in optimizer.param_groups) and not self.skips
 
-    def update(self, loss: Tensor, parameters: Iterable[nn.Parameter], norm: Tensor | None) -> Tensor:
-        """Step the optimizer unless the loss or a gradient is not finite; return that flag, a bool scalar.
+    def update(
+        self, loss: Tensor, parameters: Iterable[nn.Parameter], norm: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Step the optimizer unless the loss or a gradient is not finite.
 
         Args:
             loss: the step's, a scalar.
             parameters: that train.
             norm: of all gradients, where it is known already.
+
+        Returns:
+            That flag, a bool scalar; and under fp16 whether the scaler withheld the update, else None. Neither is read.
         """
         if self.scaler.is_enabled():
+            before = self._scale(loss)
             self.scaler.step(self.optimizer)
             self.scaler.update()
-            return _anywhere(~torch.isfinite(loss.detach()))
+            return _anywhere(~torch.isfinite(loss.detach())), self._scale(loss) < before
         if norm is None:
             norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         bad = _anywhere(~(torch.isfinite(loss.detach()) & torch.isfinite(norm)))
@@ -45,7 +51,11 @@ class Guard:
             self.optimizer.step()
         elif not bool(bad):
             self.optimizer.step()
-        return bad
+        return bad, None
+
+    def _scale(self, loss: Tensor) -> Tensor:
+        """Return the gradients' scale, on the device: it falls where an update is withheld."""
+        return self.scaler.scale(torch.ones_like(loss.detach()))
 
 
 def _anywhere(bad: Tensor) -> Tensor:

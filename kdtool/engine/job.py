@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -110,6 +110,21 @@ class Writer(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Scores:
+    """What the rows of a split add to a metric, which is their "mean", or the "exp" of it.
+
+    Attributes:
+        index: (R,) int64 numbers of the rows.
+        values: (R,) float64, 0 or 1 for misses and hits.
+        figure: "mean" or "exp".
+    """
+
+    index: Tensor
+    values: Tensor
+    figure: str = "mean"
+
+
 class Meter(Protocol):
     """Turns rows into a split's metrics; it holds no more of them than the metrics need."""
 
@@ -127,6 +142,15 @@ class Meter(Protocol):
 
     def metrics(self) -> dict[str, Any]:
         """Return the metrics by name."""
+        ...
+
+
+@runtime_checkable
+class RowMeter(Meter, Protocol):
+    """A meter that knows what each row adds, so that two networks can be compared on the same samples."""
+
+    def scores(self, key: str) -> Scores | None:
+        """Return what the rows add to the metric of this name; None where it is no function of a mean."""
         ...
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kdtool.system import strict_json
 from kdtool.system.disk import append_line, write_whole
 
 METRICS = "metrics.jsonl"
@@ -54,9 +55,9 @@ class EpochLog:
                 break
             if not early:
                 break
-            kept.append(json.dumps(record) + "\n")
+            kept.append(strict_json.dumps(record) + "\n")
         write_whole(self.path, "".join(kept))
 
     def write(self, at: Mapping[str, int], record: Mapping[str, Any]) -> None:
         """Append a record of the epoch at position ``at``."""
-        append_line(self.path, json.dumps({"place": [at["stage"], at["epoch"]], **record}))
+        append_line(self.path, strict_json.dumps({"place": [at["stage"], at["epoch"]], **record}))

@@ -25,7 +25,8 @@ class Progress:
         stage, epoch, step: what comes next: the stage's number, its epoch and the epoch's batch, from 0.
         updates: steps of the student over all stages.
         pieces: micro-batches that a batch is split into.
-        skipped: steps whose update was withheld.
+        skipped: steps whose update was withheld, since something was not finite.
+        withheld: steps of the stage whose update fp16's scaler withheld.
         best: {"epoch", "val", "state"} of the best epoch so far.
         last: {"epoch", "val"} of the last epoch of the last stage.
     """
@@ -36,6 +37,7 @@ class Progress:
     updates: int = 0
     pieces: int = 1
     skipped: int = 0
+    withheld: int = 0
     best: dict[str, Any] | None = None
     last: dict[str, Any] = field(default_factory=lambda: {"epoch": 0, "val": None})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -31,9 +31,11 @@ from kdtool.engine.step import Step
 from kdtool.engine.teaching import FrozenTeachers, Teaching, watched
 from kdtool.engine.tree import cast
 from kdtool.engine.update import StepResult, Updater
+from kdtool.engine.withheld import check_withheld
 from kdtool.errors import InputError, RunError
 from kdtool.events import Reporter
 from kdtool.randomness import seed_torch
+from kdtool.system import strict_json
 
 T = TypeVar("T")
 
@@ -158,7 +160,7 @@ class _Trainer:
             # Once an epoch: it costs a backward a term.
             result = self._take_step(batch, planned, epoch, at, measure_norms=number == 0)
             meters.norms = result.norms or meters.norms
-            meters.add(at, result.terms, result.bad, batch.index)
+            meters.add(at, result.terms, result.bad, batch.index, result.withheld)
             seen += batch.samples * world_size()
             logged = done % job.train.log_every == 0 or done == steps
             if logged:
@@ -220,12 +222,16 @@ class _Trainer:
 
     def _read(self, meters: Meters) -> None:
         """Fetch the steps' terms; stop at one that was not finite, or at too many where they are skipped."""
-        for bad in meters.read():
+        withheld = meters.withheld
+        found = meters.read()
+        self.at.withheld += meters.withheld - withheld
+        for bad in found:
             self.at.skipped += 1
             if is_main():
                 self.job.folder.mkdir(parents=True, exist_ok=True)
                 with (self.job.folder / NON_FINITE).open("a") as stream:
-                    stream.write(json.dumps(vars(bad)) + "\n")
+                    terms = {name: value if math.isfinite(value) else str(value) for name, value in bad.terms.items()}
+                    stream.write(strict_json.dumps({**vars(bad), "terms": terms}) + "\n")
             cfg = self.job.train
             if cfg.on_nonfinite == "stop" or self.at.skipped > cfg.max_skipped:
                 raise RunError(self._not_finite(bad))
@@ -256,6 +262,7 @@ class _Trainer:
     def _finish_epoch(self, planned: Planned, epoch: int, meters: Meters, seconds: float, seen: int) -> None:
         job = self.job
         self._read(meters)
+        check_withheld(planned, epoch, self.at, self.job.train_batches.steps, self.reporter.warn)
         shares = meters.shares()
         lopsided = imbalance(planned.stage.name, shares)
         if lopsided and epoch == 0:
@@ -283,6 +290,8 @@ class _Trainer:
         self.reporter.epoch(record)
         if planned.selects:
             self._select(number, metrics)
+        if epoch + 1 == planned.epochs:
+            self.at.withheld = 0
 
     def _select(self, number: int, metrics: dict[str, Any] | None) -> None:
         at = self.at

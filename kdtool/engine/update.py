@@ -37,11 +37,13 @@ class StepResult:
     Attributes:
         terms: the loss's terms, scalars on the device.
         bad: bool scalar on the device: the update was withheld, since something was not finite.
+        withheld: likewise, by fp16's scaler while it looks for a scale; None under other precisions.
         norms: of the terms' gradients, where they were asked for.
     """
 
     terms: Terms
     bad: Tensor
+    withheld: Tensor | None = None
     norms: Terms = field(default_factory=dict)
 
 
@@ -116,7 +118,10 @@ class Updater:
         result, seen = self._change(loaded, epoch, at, pieces, measure_norms)
         self.step.turn = None
         for early in earlier:
-            result = replace(result, terms={**early.terms, **result.terms}, bad=result.bad | early.bad)
+            held = [each for each in (early.withheld, result.withheld) if each is not None]
+            withheld = torch.stack(held).all() if held else None
+            terms = {**early.terms, **result.terms}
+            result = replace(result, terms=terms, bad=result.bad | early.bad, withheld=withheld)
         if self.guard.skips and bool(result.bad):
             put_back(before)
             return result
@@ -139,7 +144,7 @@ class Updater:
         if self.job.train.clip_grad is not None:
             self.precision.scaler.unscale_(self.optimizer)
             norm = nn.utils.clip_grad_norm_(self.trained, self.job.train.clip_grad)
-        result.bad = self.guard.update(total(result.terms), self.trained, norm)
+        result.bad, result.withheld = self.guard.update(total(result.terms), self.trained, norm)
         self.optimizer.zero_grad(set_to_none=True)
         return result, seen
 

@@ -24,7 +24,7 @@ def chapter(found: Mapping[str, Any], sections: RunSections) -> Chapter:
     networks = sections.networks or measured(result)
     return Chapter(
         found["folder"],
-        sentences=[each for each in (_sentence(about, result, sections.inputs), gain(result)) if each],
+        sentences=[_sentence(about, result, sections.inputs), *(result.get("says") or filter(None, [gain(result)]))],
         notes=sections.notes,
         facts=[*_facts(result, networks, metric), *sections.facts],
         cards=[

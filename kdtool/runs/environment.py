@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from kdtool.system import strict_json
 from kdtool import __version__
 from kdtool.system.disk import write_whole
 
@@ -30,7 +31,7 @@ def current() -> dict[str, Any]:
 
 def record(folder: Path) -> None:
     """Note in a run's folder what it begins with."""
-    write_whole(folder / FILE, json.dumps(current(), indent=2) + "\n")
+    write_whole(folder / FILE, strict_json.dumps(current(), indent=2) + "\n")
 
 
 def processor() -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kdtool.system import strict_json
 from kdtool.cache.open import CachedTeacher, Context, open_or_build
 from kdtool.cache.replay import Replayed
 from kdtool.engine.evaluate import evaluate_in_fp32
@@ -18,11 +18,12 @@ from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
 from kdtool.events import Reporter
 from kdtool.runs.folder import RESULT, resume_command
-from kdtool.runs.result import outcome
+from kdtool.runs.result import origin_of, outcome
 from kdtool.runs.resume import training_key
 from kdtool.runs.setting import Setting
 from kdtool.runs.shipping import shipped
 from kdtool.runs.teachers import Preparation, check_teacher, prepare
+from kdtool.runs.verdict import better_teacher, guessed, like_guessing
 from kdtool.system.disk import write_whole
 
 
@@ -65,12 +66,21 @@ class Execution:
         if faults := data.faults():
             self.reporter.warn(faults)
         result = outcome(self.setting, self.folder, fitted, baseline, self.chain, self.seconds)
+        self._warn_of_guessing(result)
         result["seconds"]["total"] = round(time.monotonic() - began, 1)
         if is_main():
-            write_whole(self.folder / RESULT, json.dumps(result, indent=2) + "\n")
+            write_whole(self.folder / RESULT, strict_json.dumps(result, indent=2) + "\n")
         wait_for_all()
         self.reporter.done(result)
         return result
+
+    def _warn_of_guessing(self, result: dict[str, Any]) -> None:
+        """Say a student that learnt nothing where warnings are said, whatever becomes of the table."""
+        metric, samples = self.setting.objective.metric, len(self.setting.data.test.labels)
+        value = result["test"]["student"][metric.key]
+        if guessed(metric, value, result["chance"], samples):
+            shown = like_guessing(metric, value, result["chance"], result["data"]["test"], result["unit"])
+            self.reporter.warn(f"the student cannot be told from guessing: {shown}")
 
     @property
     def resume_command(self) -> str:
@@ -133,18 +143,19 @@ class Execution:
             value = metrics[metric.key]
             shown = f"{metric.label} {_shown(metric.percent, value)}"
             self.reporter.note(f"teacher {built.name}: {shown} on {len(split)} {where} {setting.task.unit}")
-            check_teacher(section, built.name, value, setting.objective, len(split.labels), self.reporter.warn)
+            check_teacher(section, built, value, setting.objective, len(split.labels), self.reporter.warn)
             found.append(metrics)
         return found
 
     def _compare_with_baseline(self, teacher_val: list[dict[str, Any]], baseline: dict[str, Any]) -> None:
         metric = self.setting.objective.metric
-        for built, metrics in zip(self.setting.teachers, teacher_val, strict=True):
+        sections = self.setting.recipe.teacher
+        for built, section, metrics in zip(self.setting.teachers, sections, teacher_val, strict=False):
             if not metric.at_least_as_good(metrics[metric.key], baseline[metric.key]):
                 theirs, alone = (_shown(metric.percent, each[metric.key]) for each in (metrics, baseline))
                 self.reporter.warn(
                     f"teacher {built.name} ({metric.label} {theirs}) is below the student trained alone ({alone}): "
-                    "it has little to teach. Train it longer (teacher.train.epochs) or choose another."
+                    f"it has little to teach. {better_teacher(origin_of(built), section)}"
                 )
 
     # --- trainings ------------------------------------------------------------------------------------------------

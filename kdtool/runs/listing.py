@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kdtool.system import strict_json
 from kdtool.recipe import yaml_file as recipe_file
 from kdtool.system.disk import write_whole
 from kdtool.engine.log import METRICS, read_log
@@ -59,7 +60,7 @@ def failure_noted(folder: Path) -> Iterator[None]:
     except Exception as error:
         about = {"error": str(error) or type(error).__name__, "kind": type(error).__name__, "time": round(time.time())}
         with contextlib.suppress(Exception):  # the disk may be what failed
-            write_whole(folder / ERROR, json.dumps(about) + "\n")
+            write_whole(folder / ERROR, strict_json.dumps(about) + "\n")
         raise
 
 

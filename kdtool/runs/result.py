@@ -6,18 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kdtool import __version__
 from kdtool.engine.evaluate import evaluate_in_fp32, evaluate_predictions
-from kdtool.engine.job import Batches, Fitted
+from kdtool.engine.job import Batches, Fitted, RowMeter
 from kdtool.engine.precision import Precision
 from kdtool.engine.processes import from_main, is_main, world_size
 from kdtool.recipe import load as recipes
 from kdtool.runs.estimate import estimate
+from kdtool.runs.paired import Rows, difference
 from kdtool.runs.setting import Setting
 from kdtool.runs.shipping import shipped
+from kdtool.runs.verdict import sentences
 from kdtool.tasks.common.cost import macs, parameters
 from kdtool.tasks.common.data_report import DataReport
 from kdtool.tasks.task import Built
@@ -89,15 +92,17 @@ def outcome(
     size = from_main((place / "model.safetensors").stat().st_size if is_main() else None)
     test = setting.batches(data.test)
     predictions = _test_predictions(setting, test)  # first: what ships may be of another epoch, and shares its tensors
-    student = _test(setting, network, fitted.state, test)
+    student, scores = _test(setting, network, fitted.state, test)
     same = fitted.best["epoch"] == fitted.last["epoch"]
-    last = student if same else _test(setting, network, fitted.last_state, test)
-    alone = _test(setting, networks.student_net, baseline.state, test) if baseline is not None else None
-    teachers = [_test(setting, net, None, test) for net in networks.teacher_nets]
-    about = [_about("teacher", built) for built in networks.teachers]
+    last = student if same else _test(setting, network, fitted.last_state, test)[0]
+    alone, theirs = _test(setting, networks.student_net, baseline.state, test) if baseline is not None else (None, None)
+    teachers = [_test(setting, net, None, test)[0] for net in networks.teacher_nets]
+    about = [{**_about("teacher", built), **origin_of(built)} for built in networks.teachers]
     metric = setting.objective.metric
     gain = metric.gain(student[metric.key], alone[metric.key]) if alone is not None else None
-    return {
+    if scores is not None and is_main():
+        scores.write(folder)
+    found: dict[str, Any] = {
         "kdtool": __version__,
         "task": task.name,
         "unit": task.unit,
@@ -112,6 +117,8 @@ def outcome(
                                  for each, built in zip(about, networks.teachers, strict=True)]),
         "test": {"student": student, "student_last": last, "teacher": _one_or_list(teachers), "baseline": alone,
                  **({"predictions": predictions} if predictions else {})},
+        "chance": chance(setting, scores),
+        "difference": difference(scores, theirs) if scores is not None and theirs is not None else None,
         "gain": round(gain, 4) if gain is not None else None,
         "gain_points": round(gain, 4) if gain is not None and metric.percent else None,
         "epochs": {"best": fitted.best, "last": fitted.last,
@@ -124,14 +131,35 @@ def outcome(
         "processes": world_size(),
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }  # fmt: skip
+    return {**found, "says": sentences(found, recipe, setting.online)}
 
 
-def _test(setting: Setting, network: nn.Module, state: dict[str, Tensor] | None, test: Batches) -> dict[str, Any]:
+def chance(setting: Setting, scores: Rows | None) -> float | None:
+    """Return what guessing gives on the test split: of hits, what always naming its commonest class gives.
+
+    Args:
+        setting: the run's.
+        scores: a network's there; None where its metric is no mean of them.
+    """
+    usual = setting.objective.chance
+    if usual is None or scores is None or not scores.hits:
+        return usual
+    labels = setting.data.test.labels
+    return max(usual, float(np.bincount(labels[labels >= 0]).max(initial=0)) / max(1, len(labels)))
+
+
+def _test(
+    setting: Setting, network: nn.Module, state: dict[str, Tensor] | None, test: Batches
+) -> tuple[dict[str, Any], Rows | None]:
+    """Return the metrics, and what each row adds to the one that epochs are selected by."""
     # fp32 whatever the training's precision: what is reported is what a plain user gets.
     if state is not None:
         module: Any = network.to(setting.device, torch.float32).module
         module.load_state_dict(state)
-    return evaluate_in_fp32(network, test, setting.device, setting.objective.meter())
+    meter = setting.objective.meter()
+    metrics = evaluate_in_fp32(network, test, setting.device, meter)
+    scores = meter.scores(setting.objective.metric.key) if isinstance(meter, RowMeter) else None
+    return metrics, Rows.of(scores, getattr(test, "offsets", None)) if scores is not None else None
 
 
 def _test_predictions(setting: Setting, test: Batches) -> dict[str, dict[str, Any]]:
@@ -151,6 +179,11 @@ def _about(role: str, built: Built) -> dict[str, Any]:
         "macs": macs(built.tapped(), built.dry_inputs(1)),
         **built.describe(),
     }
+
+
+def origin_of(built: Built) -> dict[str, Any]:
+    """Return where a teacher's weights came from, as advice on it asks: "weights", and whether it was "trained" here."""
+    return {"weights": built.origin, "trained": built.needs_training}
 
 
 def _bytes(module: nn.Module) -> int:

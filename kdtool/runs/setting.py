@@ -136,6 +136,8 @@ def build_pair(recipe: Recipe, reporter: Reporter) -> Pair:
     teachers = task.teachers(recipe, data, any(method.online for method in methods.values()))
     for note in dict.fromkeys(note for built in [student, *teachers] for note in built.notes):
         say(note)
+    for warning in dict.fromkeys(warning for built in [student, *teachers] for warning in built.warnings):
+        reporter.warn(warning)
     return Pair(with_rates(recipe, student, teachers), task, device, methods, data, student, teachers)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,6 +14,7 @@ from typing import Any
 
 import torch
 
+from kdtool.system import strict_json
 from kdtool.engine.job import Fitted, Job, Objective
 from kdtool.engine.processes import from_main, is_main, rank, wait_for_all, world_size
 from kdtool.engine.signals import StopRequest
@@ -26,6 +26,7 @@ from kdtool.recipe.options import TEACHER
 from kdtool.recipe.schema import Checkpoint, Recipe, Teacher, Train
 from kdtool.runs.kept import NOTE, PARTIAL, is_kept, kept_folder, lock_of, mark_used
 from kdtool.runs.setting import Pair
+from kdtool.runs.verdict import guessed
 from kdtool.system.disk import write_whole
 from kdtool.system.locks import waiting_lock
 from kdtool.system.names import file_name
@@ -130,7 +131,7 @@ def _keep(fitted: Fitted, built: Built, prep: Preparation, working: Path, folder
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     about = {"key": key, "sha256": digest, "best": fitted.best, "last": fitted.last}
     about |= {"teacher": built.name, "data": prep.pair.data.name}
-    write_whole(working / NOTE, json.dumps(about))
+    write_whole(working / NOTE, strict_json.dumps(about))
     shutil.rmtree(folder, ignore_errors=True)
     working.rename(folder)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # last: until then a killed run goes on from them
@@ -153,13 +154,13 @@ def _key(section: Teacher, built: Built, recipe: Recipe, task: Task, data: Any) 
 
 
 def check_teacher(
-    section: Teacher, name: str, value: float, objective: Objective, samples: int, warn: Callable[[str], None]
+    section: Teacher, built: Built, value: float, objective: Objective, samples: int, warn: Callable[[str], None]
 ) -> None:
     """Refuse, or warn of, a teacher that is no better than guessing.
 
     Args:
         section: its part of the recipe; ``check`` says what to do.
-        name: for the message.
+        built: it, ready.
         value: of the objective's metric.
         objective: whose ``chance`` is what guessing gives.
         samples: on how many it was measured; within three standard errors of guessing counts as guessing.
@@ -168,20 +169,28 @@ def check_teacher(
     Raises:
         InputError: it is at chance level and ``check`` is "error".
     """
-    chance, metric = objective.chance, objective.metric
-    if section.check == "off" or chance is None:
-        return
-    error = 3 * math.sqrt(chance * (1 - chance) / max(1, samples)) if metric.percent else 0.0
-    bound = chance + error if metric.larger_is_better else chance - error
-    if not metric.at_least_as_good(bound, value):
+    metric = objective.metric
+    if section.check == "off" or not guessed(metric, value, objective.chance, samples):
         return
     shown = f"{value:.1%} with {objective.num_classes} classes" if metric.percent else f"{value:.4g}"
     message = (
-        f"teacher {name} is at chance level: {metric.label} {shown}. Its classes may be in "
-        f"another order than the data's, or it was trained too little (teacher.train.epochs={section.train.epochs}). "
+        f"teacher {built.name} is at chance level: {metric.label} {shown}. {_why_at_chance(section, built)} "
         "Check its weights; teacher.check=warn goes on all the same."
     )
     if section.check == "warn":
         warn(message)
         return
     raise InputError(message)
+
+
+def _why_at_chance(section: Teacher, built: Built) -> str:
+    """Return what may be wrong with a teacher, by where its weights came from."""
+    if built.needs_training:
+        return (
+            f"It was trained here on these classes, and too little (teacher.train.epochs={section.train.epochs}) or "
+            f"too fast (teacher.train.optim.lr={section.train.optim.lr})."
+        )
+    return (
+        f"Its weights ({built.origin}) were taken as they are, and not trained here: their classes may be in another "
+        "order than the data's, or be others, or they want inputs prepared in another way."
+    )

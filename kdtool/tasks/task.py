@@ -112,6 +112,7 @@ class Built:
         origin: "pretrained", "scratch" or "file:<path>".
         num_classes: K.
         notes: sentences for the user.
+        warnings: those that may spoil the result, such as on weights that could not be had.
         model_args: what its constructor got besides the class count.
         needs_training: it starts from scratch or has a new head, so it knows nothing about the data's classes.
         weights_id: "scratch", or a digest of the weights that it starts from.
@@ -124,6 +125,7 @@ class Built:
     origin: str
     num_classes: int = field(kw_only=True)
     notes: list[str] = field(default_factory=list, kw_only=True)
+    warnings: list[str] = field(default_factory=list, kw_only=True)
     model_args: dict[str, Any] = field(default_factory=dict, kw_only=True)
     needs_training: bool = field(default=True, kw_only=True)
     weights_id: str = field(default="scratch", kw_only=True)

@@ -11,26 +11,26 @@ from kdtool.terminal import words
 def show_list(entries: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
     """Print a line for each cache and each trained teacher, and their sums."""
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
+    from kdtool.terminal.grid import Grid, fitted
     from kdtool.terminal.table import width_for
 
     console = Console(file=stream, highlight=False, width=width_for(stream))
-    table = Table()
-    table.add_column("cache", overflow="fold")
-    table.add_column("data", overflow="fold")
-    table.add_column("samples", justify="right")
-    table.add_column("holds", overflow="fold")
-    table.add_column("size", justify="right", no_wrap=True)
-    table.add_column("last used", justify="right", no_wrap=True)
-    for entry in entries:
-        samples = "-" if entry["samples"] is None else str(entry["samples"])
-        used = f"{entry['unused_days']:.0f} days ago" if entry["unused_days"] >= 1 else "today"
-        texts = (words.clean(entry["name"]), words.clean(entry["data"] or "-"), samples, _holds(entry))
-        table.add_row(*(Text(text) for text in texts), words.size(entry["bytes"]), used)
-    if entries:
-        console.print(table)
+    rows = [
+        [
+            words.clean(entry["name"]),
+            words.clean(entry["data"] or "-"),
+            _holds(entry),
+            "-" if entry["samples"] is None else str(entry["samples"]),
+            words.size(entry["bytes"]),
+            f"{entry['unused_days']:.0f} days ago" if entry["unused_days"] >= 1 else "today",
+        ]
+        for entry in entries
+    ]
+    if rows:
+        titles = ["cache", "data", "holds", "samples", "size", "last used"]
+        console.print(fitted(Grid(titles, rows, 3), console.width))
     for kind, name in (("outputs", "teacher caches"), ("teacher", "trained teachers")):
         sizes = [entry["bytes"] for entry in entries if entry["kind"] == kind]
         console.print(Text(f"{len(sizes)} {name}, {words.size(sum(sizes))}"))

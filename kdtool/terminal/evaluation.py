@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from kdtool.events import Metric
 from kdtool.terminal import words
+from kdtool.terminal.grid import Grid, fits, fitted
 from kdtool.terminal.table import width_for
 
 MANY_CLASSES = 30
@@ -45,13 +45,11 @@ def show(found: Mapping[str, Any], stream: TextIO) -> None:
     if "calibration" not in found:
         _language(found, console)
         return
-    console.print(_networks(found))
-    if found["robustness"]:
-        console.print(_robustness(found))
-    console.print(_calibration(found["calibration"], unit))
-    console.print(_classes(found["per_class"], unit))
+    grids = [_networks(found), *([_robustness(found)] if found["robustness"] else [])]
+    for grid in [*grids, _calibration(found["calibration"], unit), _classes(found["per_class"], unit)]:
+        console.print(fitted(grid, console.width))
     if len(found["per_class"]) <= MANY_CLASSES:
-        console.print(_confusion(found["confusion"]))
+        console.print(_confusion(found["confusion"], console.width))
     if found["bias"]:
         shifts = ", ".join(f"{words.clean(name)} {value:+g}" for name, value in found["bias"].items())
         console.print(Text(f"Added to the logits: {shifts}"))
@@ -63,55 +61,58 @@ def _language(found: Mapping[str, Any], console: Console) -> None:
     """Print what was found of networks that write."""
     shown = [each for each in _WRITING if found["metrics"].get(each[1]) is not None]
     titles = [title for title, _, _ in shown]
-    table = _table("next token", "", "network", *titles, "agreement", "KL", "parameters", "size", left=2)
-    target = {**found["target"], "metrics": found["metrics"]}
+    titles = ["", "network", *(title for title, _, _ in shown), "agreement", "KL", "parameters", "size"]
+    target, rows = {**found["target"], "metrics": found["metrics"]}, []
     for part, each in [*(("teacher", each) for each in found["teachers"]), (target["kind"], target)]:
         figures = [form(each["metrics"][key]) for _, key, form in shown]
         near = [words.percent(each["agreement"]), f"{each['kl']:.4f}"] if "kl" in each else ["", ""]
         shape = [words.count(each["params"]), words.size(each["bytes"])]
-        _row(table, part, words.clean(each["name"]), *figures, *near, *shape, style="bold" if each is target else "")
-    console.print(table)
+        rows.append([part, words.clean(each["name"]), *figures, *near, *shape])
+    console.print(fitted(Grid(titles, rows, 2, "next token", len(rows) - 1), console.width))
     for teacher in found["teachers"]:
-        rows = _table(f"beside {words.clean(teacher['name'])}", "place in a sample", "tokens", "agreement", "KL")
-        for row in teacher["positions"]:
-            where = f"{row['from']} to {row['to'] - 1}" if row["to"] is not None else f"from {row['from']}"
-            _row(rows, where, str(row["tokens"]), words.percent(row["agreement"]), f"{row['kl']:.4f}")
-        console.print(rows)
+        beside = [
+            [
+                f"{row['from']} to {row['to'] - 1}" if row["to"] is not None else f"from {row['from']}",
+                str(row["tokens"]), words.percent(row["agreement"]), f"{row['kl']:.4f}",
+            ]
+            for row in teacher["positions"]
+        ]  # fmt: skip
+        titles = ["place in a sample", "tokens", "agreement", "KL"]
+        console.print(fitted(Grid(titles, beside, title=f"beside {words.clean(teacher['name'])}"), console.width))
     for sample in (found["answers"] or {"samples": []})["samples"][:SHOWN_ANSWERS]:
         console.print(Text(f"\n{words.clean(sample['prompt'])}", style="bold"))
         for part, text in {"reference": sample["reference"], **sample["written"]}.items():
             console.print(Text(f"{part}: {words.clean(text)}"))
 
 
-def _table(title: str, *columns: str, left: int = 1) -> Table:
-    table = Table(title=title, title_justify="left")
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="left" if number < left else "right", overflow="fold")
-    return table
-
-
-def _row(table: Table, *cells: str, style: str = "") -> None:
-    table.add_row(*(Text(cell) for cell in cells), style=style)
-
-
-def _networks(found: Mapping[str, Any]) -> Table:
+def _networks(found: Mapping[str, Any]) -> Grid:
     correlation = ["MCC"] if _CORRELATION in found["metrics"] else []
     metric = Metric.of(found)
     shown = [
         (title, key) for title, key in ((metric.label, metric.key), *_METRICS) if found["metrics"].get(key) is not None
     ]
-    titles = [*(title for title, _ in shown), *correlation, "ECE"]
-    table = _table("accuracy", "", "network", *titles, "agreement", "KL", "parameters", "size", left=2)
+    titles = [
+        "",
+        "network",
+        *(title for title, _ in shown),
+        *correlation,
+        "ECE",
+        "agreement",
+        "KL",
+        "parameters",
+        "size",
+    ]
+    rows = []
     for teacher in found["teachers"]:
         with_it = [words.percent(teacher["agreement"]), f"{teacher['kl']:.4f}"]
         shape = [words.count(teacher["params"]), words.size(teacher["bytes"])]
-        _row(table, "teacher", words.clean(teacher["name"]), *_figures(teacher["metrics"], shown), "", *with_it, *shape)
+        name = words.clean(teacher["name"])
+        rows.append(["teacher", name, *_figures(teacher["metrics"], shown), "", *with_it, *shape])
     target = found["target"]
     shape = [words.count(target["params"]), words.size(target["bytes"])]
-    ece = words.percent(found["calibration"]["ece"])
-    cells = [words.clean(target["name"]), *_figures(found["metrics"], shown), ece]
-    _row(table, target["kind"], *cells, "", "", *shape, style="bold")
-    return table
+    figures = [*_figures(found["metrics"], shown), words.percent(found["calibration"]["ece"])]
+    rows.append([target["kind"], words.clean(target["name"]), *figures, "", "", *shape])
+    return Grid(titles, rows, 2, "accuracy", len(rows) - 1)
 
 
 def _figures(metrics: Mapping[str, Any], shown: Sequence[tuple[str, str]]) -> list[str]:
@@ -119,44 +120,52 @@ def _figures(metrics: Mapping[str, Any], shown: Sequence[tuple[str, str]]) -> li
     return [*(words.percent(metrics[key]) for _, key in shown), *correlation]
 
 
-def _robustness(found: Mapping[str, Any]) -> Table:
+def _robustness(found: Mapping[str, Any]) -> Grid:
     metric = Metric.of(found)
-    table = _table("robustness", "corruption", "severity", metric.label, "loses", "macro recall")
-    for row in found["robustness"]:
-        cells = (words.percent(row[metric.key]), f"{row['drop_points']:.2f} points", words.percent(row["macro_recall"]))
-        _row(table, row["corruption"], str(row["severity"]), *cells)
-    return table
+    rows = [
+        [row["corruption"], str(row["severity"]), words.percent(row[metric.key]), f"{row['drop_points']:.2f} points",
+         words.percent(row["macro_recall"])]
+        for row in found["robustness"]
+    ]  # fmt: skip
+    return Grid(["corruption", "severity", metric.label, "loses", "macro recall"], rows, title="robustness")
 
 
-def _calibration(found: Mapping[str, Any], unit: str) -> Table:
+def _calibration(found: Mapping[str, Any], unit: str) -> Grid:
+    rows = [
+        [f"{row['lower']:.2f} and {row['upper']:.2f}", str(row["count"]), words.percent(row["confidence"]),
+         words.percent(row["accuracy"])]
+        for row in found["bins"]
+        if row["count"]
+    ]  # fmt: skip
     title = f"calibration: ECE {words.percent(found['ece'])}, NLL {found['nll']:.4f}, Brier {found['brier']:.4f}"
-    table = _table(title, "confidence between", unit, "mean confidence", "accuracy")
-    for row in found["bins"]:
-        if row["count"]:
-            between = f"{row['lower']:.2f} and {row['upper']:.2f}"
-            _row(table, between, str(row["count"]), words.percent(row["confidence"]), words.percent(row["accuracy"]))
-    return table
+    return Grid(["confidence between", unit, "mean confidence", "accuracy"], rows, title=title)
 
 
-def _classes(rows: Sequence[Mapping[str, Any]], unit: str) -> Table:
+def _classes(rows: Sequence[Mapping[str, Any]], unit: str) -> Grid:
     shown, title = list(rows), "classes"
     if len(rows) > MANY_CLASSES:
         present = [row for row in rows if row["support"]]
         shown = sorted(present, key=lambda row: row["recall"])[:MANY_CLASSES]
         title = f"the {len(shown)} of {len(rows)} classes with the lowest recall (all in --json)"
-    table = _table(title, "class", unit, "precision", "recall", "F1")
-    for row in shown:
-        shares = (words.percent(row[key]) for key in ("precision", "recall", "f1"))
-        _row(table, words.clean(row["class"]), str(row["support"]), *shares)
-    return table
-
-
-def _confusion(found: Mapping[str, Any]) -> Table:
-    names = [words.clean(name) for name in found["classes"]]
-    table = _table("confusion: a row is the true class, a column the predicted one", "", *names)
-    for number, (name, counts) in enumerate(zip(names, found["counts"], strict=True)):
-        cells = [
-            Text(str(count) if count else "·", style="bold" if i == number else "") for i, count in enumerate(counts)
+    cells = [
+        [
+            words.clean(row["class"]),
+            str(row["support"]),
+            *(words.percent(row[key]) for key in ("precision", "recall", "f1")),
         ]
-        table.add_row(Text(name), *cells)
-    return table
+        for row in shown
+    ]
+    return Grid(["class", unit, "precision", "recall", "F1"], cells, title=title)
+
+
+def _confusion(found: Mapping[str, Any], width: int) -> RenderableType:
+    """Return the matrix; its columns are called by numbers where names are too wide, and left out where these are."""
+    names = [words.clean(name) for name in found["classes"]]
+    counts = [[str(count) if count else "·" for count in row] for row in found["counts"]]
+    title = "confusion: a row is the true class, a column the predicted one"
+    numbered = [f"{number}" for number in range(len(names))]
+    for rows, columns in ((names, names), ([f"{n} {name}" for n, name in enumerate(names)], numbered)):
+        grid = Grid(["", *columns], [[name, *row] for name, row in zip(rows, counts, strict=True)], title=title)
+        if fits(grid, width):
+            return fitted(grid, width)
+    return Text("The confusion matrix is wider than the screen; --json has it.")

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from kdtool.terminal import words
+from kdtool.terminal.grid import Grid, fitted
 from kdtool.terminal.table import width_for
 
 
@@ -20,21 +20,18 @@ def show(found: Mapping[str, Any], stream: TextIO) -> None:
     unit, metric = found["unit"], words.clean(found["metric"])
     of = f"{test[unit]} test {words.clean(unit)} of {words.clean(test['data'])}"
     title = f"{words.clean(found['target'])}, compared on {of}"
-    table = Table(title=title, title_justify="left")
-    for number, name in enumerate(("", metric, "difference", "file", *_batches(speed["student"]))):
-        table.add_column(name, justify="right" if number else "left")
-    rows = [("student", words.percent(test["top1"]), "", "")]
+    titles = ["", metric, "difference", "file", *_batches(speed["student"])]
+    rows = [["student", words.percent(test["top1"]), "", ""]]
     rows += [
-        (form, words.percent(each["top1"]), f"{each['relative_difference']:.1e}", words.size(each["bytes"]))
+        [form, words.percent(each["top1"]), f"{each['relative_difference']:.1e}", words.size(each["bytes"])]
         for form, each in found["exports"].items()
     ]
-    for name, *cells in rows:
-        times = [
+    for row in rows:
+        row += [
             f"{own['median_ms']:.2f} ms ({student['median_ms'] / own['median_ms']:.2f}x)"
-            for own, student in zip(speed[name], speed["student"], strict=True)
+            for own, student in zip(speed[row[0]], speed["student"], strict=True)
         ]
-        table.add_row(*(Text(cell) for cell in (name, *cells, *times)), style="bold" if name == "student" else "")
-    console.print(table)
+    console.print(fitted(Grid(titles, rows, 1, title, main=0), console.width))
     machine = found["machine"]
     console.print(
         Text(

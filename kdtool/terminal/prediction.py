@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator
 from typing import Protocol, TextIO
 
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kdtool.system import strict_json
 from kdtool.tasks.prediction import Prediction
 from kdtool.terminal import words
 from kdtool.terminal.table import width_for
@@ -83,7 +83,7 @@ class AsJson:
 
     def add(self, found: Prediction) -> None:
         head = '{"predictions": [\n' if self.first else ",\n"
-        self.stream.write(head + json.dumps(found.to_dict(), ensure_ascii=False))
+        self.stream.write(head + strict_json.dumps(found.to_dict(), ensure_ascii=False))
         self.stream.flush()
         self.first = False
 

@@ -7,14 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from kdtool.events import Metric
 from kdtool.terminal import numbers, words
+from kdtool.terminal.grid import Grid, fitted
 from kdtool.terminal.table import width_for
-
-_STYLES = {"running": "green", "failed": "red", "stopped": "yellow", "finished": ""}
 
 
 def show(runs: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
@@ -27,27 +25,28 @@ def show(runs: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
     labels = sorted({metric.label for metric in metrics})
     one = labels[0] if len(labels) == 1 else "metric"
     titles = ("run", "state", one, "gain", "took", "changed")
-    table = Table()
-    for title in titles:
-        table.add_column(title, justify="right" if title in (one, "gain", "took") else "left", overflow="fold")
-    for run, metric in zip(runs, metrics, strict=True):
-        value = numbers.value(metric, run["value"])
-        cells = [
+    rows = [
+        [
             words.clean(run["folder"]),
             _state(run),
-            value if len(labels) == 1 or run["value"] is None else f"{metric.label} {value}",
+            _value(run, metric, several=len(labels) > 1),
             "-" if run["gain"] is None else f"{run['gain']:+.2f}" if metric.percent else f"{run['gain']:+.4g}",
             "-" if run["seconds"] is None else words.duration(run["seconds"]),
             datetime.datetime.fromtimestamp(run["changed"]).strftime("%Y-%m-%d %H:%M"),
         ]
-        styles = ["", _STYLES[run["state"]], "bold", "", "", "dim"]
-        table.add_row(*(Text(cell, style=style) for cell, style in zip(cells, styles, strict=True)))
-    console.print(table)
+        for run, metric in zip(runs, metrics, strict=True)
+    ]
+    console.print(fitted(Grid(titles, rows, 2), console.width))
     for run in runs:
         if run["error"]:
             console.print(Text(f"{words.clean(run['folder'])} failed: {words.clean(run['error'])}"), soft_wrap=True)
     if going := next((run["resume"] for run in runs if run["resume"]), None):
         console.print(Text(f"What was stopped goes on by its own name: {words.clean(going)}"), soft_wrap=True)
+
+
+def _value(run: Mapping[str, Any], metric: Metric, several: bool) -> str:
+    value = numbers.value(metric, run["value"])
+    return f"{metric.label} {value}" if several and run["value"] is not None else value
 
 
 def _state(run: Mapping[str, Any]) -> str:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from kdtool.events import Metric
 from kdtool.recipe.yaml_file import dump
 from kdtool.terminal import data_report, numbers, words
+from kdtool.terminal.grid import Grid, fitted
 
 _PIPE_WIDTH = 120
 """Columns of a table that goes to a file or a pipe, where rich would assume 80 and wrap."""
@@ -62,7 +62,7 @@ def rows(result: Mapping[str, Any]) -> list[Row]:
 
 
 def gain(result: Mapping[str, Any]) -> str:
-    """Return the student's gain over the baseline as a sentence, or "" without a baseline."""
+    """Return the gain of a run of an older version, whose result says nothing itself; "" without a baseline."""
     metric = Metric.of(result)
     gained = result.get("gain", result.get("gain_points"))
     if gained is None:
@@ -80,25 +80,25 @@ def _show_result(result: Mapping[str, Any], console: Console) -> None:
     metric = Metric.of(result)
     more = [(title, key) for title, key in _SHARES if key != metric.key and any(row.test.get(key) is not None
             for row in lines)]  # fmt: skip
-    table = Table(title="test split", title_justify="left")
-    table.add_column("")
-    table.add_column("network", overflow="fold")
-    for title in [metric.label, *(title for title, _ in more), "parameters", "MACs", "file size"]:
-        table.add_column(title, justify="right")
+    titles = ["", "network", metric.label, *(title for title, _ in more), "parameters", "MACs", "file size"]
+    cells = []
     for row in lines:
-        cells = [words.clean(row.part), words.clean(row.network.get("name") or "-")]
-        cells += [numbers.value(metric, row.test.get(metric.key))]
-        cells += [words.percent(row.test.get(key)) for _, key in more]
-        cells += [words.count(row.network.get("params")), words.count(row.network.get("macs"))]
-        cells += [words.size(row.network.get("bytes"))]
-        table.add_row(*(Text(cell) for cell in cells), style="bold" if row.part == "student" else "")
-    console.print(table)
-    if sentence := gain(result):
-        console.print(Text(sentence))
+        figures = [
+            numbers.value(metric, row.test.get(metric.key)),
+            *(words.percent(row.test.get(key)) for _, key in more),
+        ]
+        shape = [words.count(row.network.get("params")), words.count(row.network.get("macs"))]
+        name = words.clean(row.network.get("name") or "-")
+        cells.append([words.clean(row.part), name, *figures, *shape, words.size(row.network.get("bytes"))])
+    main = next((number for number, row in enumerate(lines) if row.part == "student"), None)
+    console.print(fitted(Grid(titles, cells, 2, "test split", main), console.width))
+    for sentence in result.get("says") or [each for each in [gain(result)] if each]:
+        console.print(Text(words.clean(sentence)))
     if result.get("folder"):
         console.print(Text(f"All of it is in {words.clean(result['folder'])}"), soft_wrap=True)
     if opening := (result.get("student") or {}).get("open_with"):
-        console.print(Text(f"Open the student: {words.clean(opening)}"), soft_wrap=True)
+        console.print(Text("Open the student, in Python:"))
+        console.print(Text(words.clean(opening)), soft_wrap=True)
 
 
 def _show_dry_run(result: Mapping[str, Any], console: Console) -> None:
@@ -162,12 +162,7 @@ def _print_table(console: Console, titles: Sequence[str], lines: Sequence[Sequen
     """Print ``lines`` under ``titles``, the last ``numbers`` columns flush right; nothing without lines."""
     if not lines:
         return
-    table = Table()
-    for i, title in enumerate(titles):
-        table.add_column(title, justify="right" if i >= len(titles) - numbers else "left", overflow="fold")
-    for line in lines:
-        table.add_row(*(Text(cell) for cell in line))
-    console.print(table)
+    console.print(fitted(Grid(titles, lines, len(titles) - numbers), console.width))
 
 
 def _several(value: Any) -> list[Mapping[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from kdtool.engine.log import METRICS, read_log
 from kdtool.errors import InputError
 from kdtool.events import Metric, Reporter
+from kdtool.system import strict_json
 from kdtool.system.disk import write_whole
 
 FILE = "track.json"
@@ -84,7 +85,9 @@ def following(
                 f"track.to={name}: it cannot be opened: {' '.join(str(error).split())[:300]}. Its own environment "
                 "variables say where it writes (such as WANDB_MODE=offline or MLFLOW_TRACKING_URI); or leave it out."
             ) from error
-    write_whole(folder / FILE, json.dumps({**known, **{name: each.known for name, each in trackers.items()}}) + "\n")
+    write_whole(
+        folder / FILE, strict_json.dumps({**known, **{name: each.known for name, each in trackers.items()}}) + "\n"
+    )
     follower = Follower(reporter, trackers, folder)
     try:
         yield follower

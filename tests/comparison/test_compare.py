@@ -115,7 +115,8 @@ def test_one_teacher_and_one_cache_serve_all_runs(tmp_path: Path, monkeypatch: p
     assert set(logs) == {"kd", "dkd"}
     assert len([path for path in (tmp_path / "home" / "teachers").iterdir() if path.is_dir()]) == 1
     assert sum("training it on digits first" in text for text in logs.values()) == 1
-    assert len(json.loads(call("cache", "info", "--json").out)) == 1
+    assert [each["kind"] for each in json.loads(call("cache", "info", "--json").out)] == ["outputs", "teacher"]
+    assert any("kd less dkd" in each or "dkd less kd" in each for each in values(folder)["says"])
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from torch import Tensor
 from kdtool import Batch, Method, Out, Stage
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import NON_FINITE, fit
-from kdtool.errors import RunError
+from kdtool.errors import Interrupted, RunError
 from kdtool.events import Reporter
 from kdtool.randomness import epoch_order
 from kdtool.recipe.schema import Optim
@@ -147,6 +147,60 @@ def test_too_many_bad_steps_end_the_run(tmp_path: Path) -> None:
 
     with pytest.raises(RunError, match="step number 3 of that kind"):
         _fit(tmp_path, Always(), train={"on_nonfinite": "skip", "max_skipped": 2})
+
+
+class Large(Hinted):
+    """Gradients too large for fp16 for as many steps as are asked for: the scale halves at each."""
+
+    def __init__(self, factor: float):
+        super().__init__()
+        self.factor = factor
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        return {"soft": self.factor * batch.student.logits.square().mean()}
+
+
+def _skipped(folder: Path) -> list[int]:
+    return [json.loads(line)["skipped"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def _in_fp16(folder: Path, factor: float, heard: Heard, **more: Any) -> Any:
+    return _fit(folder, Large(factor), heard, train={"precision": "fp16", "epochs": 4, "ema": None, **more})
+
+
+def test_updates_that_fp16_withholds_are_counted_and_warned_of(tmp_path: Path) -> None:
+    heard = Heard()
+    _in_fp16(tmp_path, 2.0**6, heard)
+    counts = _skipped(tmp_path)
+    assert sum(counts) >= 3
+    assert counts[-1] == 0  # the scale is found
+    (said,) = [text for text in heard.warnings if "were withheld" in text]
+    assert said.startswith(f"stage distill: {sum(counts[-2:])} of 12 updates were withheld")
+    assert not any("nan" in text for text in heard.warnings)
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+    quiet = Heard()
+    _in_fp16(tmp_path / "quiet", 1.0e-3, quiet)
+    assert not any("withheld" in text for text in quiet.warnings)
+
+
+def test_a_stage_without_any_update_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"nothing was learnt, for 12 of 12 updates were withheld.*bf16"):
+        _in_fp16(tmp_path, 1.0e12, Heard())
+
+
+def test_counts_of_withheld_updates_outlive_a_checkpoint(tmp_path: Path) -> None:
+    _in_fp16(tmp_path / "whole", 2.0**6, Heard())
+    stop = StopRequest()
+
+    class Stops(Heard):
+        def step(self, terms: Any, step: int, steps: int, rate: float) -> None:
+            stop.signal = 15 if step == 3 else stop.signal
+
+    job = {"train": {"precision": "fp16", "epochs": 4, "log_every": 1}}
+    with pytest.raises(Interrupted):
+        fit(tiny.job(tmp_path / "parts", Large(2.0**6), **job), Stops(), stop)
+    fit(tiny.job(tmp_path / "parts", Large(2.0**6), **job), Heard(), StopRequest())
+    assert _skipped(tmp_path / "parts") == _skipped(tmp_path / "whole")
 
 
 class Hungry(tiny.Net):

@@ -89,6 +89,7 @@ def test_a_run_leaves_one_folder_with_all_that_the_issue_names(full: Done) -> No
         "baseline",
         "student",
         "result.json",
+        "test_scores.npz",
     }
     assert sorted(path.name for path in (full.folder / "student").iterdir()) == ["config.json", "model.safetensors"]
     assert not list(full.folder.glob("**/.*"))
@@ -158,7 +159,7 @@ def test_plain_timm_reproduces_the_reported_accuracy(name: str, request: pytest.
 
 
 def test_a_run_says_how_to_open_its_student(vit: Done) -> None:
-    line = vit.out.partition("Open the student: ")[2].splitlines()[0]
+    line = vit.out.partition("Open the student, in Python:\n")[2].splitlines()[0]
     assert line == vit.result["student"]["open_with"]
     network = eval(line, {"timm": timm})
     assert _accuracy(network, resolve_model_data_config(network)) == vit.result["test"]["student"]["top1"]

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdtool.engine.job import Scores
 from kdtool.events import Metric
 from kdtool.losses import at_least_fp32
 
@@ -77,6 +78,12 @@ class ClassificationMeter:
     def merge(self, states: Sequence[Tensor]) -> None:
         """Replace what was added by what all processes added."""
         self.rows = list(states)
+
+    def scores(self, key: str) -> Scores | None:
+        """Return which rows were hit, for top1 and top5; None for other metrics."""
+        index, labels, predicted, among_five = self.state().unbind(1)
+        hit = {"top1": predicted.eq(labels), "top5": among_five}.get(key)
+        return None if hit is None else Scores(index, hit.double())
 
     def metrics(self) -> dict[str, Any]:
         """Return top1, top5 (None with five classes or fewer), macro_recall and macro_f1, each in [0, 1].

@@ -133,7 +133,7 @@ def say_start(built: Built, data: LanguageData) -> None:
         for row in few.rows:
             sample = few.samples[row]
             logits = network(padded([sample]))[0].whole()
-            meter.add(logits, torch.from_numpy(sample[0][sample[1]].astype(np.int64)), torch.zeros(0))
+            meter.add(logits, torch.from_numpy(sample[0][sample[1]].astype(np.int64)), torch.arange(len(logits)))
     loss = meter.metrics()["nll"]
     guess = math.log(built.num_classes)
     worse = "; it starts worse than guessing: warm it up (schedule.warmup_epochs)" if loss > guess + 0.1 else ""

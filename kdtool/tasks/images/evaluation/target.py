@@ -128,7 +128,7 @@ def _open_model(name: str, data: DataSet | None, weights: str, image_size: int |
         otherwise=[of_data(recipe.data)] if recipe is not None else (),
         weights_key=recipe.student.weights_key if recipe is not None else None,
     )
-    notes = list(built.notes)
+    notes = [*built.notes, *built.warnings]
     if built.needs_training:
         notes.append(f"{name} was never trained on these classes: expect accuracy at chance level")
     names = [str(each) for each in beside["label_names"]] if beside.get("label_names") else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import nn
 
 from kdtool.errors import InputError, RunError
 from kdtool.measure.profile import machine
+from kdtool.system import strict_json
 from kdtool.system.disk import write_whole
 from kdtool.tasks.common.export import onnx_file, program
 from kdtool.tasks.common.export.checks import POINTS, Reference, refusal, speeds
@@ -125,7 +125,7 @@ def export(
         "speed": speeds({name: _runner(each, student.preprocessing.size) for name, each in networks.items()}),
         "hub": None,
     }
-    write_whole(folder / "export.json", json.dumps(result, indent=2) + "\n")
+    write_whole(folder / "export.json", strict_json.dumps(result, indent=2) + "\n")
     refused = [refusal(form, each, "top-1") for form, each in exports.items() if not each["accepted"]]
     if refused:
         raise RunError("not kept: " + "; ".join(refused) + ".")

@@ -252,7 +252,12 @@ def _load_pretrained(built: Built, source: Source, request: Request) -> None:
                 f"the pretrained weights of {request.name} cannot be had: {reason}. Connect and try again, give a "
                 "weights file instead, or use scratch."
             )
-        built.notes.append(f"{request.name} starts from scratch: no pretrained weights could be had ({reason})")
+        key = "student.weights" if request.role == "student" else "teacher.weights"
+        built.warnings.append(
+            f"{request.name} starts from scratch: no pretrained weights could be had ({reason}), and it will come out "
+            f"far worse than with them. Connect once, and they are kept; or give a file ({key}=FILE), or a "
+            f"local-dir:FOLDER as the model. If scratch is meant, {key}=scratch says so"
+        )
         return
     built.origin = "pretrained"
     built.weights_id = digest(built.module.state_dict())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +16,7 @@ from torch import Tensor
 from kdtool.errors import InputError, RunError
 from kdtool.measure.profile import machine
 from kdtool.recipe import load as recipes
+from kdtool.system import strict_json
 from kdtool.system.disk import write_whole
 from kdtool.tasks.common.cost import macs, parameters
 from kdtool.tasks.common.export import onnx_file, program
@@ -104,7 +104,7 @@ def export(
             "input": f"{making.length} tokens",
             "hub": None,
         }
-        write_whole(folder / "export.json", json.dumps(result, indent=2) + "\n")
+        write_whole(folder / "export.json", strict_json.dumps(result, indent=2) + "\n")
     refused = [refusal(form, each, METRIC) for form, each in exports.items() if not each["accepted"]]
     if refused:
         raise RunError("not kept: " + "; ".join(refused) + ".")
@@ -134,7 +134,7 @@ def _opened(student: Shipped, data: str | Path | None, overrides: Sequence[str])
 
 def _write_beside(folder: Path, making: _Making) -> None:
     about = {key: value for key, value in making.about.__dict__.items() if key not in ("name", "params", "macs")}
-    write_whole(folder / options.SERVING, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+    write_whole(folder / options.SERVING, strict_json.dumps(about, indent=2, ensure_ascii=False) + "\n")
     write_whole(folder / FILE, making.student.built.tokens.files[FILE])
 
 

@@ -86,8 +86,9 @@ for call in json.loads(sys.argv[1]):
     try:
         built = build(**call)
         state = {n: v for n, v in built.module.state_dict().items() if not n.startswith("fc.")}
-        out.append({"origin": built.origin, "notes": built.notes, "training": built.needs_training,
-                    "id": built.weights_id, "body": digest(state), "all": digest(built.module.state_dict())})
+        out.append({"origin": built.origin, "notes": built.notes, "warnings": built.warnings,
+                    "training": built.needs_training, "id": built.weights_id,
+                    "body": digest(state), "all": digest(built.module.state_dict())})
     except InputError as error:
         out.append({"error": str(error)})
     out[-1]["seconds"] = time.monotonic() - start
@@ -133,7 +134,7 @@ def test_pretrained_weights_come_from_the_hub_and_then_from_the_cache(
     assert (new_head["origin"], new_head["training"], new_head["body"]) == ("pretrained", True, body)
     assert any("head is for 1000 classes, so it gets a new one for 5" in note for note in new_head["notes"])
     assert (fits["origin"], fits["training"], fits["all"]) == ("pretrained", False, digest(state))
-    assert (scratch["origin"], scratch["notes"]) == ("scratch", [])
+    assert (scratch["origin"], scratch["notes"], scratch["warnings"]) == ("scratch", [], [])
     assert (named["origin"], named["training"], named["body"]) == ("pretrained", True, body)
     assert (named_fits["training"], named_fits["all"]) == (False, digest(state))
     assert named_scratch["origin"] == "scratch"
@@ -173,7 +174,8 @@ def test_without_a_hub_auto_starts_from_scratch_and_pretrained_fails_within_seco
         **environment,
     )
     assert auto["origin"] == "scratch"
-    assert "starts from scratch: no pretrained weights could be had" in auto["notes"][0]
+    assert "starts from scratch: no pretrained weights could be had" in auto["warnings"][0]
+    assert auto["warnings"][0].endswith("student.weights=scratch says so")
     assert "cannot be had" in pretrained["error"]
     assert "use scratch" in pretrained["error"]
     assert "local-dir:FOLDER" in named["error"]
