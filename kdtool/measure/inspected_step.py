@@ -84,7 +84,7 @@ def steps(setting: Setting) -> list[dict[str, Any]]:
             student = whole_out(student)  # a head's work is the student's
         rows_B = torch.arange(len(student.logits))
         with counted(step) as own, _Operations() as operations:
-            terms, _ = step.losses(student, peers or teachers, rows_B % objective.num_classes, rows_B, 0, 0.0)
+            terms, _ = step.losses(student, peers or teachers, rows_B % max(objective.num_classes, 1), rows_B, 0, 0.0)
         total = torch.stack([term.float() for term in terms.values()]).sum()
         with counted(mapping=_GRADIENTS) as back:
             if total.requires_grad:

@@ -90,7 +90,8 @@ def _steps(
         student, along = step.networks(inputs)
         student = whole_out(student)
         rows_B = torch.arange(len(student.logits), device=setting.device)
-        terms, _ = step.losses(student, along or taught, rows_B % objective.num_classes, rows_B, 0, 0.0)
+        labels_B = rows_B % objective.num_classes if objective.num_classes else torch.full_like(rows_B, -1)
+        terms, _ = step.losses(student, along or taught, labels_B, rows_B, 0, 0.0)
         total = torch.stack([term.float() for term in terms.values()]).sum()
         if total.requires_grad:
             total.backward()

@@ -26,6 +26,7 @@ from kdtool.method import Method
 from kdtool.recipe import load as recipes
 from kdtool.recipe.schema import Recipe
 from kdtool.registry import tasks
+from kdtool.runs.classless import refuse_logits
 from kdtool.runs.networks import Networks, further_views, make_method, tap_networks, with_rates
 from kdtool.tasks.task import Built, Reading, Task
 
@@ -92,9 +93,7 @@ class Setting(Pair):
 
     def dry_inputs(self, count: int) -> Any:
         """Return noise as the student takes it, in all the views that the method sees."""
-        dry = self.student.dry_inputs(count)
-        further = further_views(self.task, self.methods, self.recipe.options)
-        return Views(dry, dict.fromkeys(further, dry)) if further else dry
+        return _dry_inputs(self, count)
 
     @cached_property
     def val_batches(self) -> Batches | None:
@@ -175,6 +174,9 @@ def complete(pair: Pair, reporter: Reporter) -> Setting:
     batch_size = min(recipe.train.batch_size, size)
     kinds = task.kinds(data, transfer_set) if data.stream is None else {}
     method = make_method(recipe, pair.methods, networks, objective.num_classes, labels, batch_size, kinds)
+    if not objective.num_classes:
+        nets = networks.student_net, networks.teacher_nets
+        refuse_logits(recipe.method, method, *nets, _dry_inputs(pair, 4))
     for remark in method.remarks() if method is not None else ():
         reporter.warn(remark)
     stages = plan_stages(method, recipe.train.epochs, recipe.train.task_weight)
@@ -193,6 +195,12 @@ def complete(pair: Pair, reporter: Reporter) -> Setting:
     _check_stream(setting)
     _check_parts(setting)
     return setting
+
+
+def _dry_inputs(pair: Pair, count: int) -> Any:
+    dry = pair.student.dry_inputs(count)
+    further = further_views(pair.task, pair.methods, pair.recipe.options)
+    return Views(dry, dict.fromkeys(further, dry)) if further else dry
 
 
 def _reading(pair: Pair, train: bool) -> Reading:

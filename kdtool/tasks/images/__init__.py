@@ -18,9 +18,8 @@ from kdtool.tasks.images.options import Recipe
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kdtool.engine.job import Batches
+    from kdtool.engine.job import Batches, Objective
     from kdtool.method import Method
-    from kdtool.tasks.common.classification import Classification
     from kdtool.tasks.common.data_report import DataReport
     from kdtool.tasks.images.data.dataset import DataSet, Split
     from kdtool.tasks.images.models.built import Built
@@ -58,6 +57,8 @@ class Images(task.Task):
                 value = getattr(section, key)
                 if value is not None and len(value) != 3:
                     raise InputError(f"{name}.{key}={value}: expected three numbers, one a channel.")
+        if not data.labels:
+            _refuse_without_labels(own)
         mixing = [f"data.{key}={getattr(data, key)}" for key in ("mixup", "cutmix") if getattr(data, key)]
         for name, method in methods.items():
             if method.hard_labels and mixing:
@@ -81,14 +82,14 @@ class Images(task.Task):
         """Return the student; its inputs are normalised as ``data.mean`` and ``data.std`` say, else in its own way."""
         from kdtool.tasks.images.networks import build_student, image_size
 
-        return build_student(cast(Recipe, recipe), len(data.class_names), image_size(cast(Recipe, recipe), data))
+        return build_student(cast(Recipe, recipe), data.classes, image_size(cast(Recipe, recipe), data))
 
     def teachers(self, recipe: schema.Recipe, data: DataSet, online: bool) -> list[task.Built]:
         """Return the teachers, each at its own image size."""
         from kdtool.tasks.images.networks import build_teachers, image_size
 
         size = image_size(cast(Recipe, recipe), data)
-        return list(build_teachers(cast(Recipe, recipe), len(data.class_names), size, online))
+        return list(build_teachers(cast(Recipe, recipe), data.classes, size, online))
 
     def adapt(self, network: Any, teacher: task.Built, student: task.Built) -> Adapted:
         """Return a teacher that resizes and re-normalises the student's inputs to its own."""
@@ -125,8 +126,12 @@ class Images(task.Task):
         found: Batches = with_views(read, cast(Recipe, recipe).data, reading.views)
         return found
 
-    def objective(self, data: DataSet, label_smoothing: float) -> Classification:
-        """Return cross-entropy, with top-1 as what epochs are selected by."""
+    def objective(self, data: DataSet, label_smoothing: float) -> Objective:
+        """Return cross-entropy, with top-1 as what epochs are selected by; without labels what measures embeddings."""
+        if data.embeds:
+            from kdtool.tasks.common.embeddings import Embeddings
+
+            return Embeddings(bool((data.test.labels >= 0).any()))
         from kdtool.tasks.common.classification import Classification
 
         return Classification(len(data.class_names), label_smoothing, self.headline)
@@ -148,7 +153,7 @@ class Images(task.Task):
         crop = cast(Recipe, recipe).data.eval_crop
         own = cast("Built", built)
         how = own.crop_pct or crop, own.interpolation or "bicubic"
-        return save_student(folder, own, state, data.class_names, *how)
+        return save_student(folder, own, state, [] if data.embeds else data.class_names, *how)
 
     def how_to_open(self, built: task.Built, folder: Path) -> str:
         """Return timm's line, or that of a user's own architecture."""
@@ -205,3 +210,21 @@ class Images(task.Task):
         from kdtool.tasks.images.page.sections import sections
 
         return sections(run, cast(Recipe, recipe), say)
+
+
+def _refuse_without_labels(recipe: Recipe) -> None:
+    """Refuse what needs labels to learn from."""
+    data = recipe.data
+    wrong = {
+        "baseline": recipe.baseline,
+        "data.mixup": data.mixup,
+        "data.cutmix": data.cutmix,
+        "data.labels_per_class": data.labels_per_class,
+        "data.exclude_classes": data.exclude_classes,
+        "data.sampler=class-uniform": data.sampler == "class-uniform",
+        "cache.mode": recipe.cache.mode != "off",
+        "train.steps": recipe.train.steps,
+    }
+    for key, given in wrong.items():
+        if given:
+            raise InputError(f"{key} does not go with data.labels=false: no class is learnt. Leave it out.")

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdtool.errors import InputError
 from kdtool.tasks.images.data.dataset import DataSet
 from kdtool.tasks.images.data.open import default_image_size
 from kdtool.tasks.images.models.backbone import Backbone
@@ -126,7 +127,24 @@ def build_teachers(recipe: Recipe, num_classes: int, image_size: int, online: bo
         )
         for number, section in enumerate(recipe.teacher)
     ]
-    for built in teachers:
+    for section, built in zip(recipe.teacher, teachers, strict=True):
+        if not num_classes and built.needs_training and not online:
+            _as_it_is(built, section.weights)
         if online or built.needs_training:
             check_training(built)
     return teachers
+
+
+def _as_it_is(built: Built, weights: str) -> None:
+    """Take a teacher without labels as it starts, where that was asked for.
+
+    Raises:
+        InputError: it was not.
+    """
+    if weights != "scratch":
+        raise InputError(
+            f"teacher {built.name} starts from scratch, and without labels it cannot be trained: give its weights "
+            "(teacher.weights=FILE, or local-dir:FOLDER as the teacher), or teacher.weights=scratch for a random one."
+        )
+    built.needs_training = False
+    built.notes.append(f"{built.name} teaches as it was made at random: nothing trains it without labels")

@@ -72,6 +72,13 @@ class Data(schema.Data):
     root: Optional[str] = option(None, "folder where timm's data sets (torch/..., hfds/..., wds/...) live")
     download: bool = option(False, "let timm download the data set", decides=())
     unlabelled: Optional[str] = option(None, "folder of extra images that join distillation without a hard label")
+    labels: bool = option(
+        True,
+        "learn from labels; false: they only measure, where there are any, networks have no classifier and give "
+        "embeddings, and a folder needs no classes",
+        decides=EVERYTHING,
+        late=True,
+    )
     view_seed: int = option(0, "decides each sample's crops, flips and mixing partners", min=0, decides=EVERYTHING)
     max_bad: float = option(
         0.01,

@@ -19,7 +19,7 @@ from kdtool.tasks.common.targets import Found
 from kdtool.tasks.images.data.decode import UNREADABLE, decode, to_rgb
 from kdtool.tasks.images.data.files import images_below, known_endings
 from kdtool.tasks.images.evaluation.predictions import EvaluationViews
-from kdtool.tasks.images.evaluation.target import MODEL_KEYS, find, open_target
+from kdtool.tasks.images.evaluation.target import MODEL_KEYS, find, open_target, refuse_backbone
 from kdtool.tasks.images.options import Data, Recipe
 from kdtool.tasks.prediction import Prediction
 from kdtool.tasks.task import Say
@@ -58,6 +58,7 @@ def predict(
     recipe = _recipe(found, overrides)
     files = _files(inputs)
     opened = open_target(found, None, weights, image_size, recipe)
+    refuse_backbone(opened)
     for note in opened.notes if say is not None else ():
         say(note)  # type: ignore[misc]
     names = opened.class_names or [str(number) for number in range(opened.num_classes)]

@@ -140,6 +140,7 @@ class DataSet:
         fingerprint: digest of what decides images, labels and splits.
         stream: the training set, where it is streamed; ``train`` then is a small part of it.
         unreadable: the images that could not be read so far.
+        embeds: nothing is learnt from labels; networks give embeddings.
         own_test: the source has a split to test on; else one was drawn here.
         remarks: sentences on what may be a mistake.
         origins: where each split is from, by "training", "validation" and "test".
@@ -156,9 +157,15 @@ class DataSet:
     stream: Stream | None = None
     unreadable: Unreadable = field(default_factory=lambda: Unreadable(0.0))
     notes: Sequence[str] = ()
+    embeds: bool = False
     own_test: bool = True
     remarks: Sequence[str] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> int:
+        """How many classes networks give: K, or 0 where they give embeddings."""
+        return 0 if self.embeds else len(self.class_names)
 
     def list_faults(self, folder: Path) -> None:
         """List in a run's folder, from now on, the images that cannot be read."""

@@ -19,6 +19,9 @@ SPLITS = {"train": ("train", "training"), "test": ("test", "testing"), "val": ("
 """What a split's folder is called, in capitals or not; of several that are there, the first."""
 
 
+_LABELLESS = " data.labels=false distils images without classes, by what a teacher makes of them."
+
+
 @dataclass(frozen=True)
 class _Reader:
     """How class folders are read, and what is to be said of them.
@@ -49,6 +52,8 @@ def open_source(folder: Path, cfg: Data, measuring: bool = False) -> Source:
         InputError: no images, one class only, or splits whose classes differ.
     """
     reader = _Reader(cfg.follow_links, measuring)
+    if not cfg.labels and (flat := _flat(folder, cfg, reader)) is not None:
+        return flat
     there, places = _folders(folder), _places(folder, cfg)
     if "train" not in places:
         only_splits = bool(places) and len(places) == len(there)
@@ -59,6 +64,11 @@ def open_source(folder: Path, cfg: Data, measuring: bool = False) -> Source:
             )
         places = places if only_splits else {}
     if not places:
+        if len(there) > 1 and all(_is_split(path) for path in there):
+            raise InputError(
+                f"--data: {folder} holds {', '.join(path.name for path in there)} and no class folders in them. "
+                f"Expected {there[0]}/CLASS/IMAGE.{_LABELLESS}"
+            )
         tables = [path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in KINDS]
         if tables and not there:
             raise InputError(
@@ -77,6 +87,23 @@ def open_source(folder: Path, cfg: Data, measuring: bool = False) -> Source:
         names, read[role] = _read(place, names, reader, complete=role == whole_role)
     assert names is not None
     return _source(folder, names, read, places, reader)
+
+
+def _flat(folder: Path, cfg: Data, reader: _Reader) -> Source | None:
+    """Open images that lie in no class folders, or in a split's; None where there are none.
+
+    All have the same label: there are no classes.
+    """
+    splits = {role: _called(folder, names) for role, names in SPLITS.items()}
+    places = {role: place for role, place in splits.items() if place is not None} if splits["train"] else {}
+    places = places or {"train": folder}
+    if not any(is_image(path) for path in places["train"].iterdir()):
+        return None
+    root, read = None if cfg.follow_links else os.path.realpath(folder), {}
+    for role, place in places.items():
+        paths = tuple(walk(str(place), root, reader.passed))
+        read[role] = Split(FileImages(paths), np.zeros(len(paths), dtype=np.int64), np.arange(len(paths)))
+    return _source(folder, [], read, places, reader)
 
 
 def _source(
@@ -127,6 +154,11 @@ def _called(folder: Path, names: Sequence[str]) -> Path | None:
     return None
 
 
+def _is_split(folder: Path) -> bool:
+    """Tell a folder that is called as a split is."""
+    return any(folder.name.casefold() in names for names in SPLITS.values())
+
+
 def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
@@ -151,6 +183,7 @@ def _read(
             f"--data: class folders of {folder} are links that lead out of it ({_few(outside, 5)}); "
             "data.follow_links=true follows such links."
         )
+    loose = sum(is_image(path) for path in folder.iterdir() if not path.name.startswith("."))
     paths = {name: list(walk(str(folder / name), root, reader.passed)) for name in found}
     empty = [name for name in found if not paths[name]]
     passed = reader.passed.sentence()
@@ -158,7 +191,7 @@ def _read(
     if not found or len(empty) == len(found):
         raise InputError(
             f"--data: {folder} holds no images in class folders. Expected {folder}/CLASS/IMAGE, images being "
-            f"{known_endings()} files.{instead}"
+            f"{known_endings()} files.{instead}{_LABELLESS if loose else ''}"
         )
     if empty:
         raise InputError(f"--data: class folder {folder / empty[0]} holds no images; fill or remove it.{instead}")
@@ -168,7 +201,7 @@ def _read(
         raise InputError(f"--data: {folder} has one class only ({found[0]}); two or more are needed.{more}")
     if nested:
         reader.remarks.append(nested)
-    if loose := sum(is_image(path) for path in folder.iterdir() if not path.name.startswith(".")):
+    if loose:
         reader.remarks.append(f"{loose:,} images of {folder} lie in no class folder and were passed over")
     known = found if class_names is None else class_names
     if strangers := [name for name in found if name not in known]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,12 +41,20 @@ def open_data(cfg: Data, stream: bool = False, measuring: bool = False) -> DataS
         InputError: it is not there, is empty, has one class only, or needs a package that is missing.
     """
     source = open_stream(cfg) if stream else _open(cfg, measuring)
-    if len(source.class_names) < 2 and not measuring:
+    if len(source.class_names) < 2 and not measuring and cfg.labels:
         raise InputError(f"--data {cfg.name}: one class only ({source.class_names}); two or more are needed.")
     train, val, test = _roles(source, cfg)
     named = {"training": train, "test": test, "validation": val}
     wanted = {name: split for name, split in named.items() if split is not train or source.train is not None}
     held_out.refuse_unfit(wanted, cfg, "images")
+    stored = {"train": source.train, "test": source.test, "val": source.val}
+    origins = held_out.origins(named, stored, source.origins, cfg)
+    if not cfg.labels:
+        train = _unlabelled(train)
+        if not source.class_names:  # images in no class folders were given one label, to be held out by
+            test, val = _unlabelled(test), _unlabelled(val) if val is not None and val is not test else val
+            val = test if named["validation"] is named["test"] else val
+        named = {"training": train, "test": test, "validation": val}
     unreadable = Unreadable(cfg.max_bad)
     for name, split in named.items():
         if split is not None:
@@ -55,11 +64,15 @@ def open_data(cfg: Data, stream: bool = False, measuring: bool = False) -> DataS
     return DataSet(
         cfg.name, source.class_names, train, val, test, native, grey, digest, source.stream, unreadable,
         notes=source.notes,
+        embeds=not cfg.labels,
         own_test=source.test is not None or source.val is not None,
         remarks=source.remarks,
-        origins=held_out.origins(named, {"train": source.train, "test": source.test, "val": source.val},
-                                 source.origins, cfg),
+        origins=origins,
     )  # fmt: skip
+
+
+def _unlabelled(split: Split) -> Split:
+    return dataclasses.replace(split, labels=np.full(len(split), -1, dtype=np.int64))
 
 
 def _roles(source: Source, cfg: Data) -> tuple[Split, Split | None, Split]:

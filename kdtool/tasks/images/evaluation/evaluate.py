@@ -17,7 +17,7 @@ from kdtool.tasks.common.targets import Found, recipe_for, trained_on
 from kdtool.tasks.images.data.open import open_data
 from kdtool.tasks.images.evaluation.corruptions import Corruption
 from kdtool.tasks.images.evaluation.predictions import Examined, write
-from kdtool.tasks.images.evaluation.target import MODEL_KEYS, Target, find, open_target
+from kdtool.tasks.images.evaluation.target import MODEL_KEYS, Target, find, open_target, refuse_backbone
 from kdtool.tasks.images.evaluation.teachers import own_teachers
 from kdtool.tasks.images.models.measure import macs, parameters
 from kdtool.tasks.images.options import Recipe, Student
@@ -74,6 +74,7 @@ def evaluate(
     usual, said = usual_split(opened, trained_on(found, data))
     said, split = ([], split) if split is not None else (said, usual)
     student = open_target(found, opened, weights, image_size, recipe)
+    refuse_backbone(student)
     student.notes += said + _unheard(recipe, student)
     for note in student.notes:
         say(note)

@@ -103,6 +103,19 @@ def open_target(
     return _open_folder(found)
 
 
+def refuse_backbone(target: Target) -> None:
+    """Refuse a network that gives embeddings where classes are asked for.
+
+    Raises:
+        InputError: it is one.
+    """
+    if not target.num_classes:
+        raise InputError(
+            f"{target.name} is a backbone: it gives embeddings and no classes (it was distilled without labels). Train "
+            "a head on it: kdtool run --student local-dir:FOLDER student.new_head=true, on data with classes."
+        )
+
+
 def _open_file(found: Found) -> Target:
     assert found.path is not None
     network, meta = open_exported(found.path)
@@ -164,7 +177,8 @@ def _open_folder(found: Found) -> Target:
         )
     cfg = config.get("pretrained_cfg") or {}
     size = int(cfg["input_size"][-1]) if cfg.get("input_size") else None
-    classes = int(config.get("num_classes") or cfg.get("num_classes") or 1000)
+    said = config.get("num_classes", cfg.get("num_classes"))
+    classes = 1000 if said is None else int(said)
     if own_code:
         assert found.recipe is not None
         student = found.recipe.student

@@ -26,7 +26,7 @@ from kdtool.tasks.images.evaluation.evaluate import data_recipe
 from kdtool.tasks.images.evaluation.exported import INPUT, open_exported
 from kdtool.tasks.images.evaluation.predictions import EvaluationViews, Examined
 from kdtool.tasks.images.evaluation.preprocessing import Metadata
-from kdtool.tasks.images.evaluation.target import Target, find, open_target
+from kdtool.tasks.images.evaluation.target import Target, find, open_target, refuse_backbone
 from kdtool.tasks.images.export import quantise
 from kdtool.tasks.images.export.hub import check_repo, push
 from kdtool.tasks.images.models.dry import dry_images
@@ -93,6 +93,7 @@ def export(
     opened = open_data(recipe.data, stream=recipe.train.steps is not None)
     student = open_target(found, opened, weights, recipe=recipe)
     assert student.built is not None
+    refuse_backbone(student)
     if student.built.needs_training:
         raise InputError(f"{student.name} was never trained on these classes; there is nothing to ship.")
     number, names = class_map(student.class_names, opened, student.num_classes, student.name)

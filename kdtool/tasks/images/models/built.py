@@ -125,6 +125,10 @@ def dry_logits(module: nn.Module, size: int) -> Any:
 def check_logits(logits: Any, request: Request) -> None:
     """Refuse a network that does not give (B, K) logits."""
     found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if not request.num_classes:  # an embedding, of whatever width
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            raise InputError(f"{request.name} without classes (num_classes=0) gives {found} for 2 images, not (2, D).")
+        return
     if found != (2, request.num_classes):
         raise InputError(
             f"{request.name} gives {found} for 2 images instead of (2, {request.num_classes}): one value for each of "

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdtool.errors import InputError
 from kdtool.tasks.common.hooked import Point, point_of, top_level
-from kdtool.tasks.images.models.trace import Seen, classifier_of, classifiers, stages_of, watch
+from kdtool.tasks.images.models.trace import Seen, classifier_of, classifiers, removed_classifiers, stages_of, watch
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def embedding_points(module: nn.Module, _: str, images: Tensor) -> list[Point]:
     """
     calls, logits = watch(module, images)
     ran = {call.name for call in calls}
-    heads = classifiers(module)
+    heads = classifiers(module) or removed_classifiers(module)
     if heads and all(name in ran for name in heads):
         return [Point(name, True) for name in heads]
     name = classifier_of(module, calls, logits.shape[1])

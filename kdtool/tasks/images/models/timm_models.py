@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kdtool.errors import InputError, first_line
 from kdtool.randomness import seeded_libraries
 from kdtool.tasks.common.weight_files import fit, mark_loaded, mark_new_head, open_state, with_own_head
-from kdtool.tasks.common.weight_names import unwrapped
+from kdtool.tasks.common.weight_names import matched, unwrapped
 from kdtool.tasks.common.weights import digest
 from kdtool.tasks.images.models.built import (
     Built,
@@ -54,6 +54,9 @@ def build_timm(request: Request) -> Built:
         said=[Inputs("its own", mean, std)],
     )
     if request.weights == "scratch":
+        return built
+    if not request.num_classes and (path := request.weights_file or _weights_in(source)) is not None:
+        _load_body(built, path, request)
         return built
     if request.weights_file is not None:
         _load_file(built, request.weights_file, source, request)
@@ -218,14 +221,39 @@ def _converted(built: Built, source: Source, state: dict[str, Tensor]) -> dict[s
 def _load_folder(built: Built, source: Source, request: Request) -> None:
     """Load the weights beside a ``config.json``; those for another class count get a new head, as timm gives it."""
     assert source.folder is not None
-    path = next((p for name in WEIGHT_FILES if (p := source.folder / name).is_file()), None)
-    if path is None:
-        raise InputError(f"{str(source.folder)!r} holds no weights ({', '.join(WEIGHT_FILES[:2])}).")
+    path = _weights_in(source)
+    assert path is not None
     classes = source.cfg.get("num_classes")
-    _load_file(built, str(path), source, request, new_head=classes != built.num_classes)
+    _load_file(built, path, source, request, new_head=classes != built.num_classes)
     if built.needs_training:
         built.origin = "pretrained"
         built.notes[-1] = _new_head(built, classes)
+
+
+def _weights_in(source: Source) -> str | None:
+    """Return the path of the weights in a source's folder, None where it is none.
+
+    Raises:
+        InputError: there are none in it.
+    """
+    if source.folder is None:
+        return None
+    path = next((p for name in WEIGHT_FILES if (p := source.folder / name).is_file()), None)
+    if path is None:
+        raise InputError(f"{str(source.folder)!r} holds no weights ({', '.join(WEIGHT_FILES[:2])}).")
+    return str(path)
+
+
+def _load_body(built: Built, path: str, request: Request) -> None:
+    """Load a file's weights into a network without classes: all but those of its final layers."""
+    state, notes = open_state(path, request.weights_key)
+    cfg = getattr(built.module, "pretrained_cfg", None) or {}
+    named = cfg.get("classifier") or ()
+    heads = tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))
+    state, _ = matched(unwrapped(state), built.module.state_dict().keys(), heads)
+    body = {name: value for name, value in state.items() if not name.startswith(heads)}
+    built.notes += notes + fit(built.module, body, f"the weights in {path!r}", 0)
+    mark_loaded(built, path)
 
 
 def _load_pretrained(built: Built, source: Source, request: Request) -> None:
@@ -262,7 +290,7 @@ def _load_pretrained(built: Built, source: Source, request: Request) -> None:
     built.origin = "pretrained"
     built.weights_id = digest(built.module.state_dict())
     built.needs_training = False
-    if cfg.num_classes != built.num_classes:
+    if cfg.num_classes != built.num_classes and built.num_classes:
         built.needs_training = True
         built.notes.append(_new_head(built, cfg.num_classes))
 

@@ -157,13 +157,23 @@ def classifiers(module: Any) -> list[str]:
 
     A head that pools first is left for the layer inside it.
     """
-    found = module.get_classifier() if hasattr(module, "get_classifier") else None
-    heads: list[Any] = list(found) if isinstance(found, (tuple, list, nn.ModuleList)) else [found]
     names = {id(child): name for name, child in module.named_modules()}
     points = []
-    for head in heads:
+    for head in _given(module):
         while isinstance(getattr(head, "fc", None), nn.Module) and not isinstance(head.fc, nn.Identity):
             head = head.fc
         if isinstance(head, nn.Module) and not isinstance(head, nn.Identity) and id(head) in names:
             points.append(names[id(head)])
     return points
+
+
+def removed_classifiers(module: Any) -> list[str]:
+    """Return the names of what stands for the final layers in a network without classes, none where nothing does."""
+    names = {id(child): name for name, child in module.named_modules()}
+    heads = [head.fc if isinstance(getattr(head, "fc", None), nn.Identity) else head for head in _given(module)]
+    return [names[id(head)] for head in heads if isinstance(head, nn.Identity) and id(head) in names]
+
+
+def _given(module: Any) -> list[Any]:
+    found = module.get_classifier() if hasattr(module, "get_classifier") else None
+    return list(found) if isinstance(found, (tuple, list, nn.ModuleList)) else [found]

@@ -73,6 +73,15 @@ def test_splits_without_a_training_split_are_no_classes(tmp_path: Path) -> None:
         _open(tmp_path)
 
 
+def test_splits_without_class_folders_are_no_classes(tmp_path: Path) -> None:
+    for name in ("Train", "val"):
+        (tmp_path / name).mkdir()
+        for number in range(5):
+            picture(number).save(tmp_path / name / f"{number}.png")
+    with pytest.raises(InputError, match=r"holds Train, val and no class folders.*data\.labels=false"):
+        _open(tmp_path)
+
+
 def test_folders_beside_splits_are_pointed_out(tmp_path: Path) -> None:
     write_class_folders(tmp_path / "train")
     write_class_folders(tmp_path / "tset", each=2, first=100)

@@ -85,7 +85,7 @@ def test_a_network_that_views_runs_as_student_and_teacher(folder: Path, more: li
     trained = ["--teacher", "net.py:Views"]  # trained first, or ready
     for number, each in enumerate((trained, [*trained, "--teacher-weights", weights])):
         distil(folder / f"b{number}", *SMALL, *more, *each, "--student", "test_resnet")
-    found = call("eval", "net.py:Views", "--weights", weights, *DATA[:2], "--json", *more)
+    found = call("eval", "net.py:Views", "--weights", weights, *DATA[:2], "--split", "test", "--json", *more)
     assert json.loads(found.out)["metrics"]["top1"] == done.result["test"]["student"]["top1"]
 
 
