@@ -209,7 +209,6 @@ class _Asking:
         self.waves: list[dict[str, Any]] = []
         self.left_out: Mapping[str, int] = {}
         self.job.reporter.about("answers", Metric())
-        self.job.reporter.phase("generate")
 
     def requests(self, rows: Sequence[Row], shown: Mapping[str, Any]) -> dict[Request, list[tuple[Row, int]]]:
         """Return what is asked, and of which rows each request is one of the answers."""

@@ -284,5 +284,5 @@ def lengths(words: Mapping[str, Sequence[int]]) -> Figure | None:
          "marker": {"color": _CYCLE[number % 10]}}
         for number, (kind, counts) in enumerate(words.items())
     ]  # fmt: skip
-    axes = {"xaxis": {"title": {"text": "words"}}, "yaxis": {"title": {"text": "samples"}}}
-    return _figure(traces, **axes, barmode="overlay") if traces else None
+    x, y = ({"title": {"text": title}} for title in ("words", "samples"))
+    return _figure(traces, xaxis=x, yaxis=y, barmode="overlay") if traces else None
