@@ -178,6 +178,8 @@ class Stage:
         lr: its peak learning rate; None: ``optim.lr``.
         schedule: name of its learning-rate schedule; None: ``schedule.name``. Every stage runs through the whole
             schedule: milestones and periods, which count epochs of ``train.epochs``, shrink with its length.
+        on_policy: share of the batches whose answers the student writes itself, in [0, 1], where the recipe does not
+            say another (``data.on_policy``). A row of such a batch has no label. Tasks that write nothing refuse it.
         turns: losses that are taken in turn instead, each with a forward and an update of its own: what one gives no
             gradient stays as it is. The hard labels join the last. ``loss`` then shows what trains, and is reported
             where nothing is updated. In one process only.
@@ -191,6 +193,7 @@ class Stage:
     on_top: bool = False
     lr: float | None = None
     schedule: str | None = None
+    on_policy: float = 0.0
     turns: tuple[Callable[[Batch], Terms], ...] = ()
 
 

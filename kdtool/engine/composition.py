@@ -94,6 +94,7 @@ class Combined(Method):
             task_weight=prod(stage.task_weight for stage in last),
             lr=self._agreed("lr", last),
             schedule=self._agreed("schedule", last),
+            on_policy=max(stage.on_policy for stage in last),
         )
         if any(stage.turns for stage in last):
             raise InputError("a method that updates networks in turn cannot be joined with another one by +.")

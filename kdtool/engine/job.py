@@ -16,6 +16,9 @@ from kdtool.events import Metric
 from kdtool.method import Method, Out
 from kdtool.recipe.schema import Checkpoint, Optim, Schedule, Train
 
+OWN = -1
+"""The view of samples that a network wrote in place of the given ones: no cache knows them."""
+
 
 @dataclass
 class Loaded:
@@ -25,7 +28,7 @@ class Loaded:
         inputs: a tree of tensors, see ``kdtool.engine.tree``.
         labels: (R,) int64 class of each row, -1 for none; or (R, K) float where samples are mixed.
         index: (R,) int64 row in the split.
-        view: which view of the samples the inputs are.
+        view: which view of the samples the inputs are, or ``OWN``.
         rows: how many rows each sample has; None: one.
     """
 
@@ -90,6 +93,23 @@ class Replay(Protocol):
         ...
 
 
+class Writer(Protocol):
+    """Puts samples that a network writes in the place of a batch's, for the method to compare it on (see ``Stage``).
+
+    Attributes:
+        share: of the batches, in every stage that has teachers; None: as each stage says.
+    """
+
+    share: float | None
+
+    def __call__(self, network: nn.Module, loaded: Loaded, stage: str, step: int) -> Loaded:
+        """Return a batch of the view ``OWN``, a function of the network, the batch, ``train.seed``, stage and step.
+
+        Its rows have no label, and as index the first of their sample's.
+        """
+        ...
+
+
 class Meter(Protocol):
     """Turns rows into a split's metrics; it holds no more of them than the metrics need."""
 
@@ -151,6 +171,7 @@ class Job:
         resume_command: printed when a signal stops the run.
         key: digests of all that decides the result, as "name=digest" with spaces between, or one digest; a checkpoint
             with another one is refused.
+        writer: lets the student write samples; None: it never does.
         accept_changes: go on from a checkpoint with another key.
     """
 
@@ -173,6 +194,7 @@ class Job:
     peers: Sequence[nn.Module] = field(default_factory=list)
     replay: Replay | None = None
     teacher_precisions: Sequence[str] = ()
+    writer: Writer | None = None
     accept_changes: bool = False
     sync_bn: bool = False
 

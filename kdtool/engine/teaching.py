@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kdtool.engine import tree
 from kdtool.engine.by_input import call, frozen
 from kdtool.engine.folding import folded
-from kdtool.engine.job import Replay
+from kdtool.engine.job import OWN, Replay
 from kdtool.engine.precision import Precision
 from kdtool.engine.step import as_out, in_all_views
 from kdtool.engine.watched import Watched
@@ -114,9 +114,9 @@ class Teaching:
         Args:
             inputs: a tree, as the student gets them.
             index: (R,) rows of the training set.
-            view: which view of the samples the inputs are.
+            view: which view of the samples the inputs are; what a student wrote no cache holds.
         """
-        if self.replaying:
+        if self.replaying and view != OWN:
             assert self.replay is not None
             return self.replay.outputs(index, view)
         return self.live(inputs)

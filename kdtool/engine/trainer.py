@@ -130,6 +130,11 @@ class _Trainer:
         call = callable_step(self.step, job.train.compile, job.device, try_out, self.reporter.warn)
         follow = following(self.ema, self.shipped)
         self.update = Updater(job, self.step, call, self.teaching, planned, follow, self.frozen.moving)
+        if self.update.on_policy.share:
+            self.reporter.note(
+                f"stage {stage.name}: the student writes {self.update.on_policy.share:.0%} of the batches, on which "
+                "the teachers run live"
+            )
         if self.found is not None and self.found["optimizer"] is not None:
             load_optimizer(self.update.optimizer, self.found["optimizer"])
         self.reporter.stage(stage.name, planned.epochs, job.train_batches.steps, self.at.epoch)

@@ -176,6 +176,7 @@ class Execution:
             peers=nets if online else [],
             teacher_precisions=[] if online else setting.teacher_precisions,
             replay=replay,
+            writer=setting.task.writer(setting.data, setting.recipe, setting.student),
         )
 
     def _job(self, phase: str, student: Any, folder: Path) -> Job:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from kdtool.engine.job import Batches, Objective
+    from kdtool.engine.job import Batches, Objective, Writer
     from kdtool.method import Method, TapSpec
     from kdtool.recipe.schema import Recipe
     from kdtool.tasks.common.data_report import DataReport
@@ -272,6 +272,10 @@ class Task(Offers):
     def objective(self, data: Any, label_smoothing: float) -> Objective:
         """Return what is learnt: the hard loss, the meter and the metric that epochs are selected by."""
         raise NotImplementedError
+
+    def writer(self, data: Any, recipe: Recipe, student: Built) -> Writer | None:
+        """Return what lets the student write samples to learn from; None: the task has no such thing."""
+        return None
 
     def versions(self, what: str) -> dict[str, str]:
         """Return the versions of the libraries, besides torch's, that decide ``what``.

@@ -17,12 +17,25 @@ def log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Return KL(p || q) of (B, K) log probabilities, mean over the batch, with gradient by both."""
-    return (log_p.exp() * (log_p - log_q)).sum(1).mean()
+    """Return KL(p || q) of (B, K) log probabilities, mean over the batch, with gradient by both.
+
+    A class of which p is 0 adds nothing, whatever q is of it; one of which q alone is 0 makes it infinite.
+    """
+    p = log_p.exp()
+    # Where p is 0, the product may be 0 · inf; its limit is 0, and so is the gradient's.
+    return (p * torch.where(p > 0, log_p - log_q, 0.0)).sum(1).mean()
 
 
 def mixed(log_p: Tensor, log_q: Tensor, share: float) -> Tensor:
-    """Return log(share · p + (1 - share) · q) of (B, K) log probabilities; 0 <= share <= 1."""
+    """Return log(share · p + (1 - share) · q) of (B, K) log probabilities.
+
+    Raises:
+        ValueError: share is outside of [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"a share of {share} is not in [0, 1]")
     if share in (0.0, 1.0):
         return log_p if share else log_q
-    return torch.logaddexp(log_p + math.log(share), log_q + math.log1p(-share))
+    never = log_p.isneginf() & log_q.isneginf()  # of which logaddexp has no gradient
+    first, second = (log.masked_fill(never, 0.0) for log in (log_p, log_q))
+    return torch.logaddexp(first + math.log(share), second + math.log1p(-share)).masked_fill(never, -math.inf)

@@ -27,6 +27,9 @@ def skew_kl(student_logits: Tensor, teacher_logits: Tensor, alpha: float, temper
         teacher_logits: (B, K).
         alpha: in [0, 1]; 0 is KL(t || s).
         temperature: T > 0.
+
+    Raises:
+        ValueError: alpha is outside of [0, 1].
     """
     log_s, log_t = log_probabilities(student_logits, temperature), log_probabilities(teacher_logits, temperature)
     return kl(log_t, mixed(log_t, log_s, alpha))

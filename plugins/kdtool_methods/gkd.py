@@ -63,6 +63,10 @@ class GKD(Method):
         temperature: float = option(1.0, "T, softens both distributions", min=0.01)
         weight: float = option(1.0, "weight of the divergence", min=0.0)
         hard_weight: float = option(0.0, "weight of the hard labels", min=0.0)
+        on_policy: float = option(
+            0.0, "lambda: share of the batches that the student writes itself; of language models only",
+            min=0.0, max=1.0, late=True,
+        )  # fmt: skip
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         cfg = self.cfg
@@ -70,4 +74,4 @@ class GKD(Method):
         return {"jsd": cfg.weight * generalized_jsd(batch.student.logits, teacher, cfg.beta, cfg.temperature)}
 
     def stages(self) -> list[Stage]:
-        return [Stage("distill", self.loss, task_weight=self.cfg.hard_weight)]
+        return [Stage("distill", self.loss, task_weight=self.cfg.hard_weight, on_policy=self.cfg.on_policy)]

@@ -151,3 +151,44 @@ def test_distillm_goes_either_way():
     for name, function in (("forward", skew_kl), ("reverse", skew_reverse_kl)):
         found = DistiLLM(DistiLLM.Config(divergence=name, alpha=0.3), setup).loss(batch)["skewed"]
         torch.testing.assert_close(found, function(s, t, 0.3))
+
+
+LOSSES = [
+    *(partial(generalized_jsd, beta=beta) for beta in (0.0, 0.5, 1.0)),
+    *(partial(each, alpha=alpha) for each in (skew_kl, skew_reverse_kl) for alpha in (0.0, 0.1, 1.0)),
+    reverse_kl,
+    sorted_probability_loss,
+]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_classes_that_both_rule_out_change_nothing(loss):
+    student, teacher = random(3, 4).requires_grad_(), random(3, 4, seed=1)
+    barred = torch.full((3, 2), -torch.inf, dtype=torch.float64)
+    found, plain = loss(torch.cat([student, barred], 1), torch.cat([teacher, barred], 1)), loss(student, teacher)
+    torch.testing.assert_close(found, plain, rtol=1e-12, atol=0)
+    one, other = (torch.autograd.grad(each, student, allow_unused=True)[0] for each in (found, plain))
+    if other is not None:
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_huge_logits_have_finite_values_and_gradients(loss, dtype):
+    student = (1e4 * random(3, 5)).to(dtype).requires_grad_()
+    teacher = (1e4 * random(3, 5, seed=1)).to(dtype)
+    found = loss(student, teacher)
+    assert found.isfinite()
+    assert found >= 0
+    gradient = torch.autograd.grad(found, student, allow_unused=True)[0]
+    assert gradient is None or gradient.isfinite().all()
+
+
+def test_what_the_teacher_alone_rules_out_costs_nothing_forwards_and_all_backwards():
+    student, teacher = random(2, 3).requires_grad_(), random(2, 3, seed=1)
+    teacher = teacher.detach().index_fill(1, torch.tensor([0]), -torch.inf)
+    assert generalized_jsd(student, teacher, 0.0).isfinite()
+    assert reverse_kl(student, teacher).isposinf()
+    for found in (generalized_jsd(student, teacher, 0.5), skew_kl(student, teacher, 0.1)):
+        assert torch.autograd.grad(found, student)[0].isfinite().all()
+    assert skew_reverse_kl(student, teacher, 0.1).isfinite()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kdtool.tasks.language.data.dataset import LanguageData, Split
     from kdtool.tasks.language.models.built import Built
     from kdtool.tasks.language.objective import NextToken
+    from kdtool.tasks.language.on_policy import OwnAnswers
     from kdtool.tasks.task import Reading
 
 UNUSED = ("labels_per_class", "exclude_classes", "unlabelled")
@@ -48,6 +49,10 @@ class Language(task.Task):
                 raise InputError(
                     f"data.{key}={getattr(data, key)}: language models have no classes of samples; leave it out."
                 )
+        own = cast(options.Data, data).on_policy
+        if own and not methods:
+            raise InputError(f"data.on_policy={own}: nobody says what the student's own answers should have been, "
+                             "without a method (--method gkd).")  # fmt: skip
         if data.sampler != "random":
             raise InputError(f"data.sampler={data.sampler}: language models have no classes of samples. Valid: random.")
 
@@ -105,6 +110,13 @@ class Language(task.Task):
         from kdtool.tasks.language.objective import NextToken
 
         return NextToken(len(data.class_names), label_smoothing, self.headline)
+
+    def writer(self, data: LanguageData, recipe: schema.Recipe, student: task.Built) -> OwnAnswers:
+        """Return what lets the student write answers."""
+        from kdtool.tasks.language.on_policy import OwnAnswers
+
+        cfg = cast(options.Data, recipe.data)
+        return OwnAnswers(cfg, data.train.offsets, data.tokens.library.eos_token_id, recipe.train.seed)
 
     def versions(self, what: str) -> dict[str, str]:
         """Return the versions of transformers and tokenizers."""

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdtool.engine.dry import undisturbed
 from kdtool.engine.precision import pick_device
 from kdtool.generation.request import Answer, Request
 from kdtool.tasks.common import extra
 from kdtool.tasks.language.data.chats import ASSISTANT, Chat, Writer
-from kdtool.tasks.language.evaluation.answers import AT_ONCE, ids_of, together
+from kdtool.tasks.language.evaluation.answers import AT_ONCE, ids_of
 from kdtool.tasks.language.evaluation.target import find, open_target, place_of
 from kdtool.tasks.language.models.tokens import of_folder
+from kdtool.tasks.language.models.writing import go_on
 
 DRY_LENGTH = 32
 """Tokens at which a network is checked when it is opened."""
@@ -50,9 +50,10 @@ class Answerer:
         began, how = time.monotonic(), requests[0].sampling
         ids = [self._ids(request) for request in requests]
         choose = Choose([request.seed for request in requests], how.temperature, how.top_p, how.logprobs)
-        module = self.built.module.to(self.device)
-        with undisturbed(module), torch.inference_mode(), extra.quiet():
-            written = together(self.built, ids, how.new_tokens, self.device, [choose])
+        network, end = self.built.tapped().to(self.device), self.built.tokens.library.eos_token_id
+        with torch.inference_mode(), extra.quiet():
+            whole = go_on(network, ids, [how.new_tokens] * len(ids), end, choose)
+        written = [[token for token in each if token != end] for each in whole]
         seconds = round((time.monotonic() - began) / len(requests), 3)
         return [
             Answer(
@@ -84,7 +85,7 @@ class Choose:
     """Samples each row's tokens from noise of its own, so that they do not depend on who else is in the batch.
 
     The largest of logits / T + Gumbel noise is a sample of softmax(logits / T) (Gumbel, 1954): so the search stays a
-    greedy one. A logits processor of transformers.
+    greedy one.
 
     Args:
         seeds: of each row's noise.
@@ -98,15 +99,15 @@ class Choose:
         self.temperature, self.top_p, self.keep = temperature, top_p, keep
         self._told: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return (B, V) scores of which the largest is the token."""
+    def __call__(self, scores: Tensor, place: int) -> Tensor:
+        """Return the (B,) next tokens, as ``kdtool.tasks.language.models.writing.Pick``."""
         found = self._noisy(scores.float()) if self.temperature else scores
         if self.keep:
             log_p_BV = scores.float().log_softmax(-1)
             chosen_B1 = found.argmax(-1, keepdim=True)
             values, numbers = log_p_BV.topk(min(self.keep, log_p_BV.shape[-1]))
             self._told.append((chosen_B1.cpu(), log_p_BV.gather(1, chosen_B1).cpu(), numbers.cpu(), values.cpu()))
-        return found
+        return found.argmax(-1)
 
     def _noisy(self, scores_BV: Tensor) -> Tensor:
         scaled_BV = scores_BV / self.temperature

@@ -72,6 +72,18 @@ class Student(schema.Student):
 
 @dataclass
 class Data(schema.Data):
+    on_policy: Optional[float] = option(
+        None,
+        "share of the batches whose answers the student writes itself, and learns from the teacher's view of them; "
+        "none: as the method says",
+        min=0.0, max=1.0, decides=(STUDENT,), late=True,
+    )  # fmt: skip
+    on_policy_tokens: int = option(
+        128, "tokens that the student writes of an answer at most", min=1, decides=(STUDENT,), late=True
+    )
+    on_policy_temperature: float = option(
+        1.0, "temperature at which the student's own answers are drawn", min=0.01, decides=(STUDENT,), late=True
+    )
     name: str = option(
         "pydocs", "pydocs, a .jsonl, .parquet or .txt file, a folder of them, or hf/NAME[:CONFIGURATION]"
     )

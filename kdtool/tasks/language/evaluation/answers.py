@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
-from kdtool.engine.dry import undisturbed
 from kdtool.tasks.common import extra
 from kdtool.tasks.common.files.cells import Unfit
 from kdtool.tasks.common.texts import Answer, rouge_l
 from kdtool.tasks.language.data.chats import Chat
 from kdtool.tasks.language.data.dataset import LanguageData, Split
 from kdtool.tasks.language.models.built import Built
+from kdtool.tasks.language.models.writing import go_on, likeliest
 
 AT_ONCE = 8
 """Prompts that are answered together."""
@@ -94,13 +93,14 @@ def write(built: Built, questions: Questions, device: torch.device) -> list[str]
     ids = [ids_of(built, prompt.text)[-questions.longest :] for prompt in questions.prompts]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # like lengths together
     found = [""] * len(ids)
-    module = built.module.to(device)
+    network = built.tapped().to(device)
+    end = built.tokens.library.eos_token_id
     for start in range(0, len(order), AT_ONCE):
         some = order[start : start + AT_ONCE]
-        with undisturbed(module), torch.inference_mode(), extra.quiet():
-            written = together(built, [ids[i] for i in some], questions.new_tokens, device)
+        with torch.inference_mode(), extra.quiet():
+            written = go_on(network, [ids[i] for i in some], [questions.new_tokens] * len(some), end, likeliest)
         for i, answer in zip(some, written, strict=True):
-            found[i] = built.tokens.decode(answer).strip()
+            found[i] = built.tokens.decode([token for token in answer if token != end]).strip()
     return found
 
 
@@ -109,30 +109,3 @@ def ids_of(built: Built, text: str) -> list[int]:
     (encoded,) = built.tokens.encode([text])
     lead = [] if text.startswith(tuple(built.tokens.special)) else built.tokens.start
     return [*lead, *encoded.ids]
-
-
-def together(
-    built: Built, ids: Sequence[list[int]], new_tokens: int, device: torch.device, processors: Sequence[Any] = ()
-) -> list[list[int]]:
-    """Return what a network writes behind prompts, the likeliest token each time, without the one that ends it.
-
-    Args:
-        built: the network.
-        ids: the prompts, in tokens.
-        new_tokens: at most.
-        device: where the network is.
-        processors: what changes the scores of tokens before the largest is taken, as transformers has it.
-    """
-    longest, end = max(map(len, ids)), built.tokens.library.eos_token_id
-    padded = torch.tensor([[0] * (longest - len(each)) + each for each in ids], device=device)
-    real = torch.tensor([[0] * (longest - len(each)) + [1] * len(each) for each in ids], device=device)
-    rows = built.module.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
-    given = built.module.generate(  # type: ignore[operator]
-        input_ids=padded, attention_mask=real, max_new_tokens=new_tokens, do_sample=False, num_beams=1,
-        pad_token_id=end if end is not None else 0, eos_token_id=end,
-        suppress_tokens=list(range(built.num_classes, rows)) or None, logits_processor=list(processors),
-    )  # fmt: skip
-    answers = []
-    for answer in given[:, longest:].tolist():
-        answers.append(answer[: answer.index(end)] if end in answer else answer)
-    return answers

@@ -173,7 +173,7 @@ def gguf(name: str) -> tuple[str, dict[str, str]]:
         return str(path) if path.is_dir() else name, {}
     if not path.is_file():
         raise InputError(f"there is no file {name!r}.")
-    if find_spec("gguf") is None:
+    if any(find_spec(package) is None for package in ("gguf", "accelerate")):
         raise InputError(f"{name}: reading a .gguf file needs: pip install 'kdtool[language]'.")
     return str(path.parent), {"gguf_file": path.name}
 

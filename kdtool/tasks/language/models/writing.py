@@ -1,0 +1,88 @@
+"""Texts that a network goes on with: several at once, with the keys and values of what was read kept."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdtool.engine.dry import undisturbed
+from kdtool.losses import at_least_fp32
+from kdtool.randomness import uniforms
+from kdtool.tasks.language.models.built import LanguageNetwork
+
+Pick = Callable[[Tensor, int], Tensor]
+"""Given (B, V) logits and how many tokens were written before, returns the (B,) int64 next ones."""
+
+
+def likeliest(logits_BV: Tensor, place: int) -> Tensor:
+    """Pick greedily."""
+    return logits_BV.argmax(1)
+
+
+def drawn(samples: Tensor, temperature: float, purpose: str, seed: int, step: int) -> Pick:
+    """Return what draws from softmax(logits / T): each token by one number, a function of all that is given here.
+
+    Args:
+        samples: (B,) int64 numbers of the samples, on the CPU.
+        temperature: T > 0.
+        purpose: what is written, as in ``kdtool.randomness.uniforms``.
+        seed, step: of the run.
+    """
+
+    def pick(logits_BV: Tensor, place: int) -> Tensor:
+        shares_BV = torch.softmax(at_least_fp32(logits_BV) / temperature, dim=1).cumsum(1)
+        number_B = uniforms(samples, f"{purpose}, token {place}", seed, step).to(shares_BV)
+        # The sum is 1 but for rounding; the last class with a share is the last that is drawn.
+        found_B1 = torch.searchsorted(shares_BV, number_B[:, None] * shares_BV[:, -1:], right=True)
+        return torch.minimum(found_B1.squeeze(1), (shares_BV < shares_BV[:, -1:]).sum(1))
+
+    return pick
+
+
+def go_on(
+    network: LanguageNetwork, prompts: Sequence[Sequence[int]], most: Sequence[int], end: int | None, pick: Pick
+) -> list[list[int]]:
+    """Return what a network writes after each prompt, its end token included where it came to one.
+
+    Shorter prompts are padded in front, where nothing looks.
+
+    Args:
+        network: in whatever mode; it is left as it was.
+        prompts: B of them, in tokens, at least one each.
+        most: tokens to write at most, for each, at least one.
+        end: the token that ends a text.
+        pick: chooses the next tokens.
+    """
+    device = next(network.module.parameters()).device
+    width = max(map(len, prompts))
+    ids_BL = torch.tensor([[0] * (width - len(each)) + list(each) for each in prompts], device=device)
+    real_BL = torch.tensor([[0] * (width - len(each)) + [1] * len(each) for each in prompts], device=device)
+    limit_B = torch.tensor(list(most), device=device)
+    written: list[Tensor] = []
+    going_B = limit_B > 0
+    kept: Any = None
+    # Newer versions of transformers have the first name.
+    known = inspect.signature(network.module.base_model.forward).parameters  # type: ignore[union-attr,operator,arg-type]
+    name = "cache" if "cache" in known else "past_key_values"
+    place_BL = (real_BL.cumsum(1) - 1).clamp(min=0)
+    with undisturbed(network.module):
+        while bool(going_B.any()):
+            found = network.module.base_model(  # type: ignore[operator]
+                input_ids=ids_BL, attention_mask=real_BL, position_ids=place_BL, use_cache=True, **{name: kept}
+            )
+            kept = getattr(found, name)
+            logits_BV = at_least_fp32(network.head(found.last_hidden_state[:, -1])[:, : network.classes])
+            next_B = pick(logits_BV, len(written)).masked_fill(~going_B, -1)
+            written.append(next_B)
+            going_B = going_B & (limit_B > len(written))
+            if end is not None:
+                going_B = going_B & (next_B != end)
+            ids_BL = next_B.clamp(min=0)[:, None]
+            real_BL = torch.cat([real_BL, torch.ones_like(ids_BL)], dim=1)
+            place_BL = place_BL[:, -1:] + 1
+    rows = torch.stack(written, dim=1).tolist()
+    return [[token for token in row if token >= 0] for row in rows]
