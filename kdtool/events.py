@@ -86,6 +86,16 @@ class Reporter:
                 each loss term by name, and "total") and "val" (metrics by name, shares in [0, 1], or None).
         """
 
+    def progress(self, what: str, done: int, total: int, figures: Mapping[str, float], per_s: float) -> None:
+        """How far something is that is no training, told now and then, and at its end.
+
+        Args:
+            what: it is called.
+            done, total: of the units that ``about`` named.
+            figures: by name, such as {"tokens/s": 431.0}.
+            per_s: units a second.
+        """
+
     def done(self, result: Mapping[str, Any]) -> None:
         """The run is over.
 

@@ -20,12 +20,17 @@ class Address:
     Attributes:
         url: up to and with "/v1".
         model: None: the only one that is served.
-        private: what is sent stays on this machine or is encrypted.
+        local: it is on this machine, so that no proxy is asked.
     """
 
     url: str
     model: str | None
-    private: bool
+    local: bool
+
+    @property
+    def private(self) -> bool:
+        """Whether nobody can read what is sent."""
+        return self.local or self.url.startswith("https:")
 
 
 def is_address(text: str) -> bool:
@@ -54,8 +59,8 @@ def parse(text: str) -> Address:
         )
     if not host or not text.isprintable() or " " in text:
         raise InputError(f"--teacher {text!r}: {shape}.")
-    private = parts.scheme == "https" or _is_loopback(host)
-    return Address(f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}", parts.fragment or None, private)
+    url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+    return Address(url, parts.fragment or None, _is_loopback(host))
 
 
 def _is_loopback(host: str) -> bool:

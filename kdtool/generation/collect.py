@@ -92,18 +92,17 @@ class Collector:
         wanted = {request.key: request for request in requests}
         missing = [request for key, request in wanted.items() if key not in self.store]
         tally = Tally(len(wanted), len(wanted) - len(missing))
-        self.reporter.stage(name, 1, max(len(wanted), 1))
         if missing:
             size = self.teacher.at_once
-            _Round(self, tally, [missing[i : i + size] for i in range(0, len(missing), size)]).run()
+            _Round(self, tally, name, [missing[i : i + size] for i in range(0, len(missing), size)]).run()
         return tally
 
 
 class _Round:
     """One run over what is missing: threads ask, and the thread that called keeps what they bring."""
 
-    def __init__(self, collector: Collector, tally: Tally, groups: Sequence[Sequence[Request]]):
-        self.by, self.tally = collector, tally
+    def __init__(self, collector: Collector, tally: Tally, name: str, groups: Sequence[Sequence[Request]]):
+        self.by, self.tally, self.name = collector, tally, name
         self.waiting = deque(groups)
         self.workers = min(collector.teacher.workers, len(groups))
         self.todo: SimpleQueue[Sequence[Request] | None] = SimpleQueue()
@@ -213,15 +212,10 @@ class _Round:
             return
         self.spoke, tally = now, self.tally
         seconds = max(now - self.began, 1e-9)
+        figures = {"tokens/s": tally.tokens / seconds, "failed": float(len(tally.failed))}
+        figures["retries"] = float(self.by.budget.retries)
         pace = (tally.done - tally.there) / seconds
-        terms = {
-            "tokens/s": tally.tokens / seconds,
-            "failed": float(len(tally.failed)),
-            "retries": float(self.by.budget.retries),
-        }
-        if pace:
-            terms["ETA s"] = (tally.wanted - tally.done) / pace
-        self.by.reporter.step(terms, tally.done, tally.wanted, pace)
+        self.by.reporter.progress(self.name, tally.done, tally.wanted, figures, pace)
 
     # --- in the workers' threads ------------------------------------------------------------------------------------
 

@@ -59,7 +59,7 @@ class Wanted:
         words: fewest and most of an answer; None: any.
         repetition: the largest share of an answer that may be there before in it; None: any.
         near_duplicates: how near answers to one question, and questions, may be; None: not the same.
-        not_in: a file of questions that none may overlap with.
+        not_in: a file of questions that none may overlap with, nor with their known answers.
         keep_cut: take answers that were cut off.
     """
 
@@ -101,7 +101,8 @@ class Filters:
             flag = "--keep-correct" if wanted.keep_correct else "--agree"
             raise InputError(f"{flag} compares final answers: say how they are found, by --answer gsm8k|exact|PATTERN.")
         self.final = final_of(wanted.answer) if wanted.answer is not None else None
-        self.held = Held(row.question for row in read_rows(wanted.not_in).rows) if wanted.not_in is not None else None
+        test = read_rows(wanted.not_in, keep_marks=True).rows if wanted.not_in is not None else []
+        self.held = Held(text for row in test for text in (row.question, row.answer) if text) if test else None
 
     def apply(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Return the candidates that pass all, in their order, and fill ``counts``."""

@@ -53,6 +53,7 @@ class Server:
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 30.0)),
             limits=httpx.Limits(max_connections=workers, max_keepalive_connections=workers),
+            trust_env=not address.local,  # what stays on this machine, the key too, goes past no proxy
         )
         self.model = address.model or ""
         self.name = f"{address.url}#{self.model}"

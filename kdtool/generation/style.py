@@ -18,8 +18,9 @@ from kdtool.generation.rows import ROLES, Row
 from kdtool.recipe.yaml_file import MAX_BYTES, parse
 
 FOLDER = Path(__file__).parent / "styles"
-COMPLETION, TASKS, TURNS = "completion", "tasks", "history"
-"""Names besides those of rows: what the teacher wrote; tasks of a wave; and, in a list of messages, earlier turns."""
+COMPLETION, REASONING, TASKS, TURNS = "completion", "reasoning", "tasks", "history"
+"""Names besides those of rows: what the teacher wrote, and what it thought before, where it tells that apart; tasks of
+a wave; and, in a list of messages, earlier turns."""
 
 _NAME = re.compile(r"\{\{(\w+)\}\}|\{([A-Za-z_]\w*)\}")
 _KEYS = {"about", "paper", "messages", "demonstrations", "reads", "samples", "waves"}
@@ -121,17 +122,22 @@ class Style:
     @property
     def names(self) -> set[str]:
         """The texts that a row has to have."""
-        given = {COMPLETION, *(self.reads.groupindex if self.reads is not None else ())}
-        learnt = {name for sample in self.samples for name in _names(sample.parts)}
-        return (_names(self.parts) | learnt) - given
+        given = {COMPLETION, REASONING, *(self.reads.groupindex if self.reads is not None else ())}
+        return (_names(self.parts) | self._learnt) - given
+
+    @property
+    def _learnt(self) -> set[str]:
+        return {name for sample in self.samples for name in _names(sample.parts)}
 
     def ask(self, row: Row, demonstrations: Sequence[Mapping[str, str]] = ()) -> Messages:
         """Return what the teacher is asked about a row."""
         return tuple(_filled(self.parts, row, row.values, [*self.demonstrations, *demonstrations]))
 
-    def read(self, completion: str) -> dict[str, str] | None:
+    def read(self, completion: str, reasoning: str = "") -> dict[str, str] | None:
         """Return the texts of an answer by name, None where it is not of the form that was asked for."""
-        values = {COMPLETION: completion}
+        values = {COMPLETION: completion, REASONING: reasoning}
+        if REASONING in self._learnt and not reasoning:
+            return None
         if self.reads is None:
             return values
         found = self.reads.search(completion)

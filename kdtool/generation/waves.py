@@ -89,6 +89,11 @@ class Pool:
         return (counts & self._counts[other]).total() >= needed and longest_common(own, self._words[other]) >= needed
 
 
+def requests_of(pool: Pool, wave: int, model: str, sampling: Sampling) -> list[Request]:
+    """Return what is asked in a wave, from 0."""
+    return [Request(model, pool.messages(wave, number), sampling, number) for number in range(REQUESTS)]
+
+
 def make_up(
     pool: Pool, count: int, model: str, sampling: Sampling, ask: Callable[[list[Request], str], list[str | None] | None]
 ) -> Iterator[dict[str, Any]]:
@@ -103,8 +108,7 @@ def make_up(
     """
     wave = barren = 0
     while len(pool.made) < count and barren < BARREN:
-        requests = [Request(model, pool.messages(wave, number), sampling, number) for number in range(REQUESTS)]
-        texts = ask(requests, f"wave {wave + 1}")
+        texts = ask(requests_of(pool, wave, model, sampling), f"wave {wave + 1}")
         if texts is None:
             return
         new = sum(pool.take(text) for text in texts if text is not None)

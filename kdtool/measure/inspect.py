@@ -7,6 +7,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kdtool.engine.composition import composed
 from kdtool.errors import InputError
 from kdtool.events import Reporter
@@ -17,6 +19,9 @@ from kdtool.recipe.schema import Recipe
 from kdtool.runs.setting import Setting, build_pair, complete
 from kdtool.tasks.common.cost import macs, parameters
 from kdtool.tasks.task import Built, Task
+
+BANDS = 10
+"""Of lengths, at most."""
 
 
 def inspect(recipe: Recipe | Mapping[str, Any] | str | Path | None = None) -> dict[str, Any]:
@@ -29,7 +34,8 @@ def inspect(recipe: Recipe | Mapping[str, Any] | str | Path | None = None) -> di
         "unit" (what samples are called), "networks" (each with its part, name, what "input" it was looked at with,
         totals and "stages"), "pairs" (by role: layer and shape on either side), "steps" (by stage of the method:
         terms, alignments, MACs of a step), "sample" (of the training set, where it can be read: each piece of its text
-        and whether it is learnt), "tap_bytes", "batch_size", "notes" (what is made of several methods' weights), and
+        and whether it is learnt), "lengths" (how many training samples have how many tokens),
+        "tap_bytes", "batch_size", "notes" (what is made of several methods' weights), and
         "problem": why the method cannot be applied to the pair, None where it can.
 
     Raises:
@@ -48,6 +54,7 @@ def inspect(recipe: Recipe | Mapping[str, Any] | str | Path | None = None) -> di
         "pairs": [],
         "steps": [],
         "sample": [],
+        "lengths": [],
         "tap_bytes": 0,
         "batch_size": checked.train.batch_size,
         "notes": [],
@@ -56,6 +63,7 @@ def inspect(recipe: Recipe | Mapping[str, Any] | str | Path | None = None) -> di
     try:
         setting = complete(pair, Reporter())
         result["sample"] = setting.task.sample(setting.data)
+        result["lengths"] = _lengths(getattr(setting.train_batches, "lengths", None))
         result["pairs"] = _pairs(setting)
         result["tap_bytes"] = tap_bytes(list(setting.networks.shapes), checked.train.batch_size)
         result["steps"] = steps(setting)
@@ -64,6 +72,17 @@ def inspect(recipe: Recipe | Mapping[str, Any] | str | Path | None = None) -> di
     except InputError as error:
         result["problem"] = str(error)
     return result
+
+
+def _lengths(found: np.ndarray | None) -> list[dict[str, int]]:
+    """Return how many training samples have how many tokens, in bands; [] where they have no lengths."""
+    if found is None or not len(found):
+        return []
+    low, high = int(found.min()), int(found.max())
+    width = -(-(high - low + 1) // BANDS)
+    counts = np.bincount((found - low) // width)
+    return [{"from": low + i * width, "to": low + (i + 1) * width - 1, "samples": int(count)}
+            for i, count in enumerate(counts)]  # fmt: skip
 
 
 def _read(recipe: Recipe | Mapping[str, Any] | str | Path | None) -> Recipe:

@@ -16,6 +16,9 @@ from kdtool.terminal.table import width_for
 _PIPE_WIDTH = 150
 """Columns in a file or a pipe: two networks beside each other."""
 
+_BAR = 30
+"""Letters of the longest bar."""
+
 
 def show(found: Mapping[str, Any], stream: TextIO) -> None:
     """Print the networks, the pairs and the costs of a step."""
@@ -32,6 +35,8 @@ def show(found: Mapping[str, Any], stream: TextIO) -> None:
         console.print(_steps(found))
     if found["sample"]:
         console.print(_sample(found["sample"]), soft_wrap=True)
+    if found["lengths"]:
+        console.print(_lengths(found["lengths"]))
     for note in found["notes"]:
         console.print(Text(words.clean(note)), soft_wrap=True)
     if not found["problem"]:
@@ -49,6 +54,15 @@ def _sample(pieces: Sequence[tuple[str, bool]]) -> Text:
         shown = "\n".join(map(words.clean, piece.split("\n")))
         text.append(f"⟦{shown}⟧" if learnt else shown, style="bold not dim" if learnt else "")
     return text
+
+
+def _lengths(bands: Sequence[Mapping[str, int]]) -> Table:
+    table = _table("Lengths of training samples", "tokens", "samples", "")
+    most = max(band["samples"] for band in bands)
+    for band in bands:
+        bar = "█" * -(-_BAR * band["samples"] // most)
+        table.add_row(f"{band['from']} to {band['to']}", str(band["samples"]), bar)
+    return table
 
 
 def _table(title: str, *columns: str, right: int = 0) -> Table:

@@ -86,6 +86,23 @@ class RichReporter(Reporter):
         self.terms, self.speed = record["train"], record["samples_per_s"]
         self.history.append(record)
 
+    def progress(self, what: str, done: int, total: int, figures: Mapping[str, float], per_s: float) -> None:
+        line = Table.grid(padding=(0, 2))
+        line.add_row(
+            Text(words.clean(what), style="bold"),
+            ProgressBar(total=max(total, 1), completed=done, width=24),
+            Text(f"{done}/{total}"),
+            Text(words.time_left(total - done, per_s) or "done"),
+            Text(f"{per_s:.3g} {self.unit}/s"),
+            Text(words.loss_terms(figures), style="cyan"),
+        )
+        if self.live is None:
+            self.live = Live(line, console=self.console, refresh_per_second=4)
+            self.live.start()
+        self.live.update(line)
+        if done >= total:
+            self.close()
+
     def done(self, result: Mapping[str, Any]) -> None:
         self.close()
         if self.table:

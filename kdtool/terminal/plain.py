@@ -68,6 +68,13 @@ class PlainReporter(Reporter):
         ]
         self._say("  ".join(piece for piece in pieces if piece))
 
+    def progress(self, what: str, done: int, total: int, figures: Mapping[str, float], per_s: float) -> None:
+        if done >= total or time.monotonic() - self.spoke >= _PATIENCE:
+            left = words.time_left(total - done, per_s)
+            pace = f"{per_s:.3g} {self.unit}/s"
+            pieces = [f"{words.clean(what)} {done}/{total}", words.loss_terms(figures), pace, left]
+            self._say("  ".join(piece for piece in pieces if piece))
+
     def done(self, result: Mapping[str, Any]) -> None:
         if self.table:
             from kdtool.terminal.table import show

@@ -43,6 +43,13 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
+def time_left(count: float, per_s: float) -> str:
+    """Return "ETA 1:05" for what is left to do, "" where nothing is."""
+    if count <= 0:
+        return ""
+    return f"ETA {duration(count / per_s)}" if per_s > 0 else "ETA ..."
+
+
 def loss_terms(terms: Mapping[str, float]) -> str:
     """Return the total first, then every term: "loss 0.412 (kl 0.300, task 0.112)"."""
     each = ", ".join(f"{clean(name)} {value:.4g}" for name, value in terms.items() if name != "total")

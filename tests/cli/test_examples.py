@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_documented_lines import arguments, commands, shown
+from tests.generation.files import questions
+from tests.generation.serving import Plan, serve
 from tests.running import CHEAP, call, write_images
+from tests.tasks.language.small import saved, tokens
 
 TINY = {
     "resnet50": "test_resnet", "mobilenetv3": "test_efficientnet", "resnet32x4": "test_resnet",
@@ -26,6 +29,7 @@ CHEAPER = {
     "profile": ["--seconds", "0.01", "--image-size", "32"],
     "cache build": [*CHEAP, "--jobs", "1", "teacher.train.epochs=1"],
     "export": ["--tolerance", "100"],
+    "generate": ["--new-tokens", "4", "--device", "cpu"],
 }
 """What is added to an example of a command, so that it takes seconds."""
 
@@ -65,6 +69,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sentences += ["--epochs", "1", "teacher.train.epochs=1", "teacher.check=off", "--device", "cpu"]
         assert call("run", *sentences, "--out", "runs/transformer-mini-bilstm-kd-1").code == 0
         assert call("cache", "build", "recipe.yaml", *CHEAPER["cache build"]).code == 0
+        for name in ("questions.jsonl", "tasks.jsonl"):
+            questions(Path(name), 3)
+        saved(Path("models/large"), tokens())
     return place
 
 
@@ -85,5 +92,6 @@ def test_examples_run(name: str, line: str, place: Path, tmp_path: Path, monkeyp
     shutil.copytree(place, here)
     monkeypatch.chdir(here)
     monkeypatch.setattr("sys.stdin", io.StringIO("a good film\n"))
-    done = call(*_words(name, line))
+    with serve(Plan()) as address:
+        done = call(*(address if word.startswith("http://") else word for word in _words(name, line)))
     assert done.code == 0, done.err + done.out

@@ -93,6 +93,7 @@ def test_a_dry_run_asks_nothing(tmp_path: Path) -> None:
     assert "user: What is 0 and 1?" in done.out
     assert "3 requests, 0 are answered" in done.out
     assert plan.bodies == []
+    assert [path.name for path in tmp_path.iterdir()] == ["q.jsonl"]
 
 
 def test_a_budget_stops_and_the_next_goes_on(tmp_path: Path) -> None:
@@ -242,7 +243,8 @@ def test_a_page_shows_the_card_and_samples(tmp_path: Path) -> None:
     [(["--keep-correct"], "how they are found, by --answer"), (["--agree", "0.5"], "--agree compares final answers"),
      (["--samples", "2", "--temperature", "0"], "all answers would be one"), (["--price", "1"], "such as 0.5,1.5"),
      (["--style", "nonesuch"], "Valid: answer, cot"), (["--answer", "("], "nor a regular expression"),
-     (["--words", "9:1"], "no MIN:MAX"), (["--param", "x"], "no NAME=VALUE"), (["--key-env", "NONE_SUCH"], "NONE_SUCH"),
+     (["--words", "9:1"], "no MIN:MAX"), (["--param", "stream=1"], "not for --param"),
+     (["--param", "x"], "no NAME=VALUE"), (["--key-env", "NONE_SUCH"], "NONE_SUCH"),
      (["--demonstrations", "x.jsonl"], "draws none"), (["--data", "none.jsonl"], "no such file"),
      (["--teacher", "http://u:p@h/v1"], "holds a user")],
 )  # fmt: skip

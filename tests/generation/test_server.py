@@ -236,6 +236,17 @@ def test_a_key_goes_only_where_nobody_listens(monkeypatch: pytest.MonkeyPatch) -
     assert key_for(parse("http://host/v1"), None) is None
 
 
+def test_what_stays_here_goes_past_no_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(Plan()) as proxy, serve(Plan()) as address:
+        monkeypatch.setenv("HTTP_PROXY", proxy.partition("/v1")[0])
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        tally, _ = collect(address, tmp_path, requests(1))
+    assert tally.answered == 1
+    monkeypatch.setenv("KDTOOL_API_KEY", CANARY)
+    with pytest.raises(InputError, match="unencrypted"):
+        key_for(parse("http://127.0.0.1.evil.example/v1"), None)
+
+
 @pytest.mark.parametrize("text", ["http://me:secret@host/v1", "https://host/v1?key=secret"])
 def test_an_address_holds_no_key(text: str) -> None:
     with pytest.raises(InputError, match="environment variable") as refusal:

@@ -138,3 +138,21 @@ def test_a_style_of_ones_own_names_columns(tmp_path: Path) -> None:
         kdtool.generate(address, questions(tmp_path / "q.jsonl", 1, topic="sums"), tmp_path / "o", style=str(path))
     assert plan.bodies[0]["messages"][0]["content"] == "sums: What is 0 and 1?"
     assert (tmp_path / "o/asked/style.yaml").read_text() == path.read_text()
+
+
+def test_what_a_teacher_thinks_can_be_learnt_where_it_tells_it(tmp_path: Path) -> None:
+    from kdtool.generation.reply import read_answer
+    from kdtool.generation.request import Request, Sampling
+
+    path = tmp_path / "mine.yaml"
+    learns = [*ASKS, {"role": "assistant", "content": "<{reasoning}> {completion}"}]
+    path.write_text(json.dumps({"messages": ASKS, "samples": [{"messages": learns}]}))
+    message = {"content": [{"type": "text", "text": "4"}], "reasoning_content": "2 and 2"}
+    body = {"choices": [{"message": message, "finish_reason": "stop"}]}
+    answer = read_answer(body, Request("m", (("user", "x"),), Sampling()), 0.1)
+    style = style_of(str(path))
+    values = style.read(answer.text, answer.reasoning)
+    assert values is not None
+    row = read_rows(questions(tmp_path / "q.jsonl", 1)).rows[0]
+    assert style.write(row, values)[0]["messages"][1]["content"] == "<2 and 2> 4"
+    assert style.read("4") is None

@@ -103,3 +103,16 @@ def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
         reporter.warn("careful")
         said = reporter.stream.getvalue()  # type: ignore[attr-defined]
         assert ("\x1b[33m" in said) is colours
+
+
+def test_what_is_no_training_is_one_line_that_ends(reporter: RichReporter) -> None:
+    reporter.about("answers", Metric())
+    reporter.progress("asking [b]", 20, 80, {"tokens/s": 431.0, "failed": 2.0}, 2.0)
+    assert reporter.live is not None
+    console = Console(file=io.StringIO(), width=140)
+    console.print(reporter.live.get_renderable())
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for each in ("asking [b]", "20/80", "ETA 0:30", "2 answers/s", "tokens/s 431, failed 2"):
+        assert each in text
+    reporter.progress("asking [b]", 80, 80, {}, 2.0)
+    assert reporter.live is None

@@ -54,6 +54,21 @@ def test_long_epochs_say_how_far_they_are(monkeypatch: pytest.MonkeyPatch) -> No
     assert reporter.done_epochs == 5
 
 
+def test_what_is_no_training_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, stream = [0.0], io.StringIO()
+    monkeypatch.setattr(plain.time, "monotonic", lambda: now[0])
+    reporter = plain.PlainReporter(stream, table=False)
+    reporter.about("answers", Metric())
+    for done in range(1, 91):
+        now[0] += 1.0
+        reporter.progress("asking", done, 90, {"tokens/s": 431.2, "failed": 0.0}, 1.0)
+    assert stream.getvalue().splitlines() == [
+        "asking 30/90  tokens/s 431.2, failed 0  1 answers/s  ETA 1:00",
+        "asking 60/90  tokens/s 431.2, failed 0  1 answers/s  ETA 0:30",
+        "asking 90/90  tokens/s 431.2, failed 0  1 answers/s",
+    ]
+
+
 def test_quiet_keeps_warnings_and_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     stream = io.StringIO()
     tell(plain.QuietReporter(stream))

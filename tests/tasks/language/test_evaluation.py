@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,13 @@ def test_inspect_shows_a_sample_with_what_is_learnt(tmp_path: Path) -> None:
     assert "<|im_start|>user\nHow are" in done.out
     assert "<|im_start|>assistant\n⟦It is" in done.out
     assert "<|im_end|>⟧" in done.out
+    found = json.loads(call("inspect", *SMALL, "--data", tmp_path / "chats.jsonl", "--json").out)
+    bands = found["lengths"]
+    # A fifth of the forty is held out for testing, and a tenth of the rest for choosing epochs.
+    assert 20 < sum(band["samples"] for band in bands) < 40
+    assert all(one["to"] + 1 == other["from"] for one, other in itertools.pairwise(bands))
+    assert "Lengths of training samples" in done.out
+    assert "█" * 30 in done.out
 
 
 # --- answers ------------------------------------------------------------------------------------------------------
