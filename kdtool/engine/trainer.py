@@ -108,16 +108,16 @@ class _Trainer:
     def _run_stage(self, planned: Planned) -> None:
         job, stage = self.job, planned.stage
         self.step.stage = stage
-        self.teaching.run_live()
+        self.teaching.run_live(silent=stage.teacher_writes)
         self.frozen = Frozen(self.step, stage, lambda: self._try_out(self.step, planned), job.train.freeze_bn)
         self.teaching.enter(stage.name, self.read)
         call = callable_step(
             self.step, job.train.compile, job.device, lambda c: self._try_out(c, planned), self.reporter.warn
         )
         self.update = Updater(job, self.step, call, self.teaching, planned, following(self.ema, self.shipped))
-        if self.update.on_policy.share:
+        if self.update.writing.share:
             self.reporter.note(
-                f"stage {stage.name}: the student writes {self.update.on_policy.share:.0%} of the batches, on which "
+                f"stage {stage.name}: the student writes {self.update.writing.share:.0%} of the batches, on which "
                 "the teachers run live"
             )
         if self.found is not None and self.found["optimizer"] is not None:

@@ -66,7 +66,7 @@ def go_on(
     going_B = limit_B > 0
     kept: Any = None
     # Newer versions of transformers have the first name.
-    known = inspect.signature(network.module.base_model.forward).parameters  # type: ignore[union-attr,operator,arg-type]
+    known = inspect.signature(network.module.base_model.forward).parameters  # type: ignore[union-attr]
     name = "cache" if "cache" in known else "past_key_values"
     place_BL = (real_BL.cumsum(1) - 1).clamp(min=0)
     with undisturbed(network.module):
