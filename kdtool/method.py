@@ -180,6 +180,8 @@ class Stage:
             schedule: milestones and periods, which count epochs of ``train.epochs``, shrink with its length.
         on_policy: share of the batches whose answers the student writes itself, in [0, 1], where the recipe does not
             say another (``data.on_policy``). A row of such a batch has no label. Tasks that write nothing refuse it.
+        teacher_writes: the first teacher writes all answers, once, and they are the labels; ``Batch.teachers`` is
+            empty. Not beside other methods.
         turns: losses that are taken in turn instead, each with a forward and an update of its own: what one gives no
             gradient stays as it is. The hard labels join the last. ``loss`` then shows what trains, and is reported
             where nothing is updated. In one process only.
@@ -194,6 +196,7 @@ class Stage:
     lr: float | None = None
     schedule: str | None = None
     on_policy: float = 0.0
+    teacher_writes: bool = False
     turns: tuple[Callable[[Batch], Terms], ...] = ()
 
 

@@ -96,6 +96,8 @@ class Combined(Method):
             schedule=self._agreed("schedule", last),
             on_policy=max(stage.on_policy for stage in last),
         )
+        if any(stage.teacher_writes for stages in self._stages.values() for stage in stages):
+            raise InputError("a method whose samples the teacher writes cannot be joined with another one by +.")
         if any(stage.turns for stage in last):
             raise InputError("a method that updates networks in turn cannot be joined with another one by +.")
         return [*early, joint]

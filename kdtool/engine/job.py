@@ -109,6 +109,10 @@ class Writer(Protocol):
         """
         ...
 
+    def taught(self, teacher: nn.Module, loaded: Loaded) -> Loaded:
+        """Return a batch of the view ``OWN`` with what a frozen teacher writes, its rows' labels."""
+        ...
+
 
 @dataclass(frozen=True)
 class Scores:

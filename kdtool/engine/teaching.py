@@ -43,12 +43,20 @@ class FrozenTeachers:
         self.originals, self.precisions, self.layout = networks, precisions, layout
         self.networks: list[nn.Module] = []
 
-    def __call__(self, inputs: Any) -> list[Out]:
-        """Return each teacher's outputs for a tree of inputs."""
+    def first(self, inputs: Any) -> tuple[nn.Module, Precision]:
+        """Return the first teacher, ready for a tree of inputs, and the arithmetic of its forward."""
+        self._get_ready(inputs)
+        return self.networks[0], self.precisions[0]
+
+    def _get_ready(self, inputs: Any) -> None:
         if not self.networks:
             # At the first batch, since only an input shows what can be folded.
             originals = zip(self.originals, self.precisions, strict=True)
             self.networks = [self._ready(network, precision, inputs) for network, precision in originals]
+
+    def __call__(self, inputs: Any) -> list[Out]:
+        """Return each teacher's outputs for a tree of inputs."""
+        self._get_ready(inputs)
         pairs = zip(self.networks, self.precisions, strict=True)
         return [self._run(network, precision, inputs) for network, precision in pairs]
 
@@ -92,16 +100,20 @@ class Teaching:
 
     def __init__(self, live: FrozenTeachers, replay: Replay | None, say: Callable[[str], None]):
         self.live, self.replay, self.say = live, replay, say
-        self.replaying = False
+        self.replaying = self.silent = False
 
-    def run_live(self) -> None:
-        """Compute, whatever the cache holds: for the dry step that shows what a stage reads."""
-        self.replaying = False
+    def run_live(self, silent: bool = False) -> None:
+        """Compute, whatever the cache holds: for the dry step that shows what a stage reads.
+
+        Args:
+            silent: nothing at all is computed from now on: the stage learns from what a teacher writes.
+        """
+        self.replaying, self.silent = False, silent
 
     def enter(self, stage: str, read: Sequence[set[str]]) -> None:
         """Begin a stage whose loss reads these roles of each teacher."""
         self.replaying = False
-        if self.replay is None:
+        if self.replay is None or self.silent:
             return
         lacking = sorted({role for need, has in zip(read, self.replay.roles, strict=True) for role in need - has})
         self.replaying = not lacking
@@ -116,6 +128,8 @@ class Teaching:
             index: (R,) rows of the training set.
             view: which view of the samples the inputs are; what a student wrote no cache holds.
         """
+        if self.silent:
+            return []
         if self.replaying and view != OWN:
             assert self.replay is not None
             return self.replay.outputs(index, view)

@@ -119,7 +119,7 @@ class _Trainer:
     def _run_stage(self, planned: Planned) -> None:
         job, stage = self.job, planned.stage
         self.step.stage = stage
-        self.teaching.run_live()
+        self.teaching.run_live(silent=stage.teacher_writes)
         first = next(iter(job.train_batches.epoch(planned.first_epoch)))
 
         def try_out(call: Any) -> Tensor:
@@ -132,9 +132,9 @@ class _Trainer:
         call = callable_step(self.step, job.train.compile, job.device, try_out, self.reporter.warn)
         follow = following(self.ema, self.shipped)
         self.update = Updater(job, self.step, call, self.teaching, planned, follow, self.frozen.moving)
-        if self.update.on_policy.share:
+        if self.update.writing.share:
             self.reporter.note(
-                f"stage {stage.name}: the student writes {self.update.on_policy.share:.0%} of the batches, on which "
+                f"stage {stage.name}: the student writes {self.update.writing.share:.0%} of the batches, on which "
                 "the teachers run live"
             )
         if self.found is not None and self.found["optimizer"] is not None:

@@ -18,13 +18,13 @@ from kdtool.engine.job import Job, Loaded
 from kdtool.engine.memory import agreeing, together
 from kdtool.engine.meters import total
 from kdtool.engine.micro import Share, cached_backward
-from kdtool.engine.on_policy import OnPolicy
 from kdtool.engine.optim import begin_momentum, build_optimizer, build_schedule, settings_of
 from kdtool.engine.plan import Planned
 from kdtool.engine.processes import average_gradients, rank, world_size
 from kdtool.engine.step import Step, join_outs, whole_out
 from kdtool.engine.teaching import Teaching
 from kdtool.engine.tree import cast
+from kdtool.engine.writing import Writing
 from kdtool.errors import InputError
 from kdtool.method import Batch, Out, Terms
 from kdtool.randomness import seed_torch
@@ -83,7 +83,7 @@ class Updater:
         self.trained = [p for p in step.parameters() if p.requires_grad]
         self.agreeing = agreeing(job, step.couples_samples)
         self.trains_student = "student" in planned.stage.trains
-        self.on_policy = OnPolicy(job, planned.stage, self.precision)
+        self.writing = Writing(job, planned.stage, teaching, self.precision)
         if planned.stage.turns and world_size() > 1:
             raise InputError(
                 f"stage {planned.stage.name!r} updates networks in turn, which several processes cannot do: run one, "
@@ -103,7 +103,7 @@ class Updater:
             measure_norms: find the norm of each term's gradient too, of the first micro-batch.
         """
         self.schedule.step_update(at)
-        loaded = self.on_policy(self.step.student, loaded, at)
+        loaded = self.writing(self.step.student, loaded, at)
         before = copy_buffers(self.moving) if self.guard.skips else []
         turns = range(len(self.planned.stage.turns))
         earlier: list[StepResult] = []

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kdtool.tasks.language.data.dataset import LanguageData, Split
     from kdtool.tasks.language.models.built import Built
     from kdtool.tasks.language.objective import NextToken
-    from kdtool.tasks.language.on_policy import OwnAnswers
+    from kdtool.tasks.language.written import Answers
     from kdtool.tasks.task import Reading
 
 UNUSED = ("labels_per_class", "exclude_classes", "unlabelled")
@@ -111,12 +111,12 @@ class Language(task.Task):
 
         return NextToken(len(data.class_names), label_smoothing, self.headline)
 
-    def writer(self, data: LanguageData, recipe: schema.Recipe, student: task.Built) -> OwnAnswers:
-        """Return what lets the student write answers."""
-        from kdtool.tasks.language.on_policy import OwnAnswers
+    def writer(self, data: LanguageData, recipe: schema.Recipe, student: task.Built) -> Answers:
+        """Return what lets networks write answers."""
+        from kdtool.tasks.language.written import Answers
 
         cfg = cast(options.Data, recipe.data)
-        return OwnAnswers(cfg, data.train.offsets, data.tokens.library.eos_token_id, recipe.train.seed)
+        return Answers(cfg, data.train.offsets, data.tokens, recipe.train.seed)
 
     def versions(self, what: str) -> dict[str, str]:
         """Return the versions of transformers and tokenizers."""

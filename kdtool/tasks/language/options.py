@@ -81,6 +81,14 @@ class Data(schema.Data):
     on_policy_tokens: int = option(
         128, "tokens that the student writes of an answer at most", min=1, decides=(STUDENT,), late=True
     )
+    teacher_tokens: int = option(
+        256, "tokens of an answer at most, where a method learns what the teacher writes", min=1, decides=(STUDENT,),
+        late=True,
+    )  # fmt: skip
+    teacher_temperature: float = option(
+        0.0, "temperature at which the teacher's answers are drawn, by data.view_seed; 0: the likeliest token",
+        min=0.0, decides=(STUDENT,), late=True,
+    )  # fmt: skip
     on_policy_temperature: float = option(
         1.0, "temperature at which the student's own answers are drawn", min=0.01, decides=(STUDENT,), late=True
     )

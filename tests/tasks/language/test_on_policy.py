@@ -13,10 +13,10 @@ import torch
 
 pytest.importorskip("transformers")
 
-from kdtool.engine.job import OWN
+from kdtool.engine.job import OWN, Loaded
 from kdtool.tasks.language.data.batches import padded
 from kdtool.tasks.language.models.writing import drawn, go_on, likeliest
-from kdtool.tasks.language.on_policy import prompt_lengths
+from kdtool.tasks.language.written import prompts_of
 from kdtool.tasks.task import Reading
 from tests.forking import Server
 from tests.tasks.language.small import TASK, chats, recipe
@@ -91,8 +91,7 @@ def test_a_written_batch_keeps_the_prompts_and_learns_the_answers_alone(world: W
     assert (found.labels == -1).all()
     assert found.rows == [len(each) for each in answers(found)]
     assert sum(found.rows) == int(found.inputs["next"].sum()) == len(found.index)
-    counts = prompt_lengths(given.inputs)
-    for number, count in enumerate(counts):
+    for number, count in enumerate(map(len, prompts_of(given))):
         assert torch.equal(found.inputs["ids"][number, :count], given.inputs["ids"][number, :count])
         assert not found.inputs["next"][number, : count - 1].any()
     assert all(1 <= len(each) <= 7 and world.end not in each[:-1] for each in answers(found))
@@ -113,7 +112,8 @@ def test_the_last_answer_is_written_anew_and_of_a_plain_text_its_second_half() -
     ids = torch.arange(10).numpy()
     turns = torch.tensor([0, 0, 1, 1, 0, 0, 0, 1, 1, 1]).bool().numpy()
     text = torch.tensor([0] + [1] * 9).bool().numpy()
-    assert prompt_lengths(padded([(ids, turns), (ids, text), (ids[:2], text[:2])])) == [7, 5, 1]
+    given = Loaded(padded([(ids, turns), (ids, text), (ids[:2], text[:2])]), torch.zeros(0), torch.zeros(0), 0, [0] * 3)
+    assert prompts_of(given) == [list(range(7)), list(range(5)), [0]]
 
 
 def test_the_teacher_runs_live_on_what_no_cache_holds(tmp_path: Path) -> None:
