@@ -148,7 +148,8 @@ class Batch:
             gradient.
         task_loss: the task's own loss of (B, K) logits against this batch's labels, a scalar; for exits and peers.
         epoch: epoch within the stage, from 0.
-        progress: share of the stage done, in [0, 1).
+        progress: share of the stage done, in [0, 1). Where the step is compiled both are 0-dim tensors, so that it is
+            compiled once: ``min`` and ``max`` take them, those of ``math`` do not.
     """
 
     labels: Tensor

@@ -61,6 +61,7 @@ class Frozen:
             if parameter.grad is None:
                 parameter.requires_grad_(False)
             parameter.grad = None
+        self.train_mode()  # what is still is known now, and what is compiled is to see it so
 
     def train_mode(self) -> None:
         """Put what trains into training mode and the rest into evaluation mode."""

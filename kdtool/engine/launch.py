@@ -37,6 +37,17 @@ def callable_step(step: Step, mode: str, device: torch.device, try_out: Callable
         return DistributedDataParallel(call, [device] if device.type == "cuda" else None, broadcast_buffers=False)
 
 
+def as_tensors(epoch: int, progress: float, like: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return a step's epoch and progress as compiled code takes them: for plain numbers it would be compiled anew.
+
+    Args:
+        epoch, progress: as in ``kdtool.method.Batch``.
+        like: on whose device.
+        dtype: of the progress.
+    """
+    return like.new_full((), epoch, dtype=torch.int64), like.new_full((), progress, dtype=dtype)
+
+
 def share_norms(step: Step, device: torch.device) -> None:
     """Let the student's batch norms see the samples of all processes.
 

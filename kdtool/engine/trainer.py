@@ -15,7 +15,7 @@ from kdtool.engine.evaluate import evaluate, evaluate_predictions
 from kdtool.engine.freeze import Frozen
 from kdtool.engine.gradient_norms import imbalance
 from kdtool.engine.job import Fitted, Job, Loaded
-from kdtool.engine.launch import callable_step, share_norms
+from kdtool.engine.launch import as_tensors, callable_step, share_norms
 from kdtool.engine.log import METRICS, EpochLog
 from kdtool.engine.memory import agreeing, check_split, together, too_large
 from kdtool.engine.meters import BadStep, Meters, total
@@ -207,10 +207,13 @@ class _Trainer:
         """The loss of the stage's first batch; shows which parameters get a gradient and what is read of teachers."""
         batch = batch.first(-(-batch.samples // self.at.pieces))
         inputs = cast(batch.inputs, self.precision.dtype)
-        teachers, self.read = watched(self.teaching(inputs, batch.index, batch.view))
+        teachers = self.teaching(inputs, batch.index, batch.view)
+        if call is self.step:  # compiled code would be compiled anew for dictionaries that are not watched
+            teachers, self.read = watched(teachers)
         seed_torch("dry", self.job.train.seed, planned.stage.name)
         with told_of_single(f"stage {planned.stage.name!r}", batch.samples):
-            terms, _ = call(inputs, batch.labels, batch.index, teachers, 0, 0.0)
+            when = (0, 0.0) if call is self.step else as_tensors(0, 0.0, batch.index, self.precision.dtype)
+            terms, _ = call(inputs, batch.labels, batch.index, teachers, *when, 1.0)
         odd = [name for name, term in terms.items() if not isinstance(term, Tensor) or term.ndim != 0]
         if odd or not terms:
             raise InputError(

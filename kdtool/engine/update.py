@@ -15,6 +15,7 @@ from kdtool.engine.dry import Places, copy_buffers, put_back
 from kdtool.engine.gradient_norms import gradient_norms
 from kdtool.engine.guard import Guard
 from kdtool.engine.job import Job, Loaded
+from kdtool.engine.launch import as_tensors
 from kdtool.engine.memory import agreeing, together
 from kdtool.engine.meters import total
 from kdtool.engine.micro import Share, cached_backward
@@ -81,6 +82,7 @@ class Updater:
         self.schedule = build_schedule(schedule, self.optimizer, planned.epochs, steps, budget)
         self.guard = Guard(job.train, self.optimizer, self.precision.scaler)
         self.trained = [p for p in step.parameters() if p.requires_grad]
+        self.compiled = getattr(call, "module", call) is not step
         self.agreeing = agreeing(job, step.couples_samples)
         self.trains_student = "student" in planned.stage.trains
         self.writing = Writing(job, planned.stage, teaching, self.precision)
@@ -166,8 +168,11 @@ class Updater:
             measure = measure_norms and micro == 0
             # What is compiled runs backward only once.
             call = self.step if measure and world_size() == 1 else self.call
+            when: Any = (epoch, progress)
+            if self.compiled and call is self.call:
+                when = as_tensors(epoch, progress, part.index, self.precision.dtype)
             with self._gradients_travel(micro == len(parts) - 1):
-                terms, batch = call(part.inputs, part.labels, part.index, teachers, epoch, progress, scale)
+                terms, batch = call(part.inputs, part.labels, part.index, teachers, *when, scale)
                 if measure and (world_size() == 1 or self.job.train.compile == "off"):
                     apart = terms.first() if isinstance(terms, RowTerms) else terms
                     result.norms = gradient_norms(apart, self.step.student.parameters())

@@ -249,6 +249,32 @@ def test_compiled_is_eager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert eager.state.keys() == compiled.state.keys()
 
 
+class Rising(Hinted):
+    """A term that rises with the stage's progress and depends on its epoch."""
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        rise = min(2 * batch.progress + 0.1, 1.0)
+        return {"soft": rise * (batch.student.logits - batch.teachers[0].logits + batch.epoch).square().mean()}
+
+
+def test_a_stage_is_compiled_once_without_a_break(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs: list[int] = []
+
+    def backend(graph: Any, _: Any) -> Any:
+        graphs.append(1)
+        return graph.forward
+
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module, mode: compile_(module, backend=backend))
+    runs = []
+    for mode in ("off", "default"):
+        torch.manual_seed(0)
+        train = {"precision": "fp64", "compile": mode, "epochs": 6}
+        runs.append(_fit(tmp_path / mode, Rising(), train=train))
+    _close(runs[0].state, runs[1].state)
+    assert len(graphs) == 2  # stages
+
+
 def test_what_cannot_be_compiled_runs_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(module: Any, mode: str) -> Any:
         def call(*_: Any) -> Any:

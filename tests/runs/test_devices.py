@@ -19,10 +19,10 @@ FEW = [*CHEAP[1:], "--epochs", "1", "--batch-size", "32", "--lr", "0.003", "teac
     sampled(
         [
             ("mps", "rkd+kd", ()),
-            ("mps", "crd", ("--accumulate", "2", "train.ema=0.9")),
+            ("mps", "crd", ("train.accumulate=2", "train.ema=0.9")),
             ("mps", "dml", ()),
             ("cuda", "rkd+kd", ("--precision", "bf16", "train.ema=0.9")),
-            ("cuda", "fitnets", ("--precision", "fp16", "--optimizer", "sgd")),
+            ("cuda", "fitnets", ("--precision", "fp16", "optim.name=sgd")),
             ("cuda", "kd", ("cache.mode=build", "data.views=1", "data.erase=0.5", "data.mixup=0.2")),
             ("cuda", "kd", ("--baseline", "train.deterministic=true")),
         ],
