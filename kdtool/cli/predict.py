@@ -42,8 +42,8 @@ def command(
 
     \b
     Examples:
-      kdtool predict runs/transformer-mini-bilstm-kd-1 reviews.txt --top 3
-      tail -f app.log | kdtool predict runs/transformer-mini-bilstm-kd-1 - --csv
+      kdtool predict runs/transformer-tiny-bilstm-kd-1 reviews.txt --top 3
+      tail -f app.log | kdtool predict runs/transformer-tiny-bilstm-kd-1 - --csv
     """
     if as_csv and as_json:
         raise InputError("--csv and --json exclude each other.")

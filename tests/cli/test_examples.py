@@ -67,7 +67,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path("reviews.txt").write_text("a good film\na bad film\n")
         sentences = ["--task", "text", "--data", "films.tsv", "--teacher", "textcnn", "--student", "bilstm"]
         sentences += ["--epochs", "1", "teacher.train.epochs=1", "teacher.check=off", "--device", "cpu"]
-        assert call("run", *sentences, "--out", "runs/transformer-mini-bilstm-kd-1").code == 0
+        assert call("run", *sentences, "--out", "runs/transformer-tiny-bilstm-kd-1").code == 0
         assert call("cache", "build", "recipe.yaml", *CHEAPER["cache build"]).code == 0
         for name in ("questions.jsonl", "tasks.jsonl"):
             questions(Path(name), 3)

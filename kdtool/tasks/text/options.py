@@ -20,7 +20,7 @@ SERVING = "serving.json"
 
 @dataclass
 class Teacher(schema.Teacher):
-    model: str = option("transformer-mini", MODEL)
+    model: str = option("transformer-tiny", MODEL)
 
 
 @dataclass
