@@ -257,6 +257,17 @@ def test_several_teachers_take_their_weights_in_order(full: Done, own: Done, own
     assert not (place / "swapped").exists()
 
 
+def test_flags_of_the_budget_and_of_rare_classes(place: Path) -> None:
+    flags = ("--teacher-epochs", "1", "--patience", "1", "--class-weights", "--balanced", "teacher.check=off")
+    done = distil(place / "budget", *flags, "--epochs", "3", "--lr", "0")
+    recipe = done.file("recipe.yaml").decode()
+    for line in ("patience: 1", "class_weights: balanced", "sampler: balanced"):
+        assert line in recipe
+    refused = start(place / "no-val", "--patience", "1", "data.val_fraction=0")
+    assert refused.code == 2
+    assert "train.patience" in refused.err
+
+
 def test_a_runs_folder_is_a_teacher(full: Done, place: Path) -> None:
     done = distil(place / "of-a-run", "--teacher", full.folder, *QUICK)
     assert done.result["test"]["teacher"] == full.result["test"]["student"]
