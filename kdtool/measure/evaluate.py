@@ -107,7 +107,7 @@ def export(
         say: takes sentences for the user.
 
     Returns:
-        "target", "unit", "metric", "machine", "test", "exports", "speed" and "hub"; the same lies in
+        "target", "unit", "metric", "machine", "test", "exports", "speed", "notes" and "hub"; the same lies in
         ``export.json`` beside the files.
 
     Raises:

@@ -16,7 +16,7 @@ from kdtool.measure.profile import machine
 from kdtool.system import strict_json
 from kdtool.system.disk import write_whole
 from kdtool.tasks.common.export import onnx_file, program
-from kdtool.tasks.common.export.checks import POINTS, Reference, refusal, speeds
+from kdtool.tasks.common.export.checks import POINTS, Reference, refusal, slower, speeds
 from kdtool.tasks.common.export.folder import check_asked, folder_for, held, keep_if_good
 from kdtool.tasks.common.matching import choose, class_map
 from kdtool.tasks.common.targets import Found
@@ -125,6 +125,7 @@ def export(
         "speed": speeds({name: _runner(each, student.preprocessing.size) for name, each in networks.items()}),
         "hub": None,
     }
+    result["notes"] = slower(result["speed"])
     write_whole(folder / "export.json", strict_json.dumps(result, indent=2) + "\n")
     refused = [refusal(form, each, "top-1") for form, each in exports.items() if not each["accepted"]]
     if refused:

@@ -20,7 +20,7 @@ from kdtool.system import strict_json
 from kdtool.system.disk import write_whole
 from kdtool.tasks.common.cost import macs, parameters
 from kdtool.tasks.common.export import onnx_file, program
-from kdtool.tasks.common.export.checks import POINTS, Reference, Runner, refusal, speeds
+from kdtool.tasks.common.export.checks import POINTS, Reference, Runner, refusal, slower, speeds
 from kdtool.tasks.common.export.folder import check_asked, folder_for, held, keep_if_good
 from kdtool.tasks.common.export.search import search
 from kdtool.tasks.common.held import HeldSplit
@@ -106,6 +106,7 @@ def export(
             "input": f"{making.length} tokens",
             "hub": None,
         }
+        result["notes"] = slower(result["speed"])
         write_whole(folder / "export.json", strict_json.dumps(result, indent=2) + "\n")
     refused = [refusal(form, each, METRIC) for form, each in exports.items() if not each["accepted"]]
     if refused:
