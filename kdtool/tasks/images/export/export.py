@@ -114,6 +114,7 @@ def export(
                 networks[form] = network
             verdict = "kept" if network is not None else "refused"
             say(f"{form}: {verdict}, top-1 {100 * exports[form]['top1']:.2f} %")
+    times = speeds({name: _runner(each, student.preprocessing.size) for name, each in networks.items()})
     result = {
         "target": student.name,
         "unit": "images",
@@ -122,10 +123,10 @@ def export(
         "machine": machine(cpu),
         "test": {"data": opened.name, "images": len(test.labels), "top1": reference.top1(reference.logits)},
         "exports": exports,
-        "speed": speeds({name: _runner(each, student.preprocessing.size) for name, each in networks.items()}),
+        "speed": times,
+        "notes": slower(times),
         "hub": None,
     }
-    result["notes"] = slower(result["speed"])
     write_whole(folder / "export.json", strict_json.dumps(result, indent=2) + "\n")
     refused = [refusal(form, each, "top-1") for form, each in exports.items() if not each["accepted"]]
     if refused:

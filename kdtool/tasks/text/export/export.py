@@ -94,6 +94,7 @@ def export(
                 f"{form}: {'kept' if exported is not None else 'refused'}, accuracy {100 * exports[form]['top1']:.2f} %"
             )
         _write_beside(folder, making)
+        times = speeds({name: making.runner(each) for name, each in networks.items()})
         result = {
             "target": student.name,
             "unit": UNIT,
@@ -102,11 +103,11 @@ def export(
             "machine": machine(torch.device("cpu")),
             "test": {"data": making.data.name, UNIT: len(making.labels), "top1": reference.top1(reference.logits)},
             "exports": exports,
-            "speed": speeds({name: making.runner(each) for name, each in networks.items()}),
+            "speed": times,
+            "notes": slower(times),
             "input": f"{making.length} tokens",
             "hub": None,
         }
-        result["notes"] = slower(result["speed"])
         write_whole(folder / "export.json", strict_json.dumps(result, indent=2) + "\n")
     refused = [refusal(form, each, METRIC) for form, each in exports.items() if not each["accepted"]]
     if refused:
