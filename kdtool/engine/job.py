@@ -158,6 +158,15 @@ class RowMeter(Meter, Protocol):
         ...
 
 
+@runtime_checkable
+class Weighable(Protocol):
+    """An objective whose classes may count alike, however many samples each has."""
+
+    def weigh(self, labels: Tensor) -> None:
+        """Weigh the hard-label loss by the (N,) labels of the training samples, -1 for none."""
+        ...
+
+
 class Objective(Protocol):
     """What is learnt: the hard loss, the metrics, and by which of them epochs are selected.
 

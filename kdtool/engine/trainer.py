@@ -141,10 +141,25 @@ class _Trainer:
             load_optimizer(self.update.optimizer, self.found["optimizer"])
         self.reporter.stage(stage.name, planned.epochs, job.train_batches.steps, self.at.epoch)
         for epoch in range(self.at.epoch, planned.epochs):
+            if self._waited_enough(planned):
+                break
             self._run_epoch(planned, epoch)
             self.at.move(self.at.stage, epoch + 1)
             if (epoch + 1) % job.checkpoint.every_epochs == 0 and epoch + 1 < planned.epochs:
                 self.saver.save(self.at, self.update.optimizer, None)
+
+    def _waited_enough(self, planned: Planned) -> bool:
+        """Tell whether no better epoch came for so long; it follows from what a checkpoint holds."""
+        patience, at = self.job.train.patience, self.at
+        if patience is None or not planned.selects or at.best is None:
+            return False
+        waited = at.last["epoch"] - at.best["epoch"]
+        if waited >= patience:
+            self.reporter.note(
+                f"{self.job.phase}: ends at epoch {at.last['epoch']}, for none of the last {waited} was better than "
+                f"epoch {at.best['epoch']} (train.patience={patience}); its schedule was made for {planned.epochs}"
+            )
+        return bool(waited >= patience)
 
     def _run_epoch(self, planned: Planned, epoch: int) -> None:
         job, start, steps, began = self.job, self.at.step, self.job.train_batches.steps, time.monotonic()

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdtool.errors import RunError
+from kdtool.runs.folder import RECIPE
+from kdtool.runs.student import ROBUSTNESS
 from kdtool.runs.tasks import task_of
+from kdtool.system import strict_json
+from kdtool.system.disk import write_whole
 from kdtool.tasks.task import Say
 
 
@@ -39,7 +45,8 @@ def evaluate(
         split: "test", "val", "train" or "all"; default: "test", and "all" of ``data`` that have no split to test on.
         teacher: a target to compare with; default: the run's own teachers.
         weights, image_size: of a model that is given by name; the latter of images only.
-        corrupt: corruptions, each "kind" or "kind:severity".
+        corrupt: corruptions, each "kind" or "kind:severity"; for a run on its own data what comes out is kept in the
+            run's folder as ``robustness.json``, for its page.
         bias: what to add to a class's logit, by the class's name or number.
         predictions: a parquet or .csv file to write.
         generate, new_tokens, answer: of language models, how many prompts they answer, how long at most, and how final
@@ -68,6 +75,9 @@ def evaluate(
     asked = {key: value for key, value in given.items() if value not in (None, (), [], {}, left_open.get(key))}
     of = task_of(target, task)
     found = of.evaluate(str(target), None if data is None else str(data), **asked)
+    if found.get("robustness") and data is None and (Path(target) / RECIPE).is_file():
+        with contextlib.suppress(RunError):  # somebody else's run
+            write_whole(Path(target) / ROBUSTNESS, strict_json.dumps(found["robustness"], indent=2) + "\n")
     return {"task": of.name, "metric": of.headline.to_dict(), **found}
 
 
@@ -99,7 +109,7 @@ def export(
         say: takes sentences for the user.
 
     Returns:
-        "target", "unit", "metric", "machine", "test", "exports", "speed" and "hub"; the same lies in
+        "target", "unit", "metric", "machine", "test", "exports", "speed", "notes" and "hub"; the same lies in
         ``export.json`` beside the files.
 
     Raises:

@@ -144,8 +144,8 @@ class Data:
     unlabelled: Optional[str] = option(None, "extra samples that join distillation without a hard label")
     sampler: str = option(
         "random",
-        "order of the student's samples; class-uniform: each batch a few classes",
-        choices=("random", "class-uniform"),
+        "order of the student's samples; class-uniform: each batch a few classes; balanced: every class equally often",
+        choices=("random", "class-uniform", "balanced"),
     )
     samples_per_class: int = option(4, "samples of a class in a batch, for sampler=class-uniform", min=1)
     views: Optional[int] = option(None, "K: epoch e uses view e mod K; none: a new view every epoch", min=1)
@@ -208,6 +208,16 @@ class Train:
         "stop", "what to do at a step whose loss or gradient is not finite", choices=("stop", "skip"), decides=()
     )
     max_skipped: int = option(10, "steps that on_nonfinite=skip may leave out before the run stops", min=0, decides=())
+    patience: Optional[int] = option(
+        None,
+        "epochs of the last stage without a better one on the validation split before it ends; none: it runs through",
+        min=1,
+        late=True,
+    )
+    class_weights: str = option(
+        "none", "weights of the hard-label loss; balanced: rare classes count as much as frequent ones",
+        choices=("none", "balanced"), late=True,
+    )  # fmt: skip
     ema: float = option(0.0, "decay of the student's weight average; 0 turns it off", min=0.0, max=0.99999)
     log_every: int = option(20, "steps between two readings of the loss", min=1, decides=())
     select: str = option("best", "which epoch becomes the student: best on the validation split, or last",

@@ -22,6 +22,10 @@ _LONGEST = 18
 """Letters of a class's name beside an axis: a narrow screen must keep room for the drawing."""
 
 
+_ASIDE, _ASIDE_OF_ALL = 0.04, 0.3
+"""By how much of the axis points of one latency stand apart, one by one and together at most."""
+
+
 def _figure(traces: Sequence[Mapping[str, Any]], height: int = 295, **layout: Any) -> Figure:
     return {"data": [dict(trace) for trace in traces], "layout": layout, "height": height}
 
@@ -251,27 +255,60 @@ def _bound(difference: Mapping[str, Any], side: str) -> float:
 
 
 def metric_and_latency(
-    rows: Sequence[Mapping[str, Any]], latency: Mapping[str, float], metric: Metric, unit: str
+    rows: Sequence[Mapping[str, Any]],
+    latency: Mapping[str, float],
+    metric: Metric,
+    unit: str,
+    levels: Mapping[str, float] | None = None,
 ) -> Figure | None:
-    """The metric on the test split against milliseconds for one sample; one point a method and student."""
+    """The metric on the test split against milliseconds for one sample; one point a method and student.
+
+    Methods have one latency, their student's: their points stand side by side about it.
+
+    Args:
+        rows: of the comparison.
+        latency: of each student, in milliseconds.
+        metric, unit: the comparison's.
+        levels: lines across, by name: what the teacher reaches, what guessing gives. One that is so far from all points
+            that they would lie on one another is drawn once it is asked for, in the legend.
+    """
     shown = [row for row in rows if row["student"] in latency and row["best"]["mean"] is not None]
     if not shown:
         return None
     traces, shape = [], "%{y:.2f} %" if metric.percent else "%{y:.4}"
-    for number, method in enumerate(dict.fromkeys(row["method"] for row in shown)):
+    methods = list(dict.fromkeys(row["method"] for row in shown))
+    widest = max(latency[row["student"]] for row in shown)
+    aside = min(_ASIDE, _ASIDE_OF_ALL / max(1, len(methods) - 1)) * widest
+    for number, method in enumerate(methods):
         own = [row for row in shown if row["method"] == method]
+        shift = aside * (number - (len(methods) - 1) / 2)
         traces.append(
             {"type": "scatter", "mode": "markers", "name": text(method),
-             "x": [latency[row["student"]] for row in own],
+             "x": [latency[row["student"]] + shift for row in own],
              "y": [numbers.scaled(metric, row["best"]["mean"]) for row in own],
+             "customdata": [latency[row["student"]] for row in own],
              "text": [text(row["student"]) for row in own], "marker": {"size": 10, "color": _CYCLE[number % 10]},
-             "hovertemplate": f"%{{text}}: {shape} in %{{x:.2f}} ms",
+             "hovertemplate": f"%{{text}}: {shape} in %{{customdata:.2f}} ms",
              "error_y": {"type": "data", "array": [numbers.scaled(metric, row["best"]["sd"] or 0) for row in own],
                          "thickness": 1}}
         )  # fmt: skip
+    reached = [row["best"]["mean"] for row in shown]
+    traces += [_level(name, level, reached, widest, metric) for name, level in (levels or {}).items()]
     x = {"title": {"text": f"milliseconds for one {text(numbers.one(unit))}, median"}, "rangemode": "tozero"}
     y = {"title": {"text": text(numbers.on_axis(metric, "test"))}}
     return _figure(traces, 355, xaxis=x, yaxis=y, hovermode="closest")
+
+
+def _level(name: str, level: float, reached: Sequence[float], widest: float, metric: Metric) -> dict[str, Any]:
+    """Return a line across at a value that no student has."""
+    low, high = min(reached), max(reached)
+    far = max(low - level, level - high) > 4 * max(high - low, 0.02 * abs(high))
+    value = numbers.scaled(metric, level)
+    return {
+        "type": "scatter", "mode": "lines", "name": f"{name} {text(numbers.value(metric, level))}",
+        "x": [0, 1.15 * widest], "y": [value, value], "hoverinfo": "name", "visible": "legendonly" if far else True,
+        "line": {"dash": "dash", "width": 1.5, "color": COLOURS.get(name, COLOURS["baseline"])},
+    }  # fmt: skip
 
 
 # --- a generated set --------------------------------------------------------------------------------------------------

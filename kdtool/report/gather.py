@@ -13,6 +13,7 @@ from kdtool.errors import InputError
 from kdtool.generation.card import CARD
 from kdtool.generation.taught import read_set
 from kdtool.report import of_comparison, of_run, of_set
+from kdtool.report.made import made
 from kdtool.report.sections import Chapter, RunSections
 from kdtool.runs.folder import RECIPE, RESULT
 from kdtool.runs.listing import list_runs
@@ -62,8 +63,8 @@ def gather(folder: str | Path, say: Say) -> Gathered:
 
 def run(folder: Path, say: Say) -> Gathered:
     """Return a run. Its document has "about" (as ``kdtool runs``), "result", "log" and "baseline_log" (records of
-    metrics.jsonl), "notes", and what its task adds: for a classification "evaluation" and "baseline" (as
-    ``kdtool eval``, the latter None without one) and "samples".
+    metrics.jsonl), "recipe", "environment", "exports" and "robustness" (see ``made``), "notes", and what its task adds:
+    for a classification "evaluation" and "baseline" (as ``kdtool eval``, the latter None without one) and "samples".
 
     Raises:
         InputError: it has no student yet, or its task has no page.
@@ -77,6 +78,7 @@ def run(folder: Path, say: Say) -> Gathered:
         "log": read_log(folder / METRICS),
         "baseline_log": read_log(folder / "baseline" / METRICS),
         "result": _result(folder),
+        **made(folder),
         "notes": list(sections.notes),
     }
     return Gathered(document, of_run.chapter(document, sections))

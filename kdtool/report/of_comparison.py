@@ -36,12 +36,22 @@ def chapter(found: Mapping[str, Any]) -> Chapter:
             ),
             Chart(
                 f"{numbers.heading(metric)} and latency",
-                charts.metric_and_latency(rows, latency, metric, unit),
-                "Latency of the student on the machine that made this page; bars are standard deviations.",
+                charts.metric_and_latency(rows, latency, metric, unit, _levels(whole, metric)),
+                "Latency of the student on the machine that made this page, methods side by side; bars are standard "
+                "deviations.",
             ),
             _table(whole, metric),
         ],
     )
+
+
+def _levels(whole: Mapping[str, Any], metric: Metric) -> dict[str, float]:
+    """Return what the teacher reaches and what guessing gives, where they are known."""
+    found = {"teacher": f"teacher_{metric.key}", "guessing": "chance"}
+    known = {
+        name: [run[key] for run in whole.get("runs", ()) if run.get(key) is not None] for name, key in found.items()
+    }
+    return {name: sum(values) / len(values) for name, values in known.items() if values}
 
 
 def _table(whole: Mapping[str, Any], metric: Metric) -> Table:

@@ -7,6 +7,7 @@ from typing import Any
 
 from kdtool.events import Metric
 from kdtool.report import charts
+from kdtool.report.made import card
 from kdtool.report.sections import Chapter, Chart, Fact, Network, RunSections, Table
 from kdtool.terminal import numbers, words
 from kdtool.terminal.table import gain
@@ -16,7 +17,7 @@ def chapter(found: Mapping[str, Any], sections: RunSections) -> Chapter:
     """Return the chapter on a run.
 
     Args:
-        found: what ``gather`` found: "folder", "about", "result", "log" and "baseline_log".
+        found: what ``gather`` found: "folder", "about", "result", "log", "baseline_log" and what ``made`` found.
         sections: of its task.
     """
     about, result, log = found["about"], found["result"], found["log"]
@@ -33,6 +34,7 @@ def chapter(found: Mapping[str, Any], sections: RunSections) -> Chapter:
             Chart(numbers.heading(metric), charts.selected(log, found["baseline_log"], metric)),
             Chart("Learning rate", charts.rates(log) if log else None),
             *sections.cards,
+            card(found["folder"], found, result),
         ],
     )
 

@@ -13,7 +13,7 @@ import torch
 from kdtool import registry
 from kdtool.engine.composition import composed
 from kdtool.engine.host import flush_denormals, keep_freed_memory
-from kdtool.engine.job import Batches, Objective
+from kdtool.engine.job import Batches, Objective, Weighable
 from kdtool.engine.optim import build_optimizer
 from kdtool.engine.plan import Planned, plan_stages
 from kdtool.engine.precision import choose_kernels
@@ -171,6 +171,16 @@ def complete(pair: Pair, reporter: Reporter) -> Setting:
     placement = getattr(train_batches, "placement", "")
     reporter.note(f"data {data.name}: {size} training {task.unit}{', ' * bool(placement)}{placement}")
     labels = torch.from_numpy(transfer_set.labels) if data.stream is None else None
+    if recipe.train.class_weights == "balanced":
+        if labels is None or not isinstance(objective, Weighable):
+            of = "a stream, whose classes are not counted" if labels is None else f"the task {task.name!r}"
+            raise InputError(f"train.class_weights=balanced is not possible for {of}. Valid: none.")
+        objective.weigh(labels)
+    if recipe.train.patience is not None and (data.val is None or recipe.train.select == "last"):
+        raise InputError(
+            "train.patience waits for a better epoch on the validation split, and needs one (data.val_fraction) and "
+            "train.select=best. Leave it out to run through."
+        )
     batch_size = min(recipe.train.batch_size, size)
     kinds = task.kinds(data, transfer_set) if data.stream is None else {}
     method = make_method(recipe, pair.methods, networks, objective.num_classes, labels, batch_size, kinds)

@@ -11,6 +11,8 @@ from kdtool.runs.chain import links
 from kdtool.runs.folder import RECIPE
 
 STUDENT, WEIGHTS = "student", "model.safetensors"
+ROBUSTNESS = "robustness.json"
+"""What ``kdtool eval --corrupt`` leaves in a run's folder."""
 
 
 def last_recipe(run: Path) -> Recipe:

@@ -39,6 +39,8 @@ def show(found: Mapping[str, Any], stream: TextIO) -> None:
             f"{words.clean(machine['processor'])}, {machine['threads']} thread{'s' * (machine['threads'] != 1)}"
         )
     )
+    for note in found.get("notes") or ():
+        console.print(Text(words.clean(note)))
     console.print(Text(f"All of it is in {words.clean(found['folder'])}"), soft_wrap=True)
     if found["hub"]:
         console.print(Text(f"On the hub: {words.clean(found['hub'])}"), soft_wrap=True)

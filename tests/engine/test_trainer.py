@@ -185,6 +185,31 @@ def test_the_best_epoch_is_the_best_of_the_last_stage(
     assert not _same(states[best - 1], states[best - 2])
 
 
+def test_patience_ends_the_last_stage_and_a_stopped_run_waits_as_long(tmp_path: Path) -> None:
+    values = (0.1, 0.2, 0.9, 0.8, 0.9, 0.7, 0.6, 1.0)  # of equals the later one is better
+    train = {"epochs": 8, "patience": 2}
+
+    def job(folder: str, seen: int = 0) -> Any:
+        return tiny.job(tmp_path / folder, objective=Told(*values[seen:]), train=train)
+
+    whole = fit(job("whole"), Reporter(), StopRequest())
+    assert (whole.best["epoch"], whole.last["epoch"]) == (5, 7)
+    stop = StopRequest()
+
+    class Stops(Reporter):
+        def epoch(self, record: dict[str, Any]) -> None:
+            stop.signal = 15 if record["epoch"] == 6 else None
+
+    with pytest.raises(Interrupted):
+        fit(job("parts"), Stops(), stop)
+    parts = fit(job("parts", seen=6), Reporter(), StopRequest())
+    assert (parts.best["epoch"], parts.last["epoch"]) == (5, 7)
+    assert _same(whole.state, parts.state)
+    assert _same(whole.last_state, parts.last_state)
+    again = fit(job("whole", seen=8), Reporter(), StopRequest())  # finished: nothing is trained or judged
+    assert _same(whole.state, again.state)
+
+
 def test_a_finished_run_trains_no_more(tmp_path: Path) -> None:
     first = fit(tiny.job(tmp_path), Reporter(), StopRequest())
     job = tiny.job(tmp_path)

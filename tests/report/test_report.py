@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("plotly")
 
-from kdtool.report import charts
+from kdtool.report import charts, made
 from kdtool.report.html import render
 from kdtool.report.of_comparison import chapter
 from kdtool.report.sections import Chapter, Chart
@@ -20,6 +20,11 @@ from kdtool.terminal import words
 from tests.report.browser import needs_chromium, opened
 from tests.running import call, distil, write_images
 
+EXPORTED = {
+    "metric": "top-1",
+    "exports": {"onnx": {"accepted": True, "bytes": 1.2e6, "top1": 0.5}, "int8": {"accepted": False}},
+    "speed": {"onnx": [{"median_ms": 0.52}]},
+}
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
@@ -204,11 +209,44 @@ def test_a_comparison_is_ranked() -> None:
     assert ranked["error_x"]["array"] == pytest.approx([3.0, 2.0])
     at = {trace["name"]: (trace["x"], trace["y"]) for trace in figures[1]["data"]}
     assert at["one"] == ([4.5], [pytest.approx(93.0)])
+    assert at["none"][0][0] < 4.5 < at["&lt;two&gt;"][0][0]  # side by side
+    assert all(trace["customdata"] == [4.5] for trace in figures[1]["data"])
     assert "one gains 3 points." in shown
     assert table_of(shown, "All of it")[0] == [
         *("small", "one", "3", "93.00 ± 1.00", "+3.00", "+1.00 to +5.00", "93.00 ± 1.00", "12.0", "750.0 MB")
     ]
     assert "<two>" not in shown
+
+
+def test_a_comparisons_page_has_the_teachers_line_and_that_of_guessing() -> None:
+    runs = [{"teacher_top1": 0.95, "chance": 0.1}, {"teacher_top1": 0.97, "chance": 0.1}, {"state": "failed"}]
+    charted = [card.figure for card in chapter_of_a_comparison(runs=runs).cards if isinstance(card, Chart)]
+    assert charted[1] is not None
+    lines = {trace["name"]: trace for trace in charted[1]["data"] if trace["mode"] == "lines"}
+    assert lines["teacher 96.00 %"]["y"] == pytest.approx([96.0, 96.0])
+    assert lines["teacher 96.00 %"]["visible"] is True
+    assert lines["guessing 10.00 %"]["visible"] == "legendonly"  # or all dots would lie on one another
+    reached = {"a": 0.12, "b": 0.3}
+    near = charts.metric_and_latency(
+        [{"student": "s", "method": name, "best": {"mean": mean, "sd": None}} for name, mean in reached.items()],
+        {"s": 1.0}, charts.Metric(), "images", {"guessing": 0.1},
+    )  # fmt: skip
+    assert near is not None
+    assert near["data"][-1]["visible"] is True
+
+
+def test_the_page_says_how_a_run_was_made(run: Path, found: dict[str, Any]) -> None:
+    lines = dict(table_of(page_of(found), "How it was made"))
+    assert lines["recipe"].startswith("method=fitnets train.epochs=2 train.batch_size=32")
+    assert lines["seed"] == "0"
+    assert "threads" in lines["machine"]
+    assert "torch " in lines["machine"]
+    assert lines["exports"] == f"none yet: kdtool export {run}"
+    assert call("eval", run, "--corrupt", "noise:5").code == 0
+    (kept,) = json.loads((run / "robustness.json").read_text())
+    shown = dict(made.card(str(run), {**made.made(run), "exports": EXPORTED}, {}).rows)
+    assert shown["robustness"].startswith(f"noise:5 {words.percent(kept['top1'])}")
+    assert shown["exports"] == "onnx 1.2 MB, top-1 50.00 %, 0.52 ms"
 
 
 def test_a_metric_that_falls_is_ranked_and_named_as_such() -> None:

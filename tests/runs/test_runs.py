@@ -257,6 +257,19 @@ def test_several_teachers_take_their_weights_in_order(full: Done, own: Done, own
     assert not (place / "swapped").exists()
 
 
+def test_flags_of_the_budget_and_of_rare_classes(place: Path) -> None:
+    flags = ("--teacher-epochs", "1", "--patience", "1", "--class-weights", "--balanced", "teacher.check=off")
+    done = distil(place / "budget", *flags, "--epochs", "3", "--lr", "0")
+    assert "warning: the student cannot be told from guessing" in done.err  # its learning rate is 0
+    assert any("too fast (optim.lr=0) or too little" in each for each in done.result["says"])
+    recipe = done.file("recipe.yaml").decode()
+    for line in ("patience: 1", "class_weights: balanced", "sampler: balanced"):
+        assert line in recipe
+    refused = start(place / "no-val", "--patience", "1", "data.val_fraction=0")
+    assert refused.code == 2
+    assert "train.patience" in refused.err
+
+
 def test_a_runs_folder_is_a_teacher(full: Done, place: Path) -> None:
     done = distil(place / "of-a-run", "--teacher", full.folder, *QUICK)
     assert done.result["test"]["teacher"] == full.result["test"]["student"]
@@ -288,6 +301,11 @@ def test_a_folder_of_colour_pictures_of_all_sizes(layout: str, place: Path) -> N
     assert "top-5" not in done.out
     config = json.loads(done.file("student/config.json"))
     assert config["label_names"] == ["cat", "dog", "fox"]
+    for side, name in (("teacher", "test_resnet"), ("student", "test_efficientnet")):
+        assert done.err.count(f"{name} starts from scratch: no pretrained weights could be had") == 1
+        assert f"{side}.weights=scratch says so" in done.err
+    assert done.result["difference"]["samples"] == 18
+    assert "over the 18 test images the 95% interval of the gain is" in " ".join(done.out.split())
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,21 @@ class Classification:
         self.label_smoothing = label_smoothing
         self.metric = metric or Metric()
         self.chance: float | None = 1 / num_classes
+        self.class_weights: Tensor | None = None
+
+    def weigh(self, labels: Tensor) -> None:
+        """Let classes count alike in the hard-label loss, however many samples each has.
+
+        Class c of K that has n_c of N samples gets the weight N / (K n_c) (King and Zeng, Political Analysis 9, 2001),
+        whose mean over the samples is 1; a class without any gets 1.
+
+        Args:
+            labels: (N,) int64 of the training samples, -1 for none.
+        """
+        counts = torch.bincount(labels[labels >= 0], minlength=self.num_classes).double()
+        known = counts > 0
+        weights = counts.sum() / (known.sum() * counts.clamp(min=1))
+        self.class_weights = torch.where(known, weights, 1.0)
 
     def hard_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy, mean over the labelled samples; zero where none is labelled.
@@ -42,9 +57,17 @@ class Classification:
             weight_B1 = labels.sum(1, keepdim=True)
             smooth = self.label_smoothing
             target_BK = (1 - smooth) * labels + smooth * weight_B1 / self.num_classes
+            if self.class_weights is not None:
+                own_B1 = labels @ self.class_weights.to(labels)[:, None]  # a mix counts as its parts do
+                target_BK = target_BK * own_B1 / weight_B1.clamp(min=1e-12)
             losses = -(target_BK * F.log_softmax(logits, dim=1)).sum()
             return losses / weight_B1.gt(0).sum().clamp(min=1)
-        losses = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum", label_smoothing=self.label_smoothing)
+        smooth = self.label_smoothing
+        if self.class_weights is not None:
+            each_B = F.cross_entropy(logits, labels, ignore_index=-1, reduction="none", label_smoothing=smooth)
+            losses = (each_B * self.class_weights.to(logits)[labels.clamp(min=0)]).sum()
+        else:
+            losses = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum", label_smoothing=smooth)
         return losses / labels.ge(0).sum().clamp(min=1)
 
     def meter(self) -> ClassificationMeter:

@@ -16,7 +16,7 @@ from torch import Tensor
 from kdtool.engine import tree
 from kdtool.engine.job import Loaded
 from kdtool.recipe.schema import Data
-from kdtool.tasks.common.order import Order
+from kdtool.tasks.common.order import Order, class_plan
 from kdtool.tasks.task import Reading, Split
 
 
@@ -101,7 +101,7 @@ class HeldBatches:
         lengths: np.ndarray | None = None,
         offsets: np.ndarray | None = None,
     ):
-        per_class = cfg.samples_per_class if cfg.sampler == "class-uniform" and reading.train else None
+        per_class = class_plan(cfg) if reading.train else None
         self.reading, self.make, self.views, self.lengths = reading, make, cfg.views, lengths
         classes = split.labels if offsets is None else np.zeros(len(offsets) - 1, dtype=np.int64)
         self.order = Order(classes, reading, per_class, lengths)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -45,9 +45,37 @@ def class_uniform_order(labels: np.ndarray, seed: int, epoch: int, batch_size: i
     return np.array(order, dtype=np.int64)
 
 
+def balanced_order(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """Return an order of as many samples in which every class comes equally often, to within one.
+
+    A class's samples come in a random order of its own and start over when they are used up; of a class with more
+    samples than its share some wait for a later epoch. Samples without a label come once each.
+
+    Args:
+        labels: (N,) classes, -1 for none.
+        seed, epoch: what the order follows from.
+    """
+    draw = np.random.Generator(np.random.Philox(key_of("balanced", seed, epoch)))
+    classes = draw.permutation(np.unique(labels[labels >= 0]))
+    slots, parts = int((labels >= 0).sum()), [np.flatnonzero(labels < 0)]
+    for number, label in enumerate(classes):
+        share = slots // len(classes) + (number < slots % len(classes))
+        parts.append(np.resize(draw.permutation(np.flatnonzero(labels == label)), share))
+    return draw.permutation(np.concatenate(parts)).astype(np.int64)
+
+
 def random_order(count: int, seed: int, epoch: int) -> np.ndarray:
     """Return a permutation of all samples."""
     return epoch_order(seed, epoch, count)
+
+
+BALANCED = 0
+"""Stands in the place of a number of samples of a class in a row: every class equally often over an epoch."""
+
+
+def class_plan(data: Any) -> int | None:
+    """Return what a recipe's section ``data`` wants of classes, as ``Order`` takes it."""
+    return {"random": None, "balanced": BALANCED, "class-uniform": data.samples_per_class}[data.sampler]  # type: ignore[no-any-return]
 
 
 BUCKET = 32
@@ -60,8 +88,8 @@ class Order:
     Args:
         labels: (N,) int64 classes of the samples, -1 for none.
         reading: how the split is read.
-        per_class: samples of a class in a row (class-uniform sampling); None: a random order.
-        lengths: (N,) how long each sample is; a random order then brings samples of like length into one batch.
+        per_class: samples of a class in a row (class-uniform sampling); ``BALANCED``; None: a random order.
+        lengths: (N,) how long each sample is; an order without rows then brings samples of like length into one batch.
 
     Attributes:
         batch_size: samples in a whole batch; never more than there are.
@@ -105,8 +133,10 @@ class Order:
     def _order(self, epoch: int) -> np.ndarray:
         if not self.reading.train:
             return np.arange(len(self.labels))
-        if self.per_class is None:
-            order = random_order(len(self.labels), self.reading.seed, epoch)
+        if not self.per_class:
+            seed = self.reading.seed
+            even = self.per_class == BALANCED
+            order = balanced_order(self.labels, seed, epoch) if even else random_order(len(self.labels), seed, epoch)
             return order if self.lengths is None else self._bucketed(order, self.lengths, epoch)
         return class_uniform_order(self.labels, self.reading.seed, epoch, self.batch_size, self.per_class)
 

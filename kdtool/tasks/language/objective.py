@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdtool.engine.job import Scores
+from kdtool.errors import InputError
 from kdtool.events import Metric
 from kdtool.losses import at_least_fp32
 from kdtool.tasks.common.classification import Classification
@@ -31,6 +32,14 @@ class NextToken(Classification):
     def __init__(self, num_classes: int, label_smoothing: float, metric: Metric):
         super().__init__(num_classes, label_smoothing, metric)
         self.chance = float(num_classes)
+
+    def weigh(self, labels: Tensor) -> None:
+        """Refuse: tokens are no classes of samples.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("train.class_weights: language models have no classes of samples. Valid: none.")
 
     def meter(self) -> Any:
         """Return a new meter of perplexity, nll, top1 and tokens."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdtool.tasks.common.order import class_uniform_order
+from kdtool.tasks.common.order import balanced_order, class_uniform_order
 
 LABELS = np.repeat(np.arange(10), np.arange(5, 55, 5))
 
@@ -40,3 +40,17 @@ def test_classes_come_equally_often_however_many_samples_they_have() -> None:
 def test_what_does_not_divide_goes_to_one_further_class() -> None:
     index = class_uniform_order(LABELS, 0, 0, 10, 4)[:10]
     assert sorted(np.unique(LABELS[index], return_counts=True)[1].tolist()) == [2, 4, 4]
+
+
+def test_a_balanced_epoch_shows_every_class_equally_often() -> None:
+    labels = np.array([0] * 90 + [1] * 7 + [2] * 5 + [-1] * 10)
+    order = balanced_order(labels, seed=1, epoch=0)
+    assert len(order) == len(labels)
+    assert [int((labels[order] == label).sum()) for label in (0, 1, 2, -1)] == [34, 34, 34, 10]
+    for label, times in ((1, {4, 5}), (2, {6, 7}), (-1, {1}), (0, {1})):
+        assert set(np.unique(order[labels[order] == label], return_counts=True)[1]) <= times
+    assert np.array_equal(order, balanced_order(labels, 1, 0))
+    assert not np.array_equal(order, balanced_order(labels, 1, 1))
+    assert not np.array_equal(order, balanced_order(labels, 2, 0))
+    seen = {int(i) for epoch in range(12) for i in balanced_order(labels, 1, epoch)}
+    assert seen == set(range(len(labels)))  # what waits comes in a later epoch

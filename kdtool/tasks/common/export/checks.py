@@ -83,3 +83,29 @@ def speeds(networks: Mapping[str, Runner], batch_sizes: tuple[int, ...] = (1, 32
         for name, times in zip(networks, in_turns(runs, seconds=0.5), strict=True):
             found[name].append(summary(times, batch_size))
     return found
+
+
+REDUCED = ("int8", "fp16")
+"""What the names of formats of reduced precision end with."""
+
+
+def slower(found: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on each export of reduced precision that is slower here than the fp32 file of its kind.
+
+    Args:
+        found: by ``speeds``: by name of the network the latencies by batch size.
+    """
+    said = []
+    for form, own in found.items():
+        kind, _, precision = form.rpartition("-")
+        if precision not in REDUCED:
+            continue
+        whole = kind if kind in found else "student"
+        pairs = [(a["median_ms"], b["median_ms"], a["batch_size"]) for a, b in zip(own, found[whole], strict=True)]
+        late = [f"{a:.2f} ms instead of {b:.2f} ms at batch {size}" for a, b, size in pairs if a > b]
+        if late:
+            said.append(
+                f"{form} is slower than {whole} in fp32 on this machine ({', '.join(late)}): here it saves space, not "
+                "time; measure it where it is to run."
+            )
+    return said

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from kdtool.engine.job import Loaded
 from kdtool.errors import InputError
-from kdtool.tasks.common.order import Order
+from kdtool.tasks.common.order import Order, class_plan
 from kdtool.tasks.images.data.dataset import DataSet, Images, Split
 from kdtool.tasks.images.data.mixing import mix_labels
 from kdtool.tasks.images.data.unreadable import THREADS, Pool, Replaced
@@ -36,7 +36,7 @@ class Loader:
         num_classes: K, for mixed labels.
         workers: processes that decode, where images are streamed.
         memory_budget_gb: images are kept decoded where they need no more.
-        per_class: samples of a class in a row (class-uniform sampling); None: a random order.
+        per_class: as for ``Order``.
 
     Raises:
         InputError: a batch cannot be divided among the processes.
@@ -183,7 +183,7 @@ def make_loader(
         num_classes=len(data.class_names),
         workers=cfg.workers,
         memory_budget_gb=cfg.memory_budget_gb,
-        per_class=cfg.samples_per_class if cfg.sampler == "class-uniform" else None,
+        per_class=class_plan(cfg),
     )
 
 

@@ -16,7 +16,7 @@ from kdtool.measure.profile import machine
 from kdtool.system import strict_json
 from kdtool.system.disk import write_whole
 from kdtool.tasks.common.export import onnx_file, program
-from kdtool.tasks.common.export.checks import POINTS, Reference, refusal, speeds
+from kdtool.tasks.common.export.checks import POINTS, Reference, refusal, slower, speeds
 from kdtool.tasks.common.export.folder import check_asked, folder_for, held, keep_if_good
 from kdtool.tasks.common.matching import choose, class_map
 from kdtool.tasks.common.targets import Found
@@ -115,6 +115,7 @@ def export(
                 networks[form] = network
             verdict = "kept" if network is not None else "refused"
             say(f"{form}: {verdict}, top-1 {100 * exports[form]['top1']:.2f} %")
+    times = speeds({name: _runner(each, student.preprocessing.size) for name, each in networks.items()})
     result = {
         "target": student.name,
         "unit": "images",
@@ -123,7 +124,8 @@ def export(
         "machine": machine(cpu),
         "test": {"data": opened.name, "images": len(test.labels), "top1": reference.top1(reference.logits)},
         "exports": exports,
-        "speed": speeds({name: _runner(each, student.preprocessing.size) for name, each in networks.items()}),
+        "speed": times,
+        "notes": slower(times),
         "hub": None,
     }
     write_whole(folder / "export.json", strict_json.dumps(result, indent=2) + "\n")

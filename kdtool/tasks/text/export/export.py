@@ -20,7 +20,7 @@ from kdtool.system import strict_json
 from kdtool.system.disk import write_whole
 from kdtool.tasks.common.cost import macs, parameters
 from kdtool.tasks.common.export import onnx_file, program
-from kdtool.tasks.common.export.checks import POINTS, Reference, Runner, refusal, speeds
+from kdtool.tasks.common.export.checks import POINTS, Reference, Runner, refusal, slower, speeds
 from kdtool.tasks.common.export.folder import check_asked, folder_for, held, keep_if_good
 from kdtool.tasks.common.export.search import search
 from kdtool.tasks.common.held import HeldSplit
@@ -92,6 +92,7 @@ def export(
                 f"{form}: {'kept' if exported is not None else 'refused'}, accuracy {100 * exports[form]['top1']:.2f} %"
             )
         _write_beside(folder, making)
+        times = speeds({name: making.runner(each) for name, each in networks.items()})
         result = {
             "target": student.name,
             "unit": UNIT,
@@ -100,7 +101,8 @@ def export(
             "machine": machine(torch.device("cpu")),
             "test": {"data": making.data.name, UNIT: len(making.labels), "top1": reference.top1(reference.logits)},
             "exports": exports,
-            "speed": speeds({name: making.runner(each) for name, each in networks.items()}),
+            "speed": times,
+            "notes": slower(times),
             "input": f"{making.length} tokens",
             "hub": None,
         }
