@@ -22,173 +22,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-Layer = int | float | str
-"""Where to tap a network.
-
-``int``: feature stage, -1 the deepest; ``float`` in [0, 1]: relative depth, 0.5 the middle stage; ``str``:
-
-- ``"embedding"``: pooled, before the classifier;
-- ``"heads"``: what each classifier gives, two where there is a distillation token;
-- ``"input"``: the student's inputs, for the teachers too; a loss may differentiate their logits by it;
-- a dotted module name, with ``:in`` for its input;
-- a stage or depth with ``:pre`` (``"0.5:pre"``): its feature before the activation, which may be the stage's last step
-  or, behind a norm, the next block's first; the feature itself where no activation follows.
-"""
-
-TapSpec = Mapping[str, "Layer | Sequence[Layer]"]
-Shape = tuple[int, ...]
-"""A tap's shape without the batch: (C, H, W) for maps, (D,) for embeddings, (N, D) for tokens, (H, K) for heads."""
-
-
-@dataclass(frozen=True)
-class Taps:
-    """Which layers a method reads, by role: ``{role: Layer}`` or ``{role: [Layer, ...]}`` on either side."""
-
-    student: TapSpec = field(default_factory=dict)
-    teacher: TapSpec = field(default_factory=dict)
-
-
-class Own:
-    """A layer of a network's own that a method applies or reads where it is: no submodule of the method's.
-
-    Read it when it is used, never before: a teacher may be trained after the method was built.
-
-    Args:
-        layer: has ``weight`` and ``bias``.
-        frozen: gradients end here, as for a frozen teacher's; a student's or a peer's layer learns.
-        name: the module's dotted name in its network.
-    """
-
-    def __init__(self, layer: Any, frozen: bool, name: str):
-        self.layer, self.frozen, self.name = layer, frozen, name
-
-    @property
-    def weight(self) -> Tensor:
-        found: Tensor = self.layer.weight
-        return found.detach() if self.frozen else found
-
-    @property
-    def bias(self) -> Tensor | None:
-        found: Tensor | None = self.layer.bias
-        return found.detach() if self.frozen and found is not None else found
-
-
-@dataclass(frozen=True)
-class Parts:
-    """A network's own layers, by what they are for.
-
-    Attributes:
-        classifier: the linear layer (or 1x1 convolution) that turns the embedding into the logits;
-            ``kdtool.layers.classify`` applies it to any feature. A sentence where there is none: why not.
-        norms: per tapped role the batch norm that the feature comes out of, before any activation, or None; a list
-            where the role taps a list of layers.
-        pooled: per tapped role the dotted name of the module that gives its map, where nothing but the average over
-            positions stands between the map and the classifier; else "". Likewise a list.
-    """
-
-    classifier: Own | str = "it is not known"
-    norms: Mapping[str, Any] = field(default_factory=dict)
-    pooled: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a method may know when it is built, measured by a dry forward at the real input size.
-
-    Attributes:
-        student: shape of each student role (a list of shapes where the role taps a list of layers).
-        teachers: the same for each teacher (or peer), in order.
-        num_classes: K.
-        num_samples: training samples; ``Batch.index`` lies in [0, num_samples).
-        batch_size: samples in one global batch.
-        labels: (num_samples,) int64 class of every training sample, -1 where it has none; None if unknown.
-        student_parts, teacher_parts: the networks' own layers, in the teachers' order.
-    """
-
-    student: Mapping[str, Any]
-    teachers: Sequence[Mapping[str, Any]]
-    num_classes: int
-    num_samples: int
-    batch_size: int
-    labels: Tensor | None = None
-    student_parts: Parts = field(default_factory=Parts)
-    teacher_parts: Sequence[Parts] = ()
-
-
-@dataclass
-class Out:
-    """What a network gave for a batch.
-
-    Attributes:
-        logits: (B, K), at least fp32.
-        taps: per role a tensor (B, *shape), or a list of them where the role taps a list of layers.
-        mask: (B, N) bool, the real ones among N tokens of sequence taps (B, N, D), whose padding is zero; None where
-            all are real. A teacher's tokens are the student's, whatever its own tokenizer makes of the text.
-        views: by name what the network gave for further views of the same samples, those of ``Method.views``.
-    """
-
-    logits: Tensor
-    taps: dict[str, Any] = field(default_factory=dict)
-    mask: Tensor | None = None
-    views: Mapping[str, Out] = field(default_factory=dict)
-
-
-@dataclass
-class Batch:
-    """One step's outputs, as the loss sees them.
-
-    Attributes:
-        labels: (B,) int64, -1 for samples without a label; or (B, K) when samples are mixed (a row of zeros: none).
-        index: (B,) int64 position of each sample in the training set.
-        student: the student's outputs, with gradient.
-        teachers: the teachers' outputs, detached (but for a tapped ``"input"``); for online methods the peers', with
-            gradient.
-        task_loss: the task's own loss of (B, K) logits against this batch's labels, a scalar; for exits and peers.
-        epoch: epoch within the stage, from 0.
-        progress: share of the stage done, in [0, 1).
-    """
-
-    labels: Tensor
-    index: Tensor
-    student: Out
-    teachers: list[Out]
-    task_loss: Callable[[Tensor], Tensor]
-    epoch: int = 0
-    progress: float = 0.0
-
-
 Terms = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of the run with its own loss and trainable parts.
-
-    Attributes:
-        name: shown in the live view and in the logs.
-        loss: batch -> weighted scalar terms by name.
-        epochs: int: that many; float in (0, 1): that share of ``train.epochs``; None: what the others leave.
-            Stages that train the student count against ``train.epochs``; others come on top.
-        trains: any of "student" and "method" (the method's own parameters, and the peers of an online method).
-        task_weight: weight of the hard-label loss that the engine adds; 0 leaves the classifier untouched.
-        on_top: its epochs come on top of ``train.epochs`` though it trains the student.
-        lr: its peak learning rate; None: ``optim.lr``.
-        schedule: name of its learning-rate schedule; None: ``schedule.name``. Every stage runs through the whole
-            schedule: milestones and periods, which count epochs of ``train.epochs``, shrink with its length.
-        turns: losses that are taken in turn instead, each with a forward and an update of its own: what one gives no
-            gradient stays as it is. The hard labels join the last. ``loss`` then shows what trains, and is reported
-            where nothing is updated. In one process only.
-    """
-
-    name: str
-    loss: Callable[[Batch], Terms]
-    epochs: int | float | None = None
-    trains: tuple[str, ...] = ("student", "method")
-    task_weight: float = 1.0
-    on_top: bool = False
-    lr: float | None = None
-    schedule: str | None = None
-    turns: tuple[Callable[[Batch], Terms], ...] = ()
 
 
 class Method(nn.Module):
@@ -225,24 +59,9 @@ class Method(nn.Module):
         self.setup = setup
 
     @classmethod
-    def scheme(cls) -> str:
-        """Return "online", "self" or "offline", from what the class declares."""
-        if cls.online:
-            return "online"
-        return "self" if cls.teachers[1] == 0 else "offline"
-
-    @classmethod
     def taps(cls, cfg: Any) -> Taps:
         """Return the layers to read, before any network exists. Default: logits only."""
         return Taps()
-
-    @classmethod
-    def views(cls, cfg: Any) -> Sequence[str]:
-        """Return the further views of each sample to see side by side, by the task's names. Default: none.
-
-        They are functions of (``data.view_seed``, view, sample); hard labels are learnt from the usual view.
-        """
-        return ()
 
     def loss(self, batch: Batch) -> Terms:
         """Return the weighted distillation terms of one batch by name, never the hard-label loss itself."""
@@ -252,8 +71,24 @@ class Method(nn.Module):
         """Return the stages in order. Default: one, "distill"."""
         return [Stage("distill", self.loss)]
 
+    @torch.no_grad()
+    def after_step(self, batch: Batch) -> None:
+        """Update state that gradients do not train, such as memory banks. Default: nothing."""
+
+    # --- what few methods need --------------------------------------------------------------------------------------
+
+    @classmethod
+    def views(cls, cfg: Any) -> Sequence[str]:
+        """Return the further views of each sample to see side by side, by the task's names. Default: none.
+
+        They are functions of (``data.view_seed``, view, sample); hard labels are learnt from the usual view.
+        """
+        return ()
+
     def ships(self, student: nn.Module) -> nn.Module:
-        """Return what ``student/`` holds and what is validated, called once, before the first step; the student.
+        """Return what ``student/`` holds and what is validated. Default: the student.
+
+        Called once, before the first step.
 
         Args:
             student: a copy of the plain network that shares its tensors, so that it learns along. Layers may be put in
@@ -274,6 +109,185 @@ class Method(nn.Module):
         """Return sentences that the user should read before the run, such as on a term that cannot be other than 0."""
         return []
 
-    @torch.no_grad()
-    def after_step(self, batch: Batch) -> None:
-        """Update state that gradients do not train, such as memory banks. Default: nothing."""
+    @classmethod
+    def scheme(cls) -> str:
+        """Return "online", "self" or "offline", from what the class declares."""
+        if cls.online:
+            return "online"
+        return "self" if cls.teachers[1] == 0 else "offline"
+
+
+# --- what it is given -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Batch:
+    """One step's outputs, as the loss sees them.
+
+    Attributes:
+        labels: (B,) int64, -1 for samples without a label; or (B, K) when samples are mixed (a row of zeros: none).
+        index: (B,) int64 position of each sample in the training set.
+        student: the student's outputs, with gradient.
+        teachers: the teachers' outputs, detached (but for a tapped ``"input"``); for online methods the peers', with
+            gradient.
+        task_loss: the task's own loss of (B, K) logits against this batch's labels, a scalar; for exits and peers.
+        epoch: epoch within the stage, from 0.
+        progress: share of the stage done, in [0, 1).
+    """
+
+    labels: Tensor
+    index: Tensor
+    student: Out
+    teachers: list[Out]
+    task_loss: Callable[[Tensor], Tensor]
+    epoch: int = 0
+    progress: float = 0.0
+
+
+@dataclass
+class Out:
+    """What a network gave for a batch.
+
+    Attributes:
+        logits: (B, K), at least fp32.
+        taps: per role a tensor (B, *shape).
+        mask: (B, N) bool, the real ones among N tokens of sequence taps (B, N, D), whose padding is zero; None where
+            all are real. A teacher's tokens are the student's, whatever its own tokenizer makes of the text.
+        views: by name what the network gave for further views of the same samples, those of ``Method.views``.
+    """
+
+    logits: Tensor
+    taps: dict[str, Any] = field(default_factory=dict)
+    mask: Tensor | None = None
+    views: Mapping[str, Out] = field(default_factory=dict)
+
+
+# --- what it reads, and when ----------------------------------------------------------------------------------------
+
+Layer = int | float | str
+"""Where to tap a network.
+
+``int``: feature stage, -1 the deepest; ``float`` in [0, 1]: relative depth, 0.5 the middle stage; ``str``:
+
+- ``"embedding"``: pooled, before the classifier;
+- ``"heads"``: what each classifier gives, two where there is a distillation token;
+- ``"input"``: the student's inputs, for the teachers too; a loss may differentiate their logits by it;
+- a dotted module name, with ``:in`` for its input;
+- a stage or depth with ``:pre`` (``"0.5:pre"``): its feature before the activation, which may be the stage's last step
+  or, behind a norm, the next block's first; the feature itself where no activation follows.
+"""
+
+TapSpec = Mapping[str, "Layer | Sequence[Layer]"]
+Shape = tuple[int, ...]
+"""A tap's shape without the batch: (C, H, W) for maps, (D,) for embeddings, (N, D) for tokens, (H, K) for heads."""
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Which layers a method reads on either side, by role.
+
+    Whatever is said per role (shapes, features, parts) is a list where the role taps a list of layers.
+    """
+
+    student: TapSpec = field(default_factory=dict)
+    teacher: TapSpec = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the run with its own loss and trainable parts.
+
+    Attributes:
+        name: shown in the live view and in the logs.
+        loss: batch -> weighted scalar terms by name.
+        epochs: int: that many; float in (0, 1): that share of ``train.epochs``; None: what the others leave.
+            Stages that train the student count against ``train.epochs``; others come on top.
+        trains: any of "student" and "method" (the method's own parameters, and the peers of an online method).
+        task_weight: weight of the hard-label loss that the engine adds; 0 leaves the classifier untouched.
+        on_top: its epochs come on top of ``train.epochs`` though it trains the student.
+        lr: its peak learning rate; None: ``optim.lr``.
+        schedule: name of its learning-rate schedule; None: ``schedule.name``. Every stage runs through the whole
+            schedule: milestones and periods, which count epochs of ``train.epochs``, shrink with its length.
+        turns: losses that are taken in turn instead, each with a forward and an update of its own: what one gives no
+            gradient stays as it is. The hard labels join the last. ``loss`` then shows what trains, and is reported
+            where nothing is updated. In one process only.
+    """
+
+    name: str
+    loss: Callable[[Batch], Terms]
+    epochs: int | float | None = None
+    trains: tuple[str, ...] = ("student", "method")
+    task_weight: float = 1.0
+    on_top: bool = False
+    lr: float | None = None
+    schedule: str | None = None
+    turns: tuple[Callable[[Batch], Terms], ...] = ()
+
+
+# --- what it may know when it is built ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a method may know when it is built, measured by a dry forward at the real input size.
+
+    Attributes:
+        student: shape of each student role.
+        teachers: the same for each teacher (or peer), in order.
+        num_classes: K.
+        num_samples: training samples; ``Batch.index`` lies in [0, num_samples).
+        batch_size: samples in one global batch.
+        labels: (num_samples,) int64 class of every training sample, -1 where it has none; None if unknown.
+        student_parts, teacher_parts: the networks' own layers, in the teachers' order.
+    """
+
+    student: Mapping[str, Any]
+    teachers: Sequence[Mapping[str, Any]]
+    num_classes: int
+    num_samples: int
+    batch_size: int
+    labels: Tensor | None = None
+    student_parts: Parts = field(default_factory=lambda: Parts())
+    teacher_parts: Sequence[Parts] = ()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A network's own layers, by what they are for.
+
+    Attributes:
+        classifier: the linear layer (or 1x1 convolution) that turns the embedding into the logits;
+            ``kdtool.layers.classify`` applies it to any feature. A sentence where there is none: why not.
+        norms: per role the batch norm that the feature comes out of, before any activation, or None.
+        pooled: per role the dotted name of the module that gives its map, where nothing but the average over positions
+            stands between the map and the classifier; else "".
+    """
+
+    classifier: Own | str = "it is not known"
+    norms: Mapping[str, Any] = field(default_factory=dict)
+    pooled: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Own:
+    """A layer of a network's own that a method applies or reads where it is: no submodule of the method's.
+
+    Read it when it is used, never before: a teacher may be trained after the method was built.
+
+    Args:
+        layer: has ``weight`` and ``bias``.
+        frozen: gradients end here, as for a frozen teacher's; a student's or a peer's layer learns.
+        name: the module's dotted name in its network.
+    """
+
+    def __init__(self, layer: Any, frozen: bool, name: str):
+        self.layer, self.frozen, self.name = layer, frozen, name
+
+    @property
+    def weight(self) -> Tensor:
+        found: Tensor = self.layer.weight
+        return found.detach() if self.frozen else found
+
+    @property
+    def bias(self) -> Tensor | None:
+        found: Tensor | None = self.layer.bias
+        return found.detach() if self.frozen and found is not None else found
