@@ -22,118 +22,102 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-Layer = int | float | str
-"""Where to tap a network.
-
-``int``: feature stage, -1 the deepest; ``float`` in [0, 1]: relative depth, 0.5 the middle stage; ``str``:
-
-- ``"embedding"``: pooled, before the classifier;
-- ``"heads"``: what each classifier gives, two where there is a distillation token;
-- ``"input"``: the student's inputs, for the teachers too; a loss may differentiate their logits by it;
-- a dotted module name, with ``:in`` for its input;
-- a stage or depth with ``:pre`` (``"0.5:pre"``): its feature before the activation, which may be the stage's last step
-  or, behind a norm, the next block's first; the feature itself where no activation follows.
-"""
-
-TapSpec = Mapping[str, "Layer | Sequence[Layer]"]
-Shape = tuple[int, ...]
-"""A tap's shape without the batch: (C, H, W) for maps, (D,) for embeddings, (N, D) for tokens, (H, K) for heads."""
+Terms = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Taps:
-    """Which layers a method reads, by role: ``{role: Layer}`` or ``{role: [Layer, ...]}`` on either side."""
+class Method(nn.Module):
+    """Base of every distillation method. Trainable extras are simply submodules.
 
-    student: TapSpec = field(default_factory=dict)
-    teacher: TapSpec = field(default_factory=dict)
-
-
-class Own:
-    """A layer of a network's own that a method applies or reads where it is: no submodule of the method's.
-
-    Read it when it is used, never before: a teacher may be trained after the method was built.
-
-    Args:
-        layer: has ``weight`` and ``bias``.
-        frozen: gradients end here, as for a frozen teacher's; a student's or a peer's layer learns.
-        name: the module's dotted name in its network.
+    Class attributes that a method declares:
+        api: the contract version it was written for; the registry refuses another.
+        paper, year, url, equation: shown by ``kdtool show`` and ``kdtool list-methods``.
+        knowledge: "response", "feature" or "relation".
+        teachers: smallest and largest number of teachers; (0, 0) self-distillation, (1, None) any number.
+        online: True when the "teachers" are peers that train too.
+        batch: "global" when its terms couple samples (relations, memory banks), else "sample".
+        hard_labels: True when it needs one class a sample, so that mixing is refused.
     """
 
-    def __init__(self, layer: Any, frozen: bool, name: str):
-        self.layer, self.frozen, self.name = layer, frozen, name
+    api: ClassVar[int]
+    paper: ClassVar[str] = ""
+    year: ClassVar[int] = 0
+    url: ClassVar[str] = ""
+    equation: ClassVar[str] = ""
+    knowledge: ClassVar[str] = "response"
+    teachers: ClassVar[tuple[int, int | None]] = (1, 1)
+    online: ClassVar[bool] = False
+    batch: ClassVar[str] = "sample"
+    hard_labels: ClassVar[bool] = False
 
-    @property
-    def weight(self) -> Tensor:
-        found: Tensor = self.layer.weight
-        return found.detach() if self.frozen else found
+    @dataclass
+    class Config:
+        """Options, each declared with ``kdtool.option(default, help, ...)``."""
 
-    @property
-    def bias(self) -> Tensor | None:
-        found: Tensor | None = self.layer.bias
-        return found.detach() if self.frozen and found is not None else found
+    def __init__(self, cfg: Any, setup: Setup):
+        super().__init__()
+        self.cfg = cfg
+        self.setup = setup
+
+    @classmethod
+    def taps(cls, cfg: Any) -> Taps:
+        """Return the layers to read, before any network exists. Default: logits only."""
+        return Taps()
+
+    def loss(self, batch: Batch) -> Terms:
+        """Return the weighted distillation terms of one batch by name, never the hard-label loss itself."""
+        raise NotImplementedError
+
+    def stages(self) -> list[Stage]:
+        """Return the stages in order. Default: one, "distill"."""
+        return [Stage("distill", self.loss)]
+
+    @torch.no_grad()
+    def after_step(self, batch: Batch) -> None:
+        """Update state that gradients do not train, such as memory banks. Default: nothing."""
+
+    # --- what few methods need --------------------------------------------------------------------------------------
+
+    @classmethod
+    def views(cls, cfg: Any) -> Sequence[str]:
+        """Return the further views of each sample to see side by side, by the task's names. Default: none.
+
+        They are functions of (``data.view_seed``, view, sample); hard labels are learnt from the usual view.
+        """
+        return ()
+
+    def ships(self, student: nn.Module) -> nn.Module:
+        """Return what ``student/`` holds and what is validated. Default: the student.
+
+        Called once, before the first step.
+
+        Args:
+            student: a copy of the plain network that shares its tensors, so that it learns along. Layers may be put in
+                the place of its own (see ``Own.name``): layers of torch.nn, such as the method's trained parts and
+                copies of a teacher's.
+        """
+        return student
+
+    def predictions(self, student: Out) -> Mapping[str, Tensor]:
+        """Return further logits by name, each as large as the student's, to be measured as those are. Default: none.
+
+        They are measured on the validation and the test split, of the networks as the last step left them; exits are
+        an example. They do not ship, and no epoch is selected by them.
+        """
+        return {}
+
+    def remarks(self) -> list[str]:
+        """Return sentences that the user should read before the run, such as on a term that cannot be other than 0."""
+        return []
+
+    @classmethod
+    def scheme(cls) -> str:
+        """Return "online", "self" or "offline", from what the class declares."""
+        if cls.online:
+            return "online"
+        return "self" if cls.teachers[1] == 0 else "offline"
 
 
-@dataclass(frozen=True)
-class Parts:
-    """A network's own layers, by what they are for.
-
-    Attributes:
-        classifier: the linear layer (or 1x1 convolution) that turns the embedding into the logits;
-            ``kdtool.layers.classify`` applies it to any feature. A sentence where there is none: why not.
-        norms: per tapped role the batch norm that the feature comes out of, before any activation, or None; a list
-            where the role taps a list of layers.
-        pooled: per tapped role the dotted name of the module that gives its map, where nothing but the average over
-            positions stands between the map and the classifier; else "". Likewise a list.
-    """
-
-    classifier: Own | str = "it is not known"
-    norms: Mapping[str, Any] = field(default_factory=dict)
-    pooled: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a method may know when it is built, measured by a dry forward at the real input size.
-
-    Attributes:
-        student: shape of each student role (a list of shapes where the role taps a list of layers).
-        teachers: the same for each teacher (or peer), in order.
-        num_classes: K.
-        num_samples: training samples; ``Batch.index`` lies in [0, num_samples).
-        batch_size: samples in one global batch.
-        labels: (num_samples,) int64 class of every training sample, -1 where it has none; None if unknown.
-        student_parts, teacher_parts: the networks' own layers, in the teachers' order.
-        kinds: by what the data call a sample's kind ("label", "rationale", ...) the (num_samples,) weights of the
-            training rows that are of it, 0 for others; empty where the data tell no kinds.
-    """
-
-    student: Mapping[str, Any]
-    teachers: Sequence[Mapping[str, Any]]
-    num_classes: int
-    num_samples: int
-    batch_size: int
-    labels: Tensor | None = None
-    student_parts: Parts = field(default_factory=Parts)
-    teacher_parts: Sequence[Parts] = ()
-    kinds: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass
-class Out:
-    """What a network gave for a batch.
-
-    Attributes:
-        logits: (B, K), at least fp32.
-        taps: per role a tensor (B, *shape), or a list of them where the role taps a list of layers.
-        mask: (B, N) bool, the real ones among N tokens of sequence taps (B, N, D), whose padding is zero; None where
-            all are real. A teacher's tokens are the student's, whatever its own tokenizer makes of the text.
-        views: by name what the network gave for further views of the same samples, those of ``Method.views``.
-    """
-
-    logits: Tensor
-    taps: dict[str, Any] = field(default_factory=dict)
-    mask: Tensor | None = None
-    views: Mapping[str, Out] = field(default_factory=dict)
+# --- what it is given -----------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -161,7 +145,53 @@ class Batch:
     progress: float = 0.0
 
 
-Terms = dict[str, Tensor]
+@dataclass
+class Out:
+    """What a network gave for a batch.
+
+    Attributes:
+        logits: (B, K), at least fp32.
+        taps: per role a tensor (B, *shape).
+        mask: (B, N) bool, the real ones among N tokens of sequence taps (B, N, D), whose padding is zero; None where
+            all are real. A teacher's tokens are the student's, whatever its own tokenizer makes of the text.
+        views: by name what the network gave for further views of the same samples, those of ``Method.views``.
+    """
+
+    logits: Tensor
+    taps: dict[str, Any] = field(default_factory=dict)
+    mask: Tensor | None = None
+    views: Mapping[str, Out] = field(default_factory=dict)
+
+
+# --- what it reads, and when ----------------------------------------------------------------------------------------
+
+Layer = int | float | str
+"""Where to tap a network.
+
+``int``: feature stage, -1 the deepest; ``float`` in [0, 1]: relative depth, 0.5 the middle stage; ``str``:
+
+- ``"embedding"``: pooled, before the classifier;
+- ``"heads"``: what each classifier gives, two where there is a distillation token;
+- ``"input"``: the student's inputs, for the teachers too; a loss may differentiate their logits by it;
+- a dotted module name, with ``:in`` for its input;
+- a stage or depth with ``:pre`` (``"0.5:pre"``): its feature before the activation, which may be the stage's last step
+  or, behind a norm, the next block's first; the feature itself where no activation follows.
+"""
+
+TapSpec = Mapping[str, "Layer | Sequence[Layer]"]
+Shape = tuple[int, ...]
+"""A tap's shape without the batch: (C, H, W) for maps, (D,) for embeddings, (N, D) for tokens, (H, K) for heads."""
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Which layers a method reads on either side, by role.
+
+    Whatever is said per role (shapes, features, parts) is a list where the role taps a list of layers.
+    """
+
+    student: TapSpec = field(default_factory=dict)
+    teacher: TapSpec = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -201,89 +231,73 @@ class Stage:
     turns: tuple[Callable[[Batch], Terms], ...] = ()
 
 
-class Method(nn.Module):
-    """Base of every distillation method. Trainable extras are simply submodules.
+# --- what it may know when it is built ------------------------------------------------------------------------------
 
-    Class attributes that a method declares:
-        api: the contract version it was written for; the registry refuses another.
-        paper, year, url, equation: shown by ``kdtool show`` and ``kdtool list-methods``.
-        knowledge: "response", "feature" or "relation".
-        teachers: smallest and largest number of teachers; (0, 0) self-distillation, (1, None) any number.
-        online: True when the "teachers" are peers that train too.
-        batch: "global" when its terms couple samples (relations, memory banks), else "sample".
-        hard_labels: True when it needs one class a sample, so that mixing is refused.
+
+@dataclass(frozen=True)
+class Setup:
+    """What a method may know when it is built, measured by a dry forward at the real input size.
+
+    Attributes:
+        student: shape of each student role.
+        teachers: the same for each teacher (or peer), in order.
+        num_classes: K.
+        num_samples: training samples; ``Batch.index`` lies in [0, num_samples).
+        batch_size: samples in one global batch.
+        labels: (num_samples,) int64 class of every training sample, -1 where it has none; None if unknown.
+        student_parts, teacher_parts: the networks' own layers, in the teachers' order.
+        kinds: by what the data call a sample's kind ("label", "rationale", ...) the (num_samples,) weights of the
+            training rows that are of it, 0 for others; empty where the data tell no kinds.
     """
 
-    api: ClassVar[int]
-    paper: ClassVar[str] = ""
-    year: ClassVar[int] = 0
-    url: ClassVar[str] = ""
-    equation: ClassVar[str] = ""
-    knowledge: ClassVar[str] = "response"
-    teachers: ClassVar[tuple[int, int | None]] = (1, 1)
-    online: ClassVar[bool] = False
-    batch: ClassVar[str] = "sample"
-    hard_labels: ClassVar[bool] = False
+    student: Mapping[str, Any]
+    teachers: Sequence[Mapping[str, Any]]
+    num_classes: int
+    num_samples: int
+    batch_size: int
+    labels: Tensor | None = None
+    student_parts: Parts = field(default_factory=lambda: Parts())
+    teacher_parts: Sequence[Parts] = ()
+    kinds: Mapping[str, Tensor] = field(default_factory=dict)
 
-    @dataclass
-    class Config:
-        """Options, each declared with ``kdtool.option(default, help, ...)``."""
 
-    def __init__(self, cfg: Any, setup: Setup):
-        super().__init__()
-        self.cfg = cfg
-        self.setup = setup
+@dataclass(frozen=True)
+class Parts:
+    """A network's own layers, by what they are for.
 
-    @classmethod
-    def scheme(cls) -> str:
-        """Return "online", "self" or "offline", from what the class declares."""
-        if cls.online:
-            return "online"
-        return "self" if cls.teachers[1] == 0 else "offline"
+    Attributes:
+        classifier: the linear layer (or 1x1 convolution) that turns the embedding into the logits;
+            ``kdtool.layers.classify`` applies it to any feature. A sentence where there is none: why not.
+        norms: per role the batch norm that the feature comes out of, before any activation, or None.
+        pooled: per role the dotted name of the module that gives its map, where nothing but the average over positions
+            stands between the map and the classifier; else "".
+    """
 
-    @classmethod
-    def taps(cls, cfg: Any) -> Taps:
-        """Return the layers to read, before any network exists. Default: logits only."""
-        return Taps()
+    classifier: Own | str = "it is not known"
+    norms: Mapping[str, Any] = field(default_factory=dict)
+    pooled: Mapping[str, Any] = field(default_factory=dict)
 
-    @classmethod
-    def views(cls, cfg: Any) -> Sequence[str]:
-        """Return the further views of each sample to see side by side, by the task's names. Default: none.
 
-        They are functions of (``data.view_seed``, view, sample); hard labels are learnt from the usual view.
-        """
-        return ()
+class Own:
+    """A layer of a network's own that a method applies or reads where it is: no submodule of the method's.
 
-    def loss(self, batch: Batch) -> Terms:
-        """Return the weighted distillation terms of one batch by name, never the hard-label loss itself."""
-        raise NotImplementedError
+    Read it when it is used, never before: a teacher may be trained after the method was built.
 
-    def stages(self) -> list[Stage]:
-        """Return the stages in order. Default: one, "distill"."""
-        return [Stage("distill", self.loss)]
+    Args:
+        layer: has ``weight`` and ``bias``.
+        frozen: gradients end here, as for a frozen teacher's; a student's or a peer's layer learns.
+        name: the module's dotted name in its network.
+    """
 
-    def ships(self, student: nn.Module) -> nn.Module:
-        """Return what ``student/`` holds and what is validated, called once, before the first step; the student.
+    def __init__(self, layer: Any, frozen: bool, name: str):
+        self.layer, self.frozen, self.name = layer, frozen, name
 
-        Args:
-            student: a copy of the plain network that shares its tensors, so that it learns along. Layers may be put in
-                the place of its own (see ``Own.name``): layers of torch.nn, such as the method's trained parts and
-                copies of a teacher's.
-        """
-        return student
+    @property
+    def weight(self) -> Tensor:
+        found: Tensor = self.layer.weight
+        return found.detach() if self.frozen else found
 
-    def predictions(self, student: Out) -> Mapping[str, Tensor]:
-        """Return further logits by name, each as large as the student's, to be measured as those are. Default: none.
-
-        They are measured on the validation and the test split, of the networks as the last step left them; exits are
-        an example. They do not ship, and no epoch is selected by them.
-        """
-        return {}
-
-    def remarks(self) -> list[str]:
-        """Return sentences that the user should read before the run, such as on a term that cannot be other than 0."""
-        return []
-
-    @torch.no_grad()
-    def after_step(self, batch: Batch) -> None:
-        """Update state that gradients do not train, such as memory banks. Default: nothing."""
+    @property
+    def bias(self) -> Tensor | None:
+        found: Tensor | None = self.layer.bias
+        return found.detach() if self.frozen and found is not None else found

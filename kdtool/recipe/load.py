@@ -7,9 +7,10 @@ module imports neither torch nor any plugin; the core's own keys are checked bef
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +90,18 @@ def validate(recipe: Recipe) -> Recipe:
         if (name := section.__name__.lower()) and getattr(recipe, name) == section():
             del plain[name]
     return from_dict(plain)
+
+
+def with_method(recipe: Recipe, name: str) -> Recipe:
+    """Return a checked recipe with another method and that one's defaults; without teachers where it takes none.
+
+    Raises:
+        InputError: the method does not go with the rest.
+    """
+    changed = replace(copy.deepcopy(recipe), method=name, options={})
+    if registry.get(name).teachers[1] == 0:
+        changed.teacher = []
+    return _settled(changed, {}, tasks.get(recipe.task))
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -201,7 +214,12 @@ def _resolve(data: Mapping[str, Any], given: list[tuple[str, Any]], note: Note |
         elif key not in ("method", "task"):
             _assign(raw, key.split("."), value, key)
     core = build(recipe_class, {key: value for key, value in raw.items() if key not in names}, "", valid)
-    methods = {name: registry.get(name) for name in names}
+    return _settled(core, raw, task, note)
+
+
+def _settled(core: Recipe, raw: Mapping[str, Any], task: Task, note: Note | None = None) -> Recipe:
+    """Return a recipe with its methods' options, which ``raw`` has by the methods' names, checked as a whole."""
+    methods = {name: registry.get(name) for name in parts(core)}
     settle_teachers(core, methods, task, note)
     for name, method in methods.items():
         own = raw.get(name, {})

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kdtool import registry
-from kdtool.errors import InputError, KdtoolError
-from kdtool.recipe import load as recipes
+from kdtool.errors import KdtoolError
+from kdtool.recipe.load import from_dict, with_method
+from kdtool.recipe.schema import Recipe
 from kdtool.registry import tasks
 from kdtool.runs.networks import Networks, further_views, make_method, tap_networks
 from kdtool.tasks.task import Built, Task
@@ -30,41 +32,35 @@ def suitable(teacher: str, student: str, task: str | None = None) -> Iterator[di
     named = task or tasks.default()
     base = {"task": named, "teacher.model": teacher, "student.model": student, "train.device": "cpu",
             "teacher.weights": "scratch", "student.weights": "scratch"}  # fmt: skip
-    recipe, room = recipes.from_dict({**base, "method": registry.default()}), tasks.get(named)
+    recipe, room = from_dict({**base, "method": registry.default()}), tasks.get(named)
     data = room.open(recipe)
     pair = room.student(recipe, data), room.teachers(recipe, data, False)
+    labels = torch.from_numpy(room.transfer_set(data, recipe).labels)
     tapped: dict[str, Networks] = {}  # what taps alike is measured once
     for entry in registry.entries():
-        why = entry.error or _why_not(entry.name, base, room, data, *pair, tapped)
+        why = entry.error or _why_not(entry.name, recipe, room, labels, *pair, tapped)
         yield {"name": entry.name, "runs": why is None, "why": why or ""}
 
 
 def _why_not(
     name: str,
-    base: dict[str, Any],
+    base: Recipe,
     task: Task,
-    data: Any,
+    labels: Tensor,
     student: Built,
     teachers: list[Built],
     tapped: dict[str, Networks],
 ) -> str | None:
     methods = {name: registry.get(name)}
-    if methods[name].teachers[1] == 0:
-        base, teachers = {**base, "teacher": []}, []
-        base = {key: value for key, value in base.items() if not key.startswith("teacher.")}
     try:
-        recipe = recipes.from_dict({**base, "method": name})
-        task.check(recipe, methods)
+        recipe = with_method(base, name)
+        teachers = teachers[: len(recipe.teacher)]
         further_views(task, methods, recipe.options)
-        if len(teachers) < methods[name].teachers[0]:
-            raise InputError(f"it takes at least {methods[name].teachers[0]} teachers.")
-        labels = torch.from_numpy(task.transfer_set(data, recipe).labels)
         key = repr((methods[name].taps(recipe.options[name]), methods[name].online, len(teachers)))
         if key not in tapped:
             tapped[key] = tap_networks(task, recipe.options, methods, student, teachers)
-        networks = tapped[key]
         size = min(recipe.train.batch_size, len(labels))
-        make_method(recipe, methods, networks, student.num_classes, labels, size)
+        make_method(recipe, methods, tapped[key], student.num_classes, labels, size)
     except KdtoolError as error:
         return str(error)
     return None

@@ -44,12 +44,13 @@ def ofa_loss(
         temperature: T > 0, of both distributions.
     """
     log_s_BK = F.log_softmax(at_least_fp32(student_logits) / temperature, dim=1)
-    p_BK = F.softmax(at_least_fp32(teacher_logits) / temperature, dim=1)
+    log_p_BK = F.log_softmax(at_least_fp32(teacher_logits) / temperature, dim=1)
     if labels.ndim == 2:
         labels = torch.where(labels.sum(1) > 0, labels.argmax(1), -1)
-    target_BK = labels[:, None] == torch.arange(p_BK.shape[1], device=labels.device)
-    target_BK = target_BK.to(p_BK.dtype)
-    return -(((p_BK + target_BK) ** eps - target_BK) * log_s_BK).sum(1).mean()
+    target_BK = labels[:, None] == torch.arange(log_p_BK.shape[1], device=labels.device)
+    # The others' power is taken by the logarithm: where eps < 1 that of a probability of 0 has no finite gradient.
+    weight_BK = torch.where(target_BK, (log_p_BK.exp() + 1) ** eps - 1, (eps * log_p_BK).exp())
+    return -(weight_BK * log_s_BK).sum(1).mean()
 
 
 class Exit(nn.Module):
