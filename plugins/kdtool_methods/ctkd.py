@@ -54,7 +54,9 @@ def curriculum(share: float) -> float:
     It stays 1 after the curriculum, where the share exceeds 1.
     """
     angle: Any = math.pi * min(max(share, 0.0), 1.0)
-    return 0.5 * (1 - (torch.cos(angle) if isinstance(angle, Tensor) else math.cos(angle)))  # compiled, it is a tensor
+    cosine: Any = torch.cos(angle) if isinstance(angle, Tensor) else math.cos(angle)  # compiled, it is a tensor
+    found: float = 0.5 * (1 - cosine)
+    return found
 
 
 class Temperature(nn.Module):
