@@ -60,7 +60,6 @@ KINDS = {"images": ("CNN", "ViT"), "text": ("BiLSTM", "BERT"), "language": ("LLa
         ("crd", "images", "CNN", "cuda", "bf16"),
         ("rkd", "images", "CNN", "mps", "fp32"),
         ("vitkd", "images", "ViT", "cuda", "fp32"),
-        ("gkd", "language", "LLaMA", "mps", "fp32"),
     ),
 )
 def test_a_step_there_is_a_step_here(name: str, task: str, kind: str, device: str, precision: str) -> None:

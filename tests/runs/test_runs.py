@@ -260,7 +260,7 @@ def test_several_teachers_take_their_weights_in_order(full: Done, own: Done, own
 def test_flags_of_the_budget_and_of_rare_classes(place: Path) -> None:
     flags = ("--teacher-epochs", "1", "--patience", "1", "--class-weights", "--balanced", "teacher.check=off")
     done = distil(place / "budget", *flags, "--epochs", "3", "--lr", "0")
-    assert "warning: the student cannot be told from guessing" in done.err  # its learning rate is 0
+    assert "warning: the student cannot be told from guessing" in done.out  # its learning rate is 0
     assert any("too fast (optim.lr=0) or too little" in each for each in done.result["says"])
     recipe = done.file("recipe.yaml").decode()
     for line in ("patience: 1", "class_weights: balanced", "sampler: balanced"):
@@ -302,8 +302,8 @@ def test_a_folder_of_colour_pictures_of_all_sizes(layout: str, place: Path) -> N
     config = json.loads(done.file("student/config.json"))
     assert config["label_names"] == ["cat", "dog", "fox"]
     for side, name in (("teacher", "test_resnet"), ("student", "test_efficientnet")):
-        assert done.err.count(f"{name} starts from scratch: no pretrained weights could be had") == 1
-        assert f"{side}.weights=scratch says so" in done.err
+        assert done.out.count(f"{name} starts from scratch: no pretrained weights could be had") == 1
+        assert f"{side}.weights=scratch says so" in done.out
     assert done.result["difference"]["samples"] == 18
     assert "over the 18 test images the 95% interval of the gain is" in " ".join(done.out.split())
 
