@@ -8,6 +8,11 @@ from types import TracebackType
 from typing import Any
 
 
+def several(found: Any) -> list[Any]:
+    """Return what a document holds once, several times or not at all as a list, such as a run's teachers."""
+    return list(found) if isinstance(found, (list, tuple)) else [found] if found else []
+
+
 @dataclass(frozen=True)
 class Metric:
     """The figure that a task's epochs are selected by, and that tables show first.

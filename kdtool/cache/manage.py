@@ -17,6 +17,7 @@ from kdtool.events import Reporter
 from kdtool.recipe import load as recipes
 from kdtool.recipe.schema import Recipe
 from kdtool.runs.kept import list_teachers, prune_teachers
+from kdtool.system.disk import bytes_in
 from kdtool.system.locks import sole_lock
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def list_caches() -> list[dict[str, Any]]:
 
 def _entry(folder: Path, manifest: Manifest | None) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": folder.name, "folder": str(folder), "teacher": None, "data": None}
-    entry |= {"samples": None, "dtype": None, "bytes": _bytes(folder), "complete": False, "unused_days": _age(folder)}
+    entry |= {"samples": None, "dtype": None, "bytes": bytes_in(folder), "complete": False, "unused_days": _age(folder)}
     if manifest is None:
         return {**entry, "parts": {}}
     store, parts = Store(folder, manifest), {}
@@ -124,10 +125,6 @@ def _entry(folder: Path, manifest: Manifest | None) -> dict[str, Any]:
     about = {"teacher": manifest.about.get("teacher"), "data": manifest.about.get("data")}
     dtype = next(iter(manifest.parts.values())).dtype
     return {**entry, **about, "samples": manifest.samples, "dtype": dtype, "complete": complete, "parts": parts}
-
-
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _age(folder: Path) -> float:
@@ -195,7 +192,7 @@ def prune_caches(names: Sequence[str] = (), days: float = 30.0, dry_run: bool = 
                 held.enter_context(sole_lock(folder.with_name(folder.name + ".lock"), str(folder)))
             except InputError:
                 continue
-            gone.append({"name": folder.name, "bytes": _bytes(folder), "why": why})
+            gone.append({"name": folder.name, "bytes": bytes_in(folder), "why": why})
             if not dry_run:
                 shutil.rmtree(folder)
     return gone

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdtool.events import Metric
+from kdtool.events import Metric, several
 from kdtool.report import charts
 from kdtool.report.made import card
 from kdtool.report.sections import Chapter, Chart, Fact, Network, RunSections, Table
@@ -42,7 +42,7 @@ def chapter(found: Mapping[str, Any], sections: RunSections) -> Chapter:
 def measured(result: Mapping[str, Any]) -> list[Network]:
     """Return the networks as the run itself measured them at its end."""
     metric, test = Metric.of(result), result.get("test") or {}
-    teachers, reached = _several(result.get("teacher")), _several(test.get("teacher"))
+    teachers, reached = several(result.get("teacher")), several(test.get("teacher"))
     lines = [(f"teacher {i}" if len(teachers) > 1 else "teacher", about, metrics)
              for i, (about, metrics) in enumerate(zip(teachers, reached, strict=False), 1)]  # fmt: skip
     lines += [(part, result["student"], test[part]) for part in ("student", "baseline") if test.get(part)]
@@ -91,7 +91,3 @@ def _table(networks: Sequence[Network], metric: Metric) -> Table:
         numbers=2,
         main=next((row for row, each in enumerate(networks) if each.part == "student"), None),
     )  # fmt: skip
-
-
-def _several(found: Any) -> list[Any]:
-    return found if isinstance(found, list) else [found] if found else []

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.errors import InputError
+from kdtool.runs.student import WEIGHTS
+from kdtool.system.disk import bytes_in
 from kdtool.system.home import home
 from kdtool.system.locks import sole_lock
 
 NOTE = "teacher.json"
 """Written last into a kept teacher's folder: how it came out, and its weights' digest."""
-
-WEIGHTS = "model.safetensors"
-"""What a task's ``save`` writes the weights to."""
 
 PARTIAL = ".partial"
 """Ends the name of a folder in which a teacher is being trained, or whose training was stopped."""
@@ -79,7 +78,7 @@ def prune_teachers(names: Sequence[str], days: float, dry_run: bool) -> list[dic
             continue
         try:
             with sole_lock(lock_of(folder), str(folder)):
-                gone.append({"name": folder.name, "bytes": _bytes(folder), "why": why})
+                gone.append({"name": folder.name, "bytes": bytes_in(folder), "why": why})
                 if not dry_run:
                     shutil.rmtree(folder)
         except InputError:
@@ -104,14 +103,11 @@ def _entry(folder: Path) -> dict[str, Any]:
         "folder": str(folder),
         "teacher": about.get("teacher"),
         "data": about.get("data"),
-        "bytes": _bytes(folder),
+        "bytes": bytes_in(folder),
         "complete": bool(about),
         "unused_days": _age(folder),
     }
 
-
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _age(folder: Path) -> float:

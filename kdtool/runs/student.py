@@ -24,6 +24,22 @@ def last_recipe(run: Path) -> Recipe:
     return links(recipes.load(run / RECIPE), run)[-1]
 
 
+def student_of(run: Path, name: str) -> Path:
+    """Return the folder of a run's student.
+
+    Args:
+        run: its folder.
+        name: what messages call it.
+
+    Raises:
+        InputError: it has no student yet.
+    """
+    student = run / STUDENT
+    if not (student / WEIGHTS).is_file():
+        raise InputError(f"the run {name} has no student yet: kdtool run --resume {name} finishes it.")
+    return student
+
+
 def recipe_of(run: Path, name: str | None = None) -> Recipe:
     """Return the recipe that made a run's student, for a command that opens it.
 
@@ -34,9 +50,8 @@ def recipe_of(run: Path, name: str | None = None) -> Recipe:
     Raises:
         InputError: the run has no student yet, or its recipe asks for a user's own code.
     """
-    name, student = name or str(run), run / STUDENT
-    if not (student / WEIGHTS).is_file():
-        raise InputError(f"the run {name} has no student yet: kdtool run --resume {name} finishes it.")
+    name = name or str(run)
+    student = student_of(run, name)
     try:
         return last_recipe(run)
     except recipes.UnnamedCode as error:

@@ -7,9 +7,10 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kdtool.events import Metric
+from kdtool.events import Metric, several
 from kdtool.recipe.schema import Recipe, Teacher
 from kdtool.terminal import numbers
+from kdtool.terminal.table import gain
 
 Result = Mapping[str, Any]
 Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
@@ -77,13 +78,7 @@ def _gain(result: Result) -> Iterator[str]:
         return
     difference = result.get("difference")
     over = f"; {over_samples(metric, difference, result['unit'])}" if difference and difference["low"] is not None else ""
-    alone = "training alone on the same budget and seed"
-    if abs(gained) < (0.005 if metric.percent else 1e-9):
-        same = f"the student reaches the same {metric.label} as alone, on the same budget and seed"
-        yield f"Distilling made no difference: {same}{over}."
-        return
-    by = f"{abs(gained):.2f} points" if metric.percent else f"{abs(gained):.4g}"
-    yield f"The student {'gains' if gained > 0 else 'loses'} {by} of {metric.label} over {alone}{over}."
+    yield gain(result, over)
 
 
 def _chance(result: Result, recipe: Recipe) -> Iterator[str]:
@@ -157,8 +152,5 @@ def _next(result: Result, teachers: Sequence[Pair]) -> Iterator[str]:
 
 
 def _teachers(result: Result) -> list[Pair]:
-    return list(zip(_several(result.get("teacher")), _several(result["test"].get("teacher")), strict=True))
+    return list(zip(several(result.get("teacher")), several(result["test"].get("teacher")), strict=True))
 
-
-def _several(found: Any) -> Sequence[Any]:
-    return found if isinstance(found, list) else [found] if found else []

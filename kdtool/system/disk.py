@@ -81,6 +81,11 @@ def sweep(folder: Path) -> None:
                 left.unlink()
 
 
+def bytes_in(folder: Path) -> int:
+    """Return what the files in a folder and below take."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def append_line(path: Path, line: str) -> None:
     """Append a line to a file.
 

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from kdtool.events import Metric
+from kdtool.events import Metric, several
 from kdtool.recipe.yaml_file import dump
 from kdtool.terminal import data_report, numbers, words
 from kdtool.terminal.grid import Grid, fitted
@@ -50,7 +50,7 @@ def rows(result: Mapping[str, Any]) -> list[Row]:
     """Return the table's lines: teachers, student, baseline, further predictions; only those with a test result."""
     test = result.get("test") or {}
     found = []
-    teachers, tests = _several(result.get("teacher")), _several(test.get("teacher"))
+    teachers, tests = several(result.get("teacher")), several(test.get("teacher"))
     for i, (network, reached) in enumerate(zip(teachers, tests, strict=False), 1):
         found.append(Row("teacher" if len(teachers) == 1 else f"teacher {i}", network, reached))
     student = result.get("student") or {}
@@ -61,18 +61,18 @@ def rows(result: Mapping[str, Any]) -> list[Row]:
     return [row for row in found if row.test]
 
 
-def gain(result: Mapping[str, Any]) -> str:
-    """Return the gain of a run of an older version, whose result says nothing itself; "" without a baseline."""
+def gain(result: Mapping[str, Any], over: str = "") -> str:
+    """Return the student's gain as a sentence that ends in ``over``; "" without a baseline."""
     metric = Metric.of(result)
     gained = result.get("gain", result.get("gain_points"))
     if gained is None:
         return ""
     if abs(gained) < (0.005 if metric.percent else 1e-9):
-        same = f"the student reaches the same {metric.label} as alone, on the same budget and seed."
-        return f"Distilling made no difference: {same}"
+        same = f"the student reaches the same {metric.label} as alone, on the same budget and seed"
+        return f"Distilling made no difference: {same}{over}."
     verb = "gains" if gained > 0 else "loses"
     by = f"{abs(gained):.2f} points" if metric.percent else f"{abs(gained):.4g}"
-    return f"The student {verb} {by} of {metric.label} over training alone on the same budget and seed."
+    return f"The student {verb} {by} of {metric.label} over training alone on the same budget and seed{over}."
 
 
 def _show_result(result: Mapping[str, Any], console: Console) -> None:
@@ -138,7 +138,7 @@ def _model_lines(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _tap_lines(taps: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    teachers = _several(taps.get("teachers"))
+    teachers = several(taps.get("teachers"))
     sides = [("student", taps.get("student") or {})]
     sides += [("teacher" if len(teachers) == 1 else f"teacher {i}", each) for i, each in enumerate(teachers, 1)]
     return [
@@ -163,10 +163,3 @@ def _print_table(console: Console, titles: Sequence[str], lines: Sequence[Sequen
     if not lines:
         return
     console.print(fitted(Grid(titles, lines, len(titles) - numbers), console.width))
-
-
-def _several(value: Any) -> list[Mapping[str, Any]]:
-    """Return one network, several or none as a list."""
-    if not value:
-        return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]

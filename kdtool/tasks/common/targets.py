@@ -12,7 +12,7 @@ from kdtool.errors import InputError
 from kdtool.recipe import load as recipes
 from kdtool.recipe.names import is_own_file
 from kdtool.runs.folder import RECIPE, RESULT
-from kdtool.runs.student import STUDENT, WEIGHTS, last_recipe, recipe_of
+from kdtool.runs.student import last_recipe, recipe_of, student_of
 
 CONFIG = "config.json"
 """What a saved model says of itself, beside its weights."""
@@ -82,9 +82,7 @@ def network_folder(name: str) -> Path | None:
     """
     path = Path(name).expanduser()
     if (path / RECIPE).is_file():
-        if not (path / STUDENT / WEIGHTS).is_file():
-            raise InputError(f"the run {name} has no student yet: kdtool run --resume {name} finishes it.")
-        return path / STUDENT
+        return student_of(path, name)
     return path if (path / CONFIG).is_file() else None
 
 

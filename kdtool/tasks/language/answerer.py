@@ -11,12 +11,11 @@ from torch import Tensor
 
 from kdtool.engine.precision import pick_device
 from kdtool.generation.request import Answer, Request
-from kdtool.tasks.common import extra
 from kdtool.tasks.language.data.chats import ASSISTANT, Chat, Writer
 from kdtool.tasks.language.evaluation.answers import AT_ONCE, ids_of
 from kdtool.tasks.language.evaluation.target import find, open_target, place_of
 from kdtool.tasks.language.models.tokens import of_folder
-from kdtool.tasks.language.models.writing import go_on
+from kdtool.tasks.language.models.writing import answers
 
 DRY_LENGTH = 32
 """Tokens at which a network is checked when it is opened."""
@@ -50,10 +49,7 @@ class Answerer:
         began, how = time.monotonic(), requests[0].sampling
         ids = [self._ids(request) for request in requests]
         choose = Choose([request.seed for request in requests], how.temperature, how.top_p, how.logprobs)
-        network, end = self.built.tapped().to(self.device), self.built.tokens.library.eos_token_id
-        with torch.inference_mode(), extra.quiet():
-            whole = go_on(network, ids, [how.new_tokens] * len(ids), end, choose)
-        written = [[token for token in each if token != end] for each in whole]
+        written = answers(self.built, ids, how.new_tokens, self.device, choose)
         seconds = round((time.monotonic() - began) / len(requests), 3)
         return [
             Answer(

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from kdtool.tasks.common import extra
 from kdtool.tasks.common.files.cells import Unfit
 from kdtool.tasks.common.texts import Answer, rouge_l
 from kdtool.tasks.language.data.chats import Chat
 from kdtool.tasks.language.data.dataset import LanguageData, Split
 from kdtool.tasks.language.models.built import Built
-from kdtool.tasks.language.models.writing import go_on, likeliest
+from kdtool.tasks.language.models.writing import answers
 
 AT_ONCE = 8
 """Prompts that are answered together."""
@@ -93,14 +92,11 @@ def write(built: Built, questions: Questions, device: torch.device) -> list[str]
     ids = [ids_of(built, prompt.text)[-questions.longest :] for prompt in questions.prompts]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # like lengths together
     found = [""] * len(ids)
-    network = built.tapped().to(device)
-    end = built.tokens.library.eos_token_id
     for start in range(0, len(order), AT_ONCE):
         some = order[start : start + AT_ONCE]
-        with torch.inference_mode(), extra.quiet():
-            written = go_on(network, [ids[i] for i in some], [questions.new_tokens] * len(some), end, likeliest)
+        written = answers(built, [ids[i] for i in some], questions.new_tokens, device)
         for i, answer in zip(some, written, strict=True):
-            found[i] = built.tokens.decode([token for token in answer if token != end]).strip()
+            found[i] = built.tokens.decode(answer).strip()
     return found
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from kdtool.engine.dry import undisturbed
 from kdtool.losses import at_least_fp32
 from kdtool.randomness import uniforms
-from kdtool.tasks.language.models.built import LanguageNetwork
+from kdtool.tasks.common import extra
+from kdtool.tasks.language.models.built import Built, LanguageNetwork
 
 Pick = Callable[[Tensor, int], Tensor]
 """Given (B, V) logits and how many tokens were written before, returns the (B,) int64 next ones."""
@@ -41,6 +42,24 @@ def drawn(samples: Tensor, temperature: float, purpose: str, seed: int, step: in
         return torch.minimum(found_B1.squeeze(1), (shares_BV < shares_BV[:, -1:]).sum(1))
 
     return pick
+
+
+def answers(
+    built: Built, ids: Sequence[Sequence[int]], new_tokens: int, device: torch.device, pick: Pick = likeliest
+) -> list[list[int]]:
+    """Return what a network answers to prompts, without the token that ends an answer.
+
+    Args:
+        built: the network.
+        ids: the prompts, in tokens.
+        new_tokens: at most, the one that ends an answer included.
+        device: where the network is to be.
+        pick: chooses the next tokens.
+    """
+    network, end = built.tapped().to(device), built.tokens.library.eos_token_id
+    with torch.inference_mode(), extra.quiet():
+        found = go_on(network, ids, [new_tokens] * len(ids), end, pick)
+    return [[token for token in each if token != end] for each in found]
 
 
 def go_on(
