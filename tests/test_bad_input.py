@@ -175,9 +175,9 @@ def test_images_that_cannot_be_read(here: Path, more: tuple[object, ...]) -> Non
     assert "2 images could not be read" in done.out + done.err
     assert {line["why"].split()[1] for line in listed} == {str(path) for path in paths}
     done = start(here / "stopped", *more)
-    _refused(
-        done, "2 of 172 training images", "cannot be read", "data.max_bad=0.01", *map(str, paths)
-    )  # all, before it trains
+    # All of them are told before anything is trained or written.
+    _refused(done, "2 of 172 training images", "cannot be read", "data.max_bad=0.01", *map(str, paths))
+    assert not (here / "stopped").exists()
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(here: Path) -> None:

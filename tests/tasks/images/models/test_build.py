@@ -218,3 +218,4 @@ def test_third_party_networks_name_their_package(tmp_path: Path) -> None:
     built = build("kdtool_test_net", "auto", 5, 32)
     assert built.import_first == __name__
     assert built.origin == "scratch"
+    assert "no pretrained weights" in built.warnings[-1]
