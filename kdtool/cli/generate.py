@@ -10,6 +10,7 @@ import click
 
 from kdtool.cli import complete, options
 from kdtool.errors import InputError
+from kdtool.system import strict_json
 
 _SHARE = click.FloatRange(0, 1)
 
@@ -115,6 +116,6 @@ def command(as_json: bool, quiet: bool, **given: Any) -> None:
 
         found = generate(**given, reporter=reporter)
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        click.echo(strict_json.dumps(found, indent=2, ensure_ascii=False))
     elif not quiet:
         show(found, given["out"], sys.stdout)

@@ -10,7 +10,7 @@ from typing import Any
 from kdtool.errors import RunError
 from kdtool.runs.folder import RECIPE
 from kdtool.runs.student import ROBUSTNESS
-from kdtool.runs.tasks import task_of
+from kdtool.runs.tasks import signed, task_of
 from kdtool.system import strict_json
 from kdtool.system.disk import write_whole
 from kdtool.tasks.task import Say
@@ -78,7 +78,7 @@ def evaluate(
     if found.get("robustness") and data is None and (Path(target) / RECIPE).is_file():
         with contextlib.suppress(RunError):  # somebody else's run
             write_whole(Path(target) / ROBUSTNESS, strict_json.dumps(found["robustness"], indent=2) + "\n")
-    return {"task": of.name, "metric": of.headline.to_dict(), **found}
+    return signed(of, found)
 
 
 def export(

@@ -18,7 +18,7 @@ from kdtool.report.sections import Chapter, RunSections
 from kdtool.runs.folder import RECIPE, RESULT
 from kdtool.runs.listing import list_runs
 from kdtool.runs.student import recipe_of
-from kdtool.runs.tasks import task_of
+from kdtool.runs.tasks import signed, task_of
 
 COMPARISON = "comparison.json"
 Say = Callable[[str], None]
@@ -75,6 +75,7 @@ def run(folder: Path, say: Say) -> Gathered:
         "folder": str(folder),
         "about": list_runs(folder)[0],
         **sections.document,
+        **_measured(folder, sections),
         "log": read_log(folder / METRICS),
         "baseline_log": read_log(folder / "baseline" / METRICS),
         "result": _result(folder),
@@ -89,6 +90,12 @@ def run_sections(folder: Path, say: Say) -> RunSections:
     recipe = recipe_of(folder)
     found: RunSections = task_of(folder).sections(folder, recipe, say)
     return found
+
+
+def _measured(folder: Path, sections: RunSections) -> dict[str, Any]:
+    """Return the evaluations in what a task shows, each as ``kdtool eval`` gives it."""
+    both = {name: sections.document.get(name) for name in ("evaluation", "baseline")}
+    return {name: signed(task_of(folder), found) for name, found in both.items() if found}
 
 
 def _result(folder: Path) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from kdtool.errors import InputError
 from kdtool.recipe import yaml_file
@@ -39,3 +41,8 @@ def task_of(target: str | Path, named: str | None = None) -> Task:
                 if (task := tasks.get(name)).knows(path):
                     return task
     return tasks.get(tasks.default())
+
+
+def signed(task: Task, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a task measured of a network, with "task" and "metric" (see ``Metric``): whose figures they are."""
+    return {"task": task.name, "metric": task.headline.to_dict(), **found}
