@@ -288,8 +288,12 @@ def simulated(name: str = "cuda") -> Iterator[Device]:
         stack.callback(_present.pop)
         stack.enter_context(patch.object(OnDevice, "name", name))
         stack.enter_context(patch.object(torch, "Generator", _generator))
+        # A parameter stays the same object on its way there and back, as on a real device: tied weights stay tied.
+        stack.enter_context(patch.object(torch.__future__, "_swap_module_params_on_conversion", True))
         if name == "cuda":
             stack.enter_context(patch.multiple(torch.cuda, **_host_side(device)))
+            # Recurrent layers ask it; it would start the real CUDA to answer.
+            stack.enter_context(patch.object(torch.backends.cudnn, "is_acceptable", lambda _: False))
             stack.enter_context(
                 patch("torch.amp.grad_scaler.amp_definitely_not_available", lambda *_: False, create=True)
             )
