@@ -165,13 +165,15 @@ def main() -> None:
     """Run what is missing and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path(), help="folder of data/, models/ and runs/")
-    parser.add_argument("--run", metavar="WORD", help="make the missing runs with this word in their names")
+    parser.add_argument(
+        "--run", metavar="WORD", help="make runs with this word in their names, where their notes are missing"
+    )
     parser.add_argument("--seeds", type=int, default=5)
     args = parser.parse_args()
     os.chdir(args.root)
     for seed in range(args.seeds):
         for row in (row for table in TABLES for row in rows_of(table)):
-            if args.run and args.run in row.name:
+            if args.run and args.run in row.name and papers.finished(row, seed) is None:
                 papers.run(row, seed)
             papers.keep(row, seed)
     body = "\n".join(line for table in TABLES for line in table_of(table, args.seeds, papers.HERE))
