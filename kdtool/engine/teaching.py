@@ -13,6 +13,7 @@ from kdtool.engine.by_input import call, frozen
 from kdtool.engine.folding import folded
 from kdtool.engine.job import OWN, Replay
 from kdtool.engine.precision import Precision
+from kdtool.engine.shards import is_sharded
 from kdtool.engine.step import as_out, in_all_views
 from kdtool.engine.watched import Watched
 from kdtool.losses import at_least_fp32
@@ -27,7 +28,7 @@ class FrozenTeachers:
     but where a method differentiates by the inputs.
 
     Args:
-        networks: tapped networks; they are copied, not changed.
+        networks: tapped networks; they are copied, not changed, but for those that processes have divided.
         precisions: one for all, or one for each.
         layout: memory layout of their weights.
     """
@@ -63,13 +64,17 @@ class FrozenTeachers:
     @staticmethod
     def _run(network: nn.Module, precision: Precision, inputs: Any) -> Out:
         def run(inputs: Any) -> Out:
-            with frozen(network, torch.inference_mode), precision.forward():
+            # What is gathered under inference mode could never be used outside of it.
+            mode = torch.no_grad if is_sharded(network) else torch.inference_mode
+            with frozen(network, mode), precision.forward():
                 found = call(network, tree.cast(inputs, precision.dtype))
             return as_out(found, _own, precision.forward, late=True)
 
         return in_all_views(inputs, run)
 
     def _ready(self, network: nn.Module, precision: Precision, inputs: Any) -> nn.Module:
+        if is_sharded(network):
+            return network.to(precision.dtype).eval().requires_grad_(False)
         network = network.to(tree.device_of(inputs))
         ready, _ = folded(network, tree.first(tree.usual(inputs)))
         ready = ready.to(precision.dtype).eval().requires_grad_(False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdtool.engine.chunks import RowTerms
 from kdtool.engine.dry import Places, copy_buffers, put_back
@@ -22,6 +22,7 @@ from kdtool.engine.micro import Share, cached_backward
 from kdtool.engine.optim import begin_momentum, build_optimizer, build_schedule, settings_of
 from kdtool.engine.plan import Planned
 from kdtool.engine.processes import average_gradients, rank, world_size
+from kdtool.engine.shards import clip, is_shard
 from kdtool.engine.step import Step, join_outs, whole_out
 from kdtool.engine.teaching import Teaching
 from kdtool.engine.tree import cast
@@ -83,6 +84,7 @@ class Updater:
         self.guard = Guard(job.train, self.optimizer, self.precision.scaler)
         self.trained = [p for p in step.parameters() if p.requires_grad]
         self.compiled = getattr(call, "module", call) is not step
+        self.sharded = any(map(is_shard, self.trained))
         self.agreeing = agreeing(job, step.couples_samples)
         self.trains_student = "student" in planned.stage.trains
         self.writing = Writing(job, planned.stage, teaching, self.precision)
@@ -140,12 +142,12 @@ class Updater:
     ) -> tuple[StepResult, list[Batch]]:
         """Update what the step's loss, or the present turn's, gives a gradient; return as ``_backward``."""
         result, seen = together(lambda: self._backward(loaded, epoch, at, pieces, measure_norms), self.agreeing)
-        if self.agreeing:
-            average_gradients(self.trained)
+        if self.agreeing or self.sharded:
+            average_gradients([parameter for parameter in self.trained if not is_shard(parameter)])
         norm = None
         if self.job.train.clip_grad is not None:
             self.precision.scaler.unscale_(self.optimizer)
-            norm = nn.utils.clip_grad_norm_(self.trained, self.job.train.clip_grad)
+            norm = clip(self.trained, self.job.train.clip_grad)
         result.bad, result.withheld = self.guard.update(total(result.terms), self.trained, norm)
         self.optimizer.zero_grad(set_to_none=True)
         return result, seen
@@ -173,7 +175,7 @@ class Updater:
                 when = as_tensors(epoch, progress, part.index, self.precision.dtype)
             with self._gradients_travel(micro == len(parts) - 1):
                 terms, batch = call(part.inputs, part.labels, part.index, teachers, *when, scale)
-                if measure and (world_size() == 1 or self.job.train.compile == "off"):
+                if measure and not self.sharded and (world_size() == 1 or self.job.train.compile == "off"):
                     apart = terms.first() if isinstance(terms, RowTerms) else terms
                     result.norms = gradient_norms(apart, self.step.student.parameters())
                 terms = {name: share * term for name, term in terms.items()} if share != 1 else terms

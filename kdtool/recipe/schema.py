@@ -227,6 +227,14 @@ class Train:
 @dataclass
 class Parallel:
     sync_bn: bool = option(False, "batch norms of the student see the global batch of all processes")
+    shard: str = option(
+        "none",
+        "fsdp: the processes divide the weights of the student and of frozen teachers, where these do not fit one "
+        "device; none: each has them whole",
+        choices=("none", "fsdp"),
+        decides=(),
+        late=True,
+    )
 
 
 @dataclass

@@ -28,6 +28,7 @@ from kdtool.recipe.schema import Recipe
 from kdtool.registry import tasks
 from kdtool.runs.classless import refuse_logits
 from kdtool.runs.networks import Networks, further_views, make_method, tap_networks, with_rates
+from kdtool.runs.sharding import check_shard
 from kdtool.tasks.task import Built, Reading, Task
 
 CHECK_SAMPLES = 2000
@@ -204,6 +205,7 @@ def complete(pair: Pair, reporter: Reporter) -> Setting:
     _check_optimizers(setting)
     _check_stream(setting)
     _check_parts(setting)
+    check_shard(setting)
     return setting
 
 
