@@ -122,7 +122,11 @@ def weights_of(network: nn.Module) -> dict[str, Tensor]:
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Put an optimizer's moments back."""
-    optimizer.load_state_dict(copy.deepcopy(fill(state, moments_like(optimizer))))
+    state = copy.deepcopy(fill(state, moments_like(optimizer)))
+    for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
+        # Divided weights have no fused form of some optimizers, and a run may be gone on with in either form.
+        saved.update({"fused": group["fused"]} if "fused" in group else {})
+    optimizer.load_state_dict(state)
     # Moments keep their parameter's memory layout, so that a resumed step runs the very same kernels.
     for parameter, moments in optimizer.state.items():
         for name, moment in moments.items():

@@ -136,7 +136,9 @@ class _Trainer:
         self.teaching.enter(stage.name, self.read)
         call = callable_step(self.step, job.train.compile, job.device, try_out, self.reporter.warn)
         follow = following(self.ema, self.shipped)
-        self.update = Updater(job, self.step, call, self.teaching, planned, follow, self.frozen.moving)
+        self.update = Updater(
+            job, self.step, call, self.teaching, planned, follow, self.frozen.moving, self.reporter.note
+        )
         if self.update.writing.share:
             self.reporter.note(
                 f"stage {stage.name}: the student writes {self.update.writing.share:.0%} of the batches, on which "

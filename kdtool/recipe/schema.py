@@ -188,6 +188,13 @@ class Train:
     label_smoothing: float = option(0.0, "label smoothing of the hard-label loss", min=0.0, max=0.99)
     compile: str = option("off", "torch.compile of student and loss; reduce-overhead uses CUDA graphs",
                           choices=("off", "default", "reduce-overhead", "max-autotune"))  # fmt: skip
+    graph: str = option(
+        "off",
+        "auto: on CUDA, record a whole step as one graph and replay it; says why where it cannot. Not measured on a "
+        "card yet, hence off",
+        choices=("off", "auto"),
+        late=True,
+    )
     freeze_bn: bool = option(False, "the student's batch norms keep the statistics that its weights came with")
     tf32: bool = option(True, "let CUDA multiply fp32 matrices in TF32", decides=(OUTPUTS, STUDENT))
     deterministic: bool = option(

@@ -1,4 +1,4 @@
-"""Processes that divide the weights among themselves train what one process does, and go on where any number stopped."""
+"""Processes that divide the weights train what one process does, and go on where any number stopped."""
 
 from __future__ import annotations
 
@@ -153,10 +153,10 @@ def test_a_killed_run_goes_on_to_the_same_bytes(given: list[object], divided: Pa
     ("method", "more"),
     sampled(
         [
-            ("rkd+fitnets", ["optim.name=adamw"]),
-            ("crd", ["train.accumulate=1"]),
-            ("dml", ["train.accumulate=2"]),
-            ("kd", ["--precision", "bf16", "train.accumulate=2"]),
+            ("rkd+vid", ["optim.name=adamw"]),
+            ("crd", []),
+            ("dml", []),
+            ("kd", ["train.accumulate=2", "--precision", "bf16"]),
         ]
     ),
 )
@@ -165,9 +165,9 @@ def test_methods_with_parts_of_their_own(method: str, more: list[str], trained: 
     assert call("run", *given, "--out", tmp_path / "one").code == 0
     _run(*given, *DIVIDED, "--out", tmp_path / "two")
     one, two = _weights(tmp_path / "one"), _weights(tmp_path / "two")
-    assert float((one - two).norm() / one.norm()) <= (
-        2e-3 if "bf16" in more else 1e-4 if "adamw" in str(more) else 1e-6
-    )
+    # A peer's norms see half of a batch, and adamw makes of a gradient near zero a step of either sign.
+    bound = {"bf16": 2e-3, "optim.name=adamw": 1e-4}.get((more or [""])[-1], 1e-4 if method == "dml" else 1e-6)
+    assert float((one - two).norm() / one.norm()) <= bound
 
 
 @pytest.mark.parametrize(
