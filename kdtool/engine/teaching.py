@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdtool.engine import tree
 from kdtool.engine.by_input import call, frozen
-from kdtool.engine.folding import folded
+from kdtool.engine.folding import CPU, folded
 from kdtool.engine.job import OWN, Replay
 from kdtool.engine.precision import Precision
 from kdtool.engine.shards import is_sharded
@@ -28,7 +28,8 @@ class FrozenTeachers:
     but where a method differentiates by the inputs.
 
     Args:
-        networks: tapped networks; they are copied, not changed, but for those that processes have divided.
+        networks: tapped networks; they are copied, not changed, but go back to the CPU. Those that processes have
+            divided stay where they are, and teach themselves.
         precisions: one for all, or one for each.
         layout: memory layout of their weights.
     """
@@ -85,6 +86,8 @@ class FrozenTeachers:
                 # What autocast would do to these weights anew at every step.
                 if type(module) in (nn.Conv2d, nn.Linear):
                     module.to(precision.half)
+        # The copy is all that computes from now on: a device need not hold the weights twice.
+        network.to(CPU)
         return ready
 
 

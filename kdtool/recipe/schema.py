@@ -245,6 +245,16 @@ class Parallel:
 
 
 @dataclass
+class Eval:
+    batch_size: Optional[int] = option(
+        None,
+        "samples in a batch that is only looked at; none: those of train.batch_size, and on an accelerator 1,000 where "
+        "inputs are small images",
+        min=1,
+    )
+
+
+@dataclass
 class Checkpoint:
     every_epochs: int = option(1, "epochs between checkpoints", min=1)
     every_steps: Optional[int] = option(None, "steps between checkpoints within an epoch; none: none within", min=1)
@@ -311,6 +321,7 @@ class Recipe:
     optim: Optim = option(Optim, "the optimizer of the student and the method's own parts")
     schedule: Schedule = option(Schedule, "the learning-rate schedule")
     parallel: Parallel = option(Parallel, "several processes")
+    eval: Eval = option(Eval, "looking at validation and test splits", decides=())
     checkpoint: Checkpoint = option(Checkpoint, "what is saved while training", decides=())
     cache: Cache = option(Cache, "teachers' outputs, kept for later runs")
     track: Track = option(Track, "who is told of the run beside metrics.jsonl", decides=())
@@ -350,5 +361,5 @@ def recipe_type(sections: Sections, default_task: str) -> type[Recipe]:
     return made
 
 
-RESERVED = ("eval", "export", "compare")
+RESERVED = ("export", "compare")
 """Section names kept for later; like the sections above, no method may be called so."""
