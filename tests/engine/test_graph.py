@@ -116,7 +116,8 @@ def test_replayed_steps_are_close_to_those_without_graphs(tmp_path: Path) -> Non
         torch.manual_seed(0)
         with simulated() as device:
             train = {"graph": mode, "epochs": 3}
-            states.append(_fit(tmp_path / mode, device, method=Growing(), train=train).state)
+            optim = Optim(name="sgd", lr=0.01)  # adamw makes of a rounding error a step of either sign
+            states.append(_fit(tmp_path / mode, device, method=Growing(), train=train, optim=optim).state)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(states[0].values(), states[1].values(), strict=True))
 
 
@@ -154,14 +155,18 @@ class Rebinding(Soft):
 @pytest.mark.parametrize(
     ("method", "more", "said"),
     [
-        (Counting, {}, "seen is another object, or number, after a step"),
-        (Reading, {}, "the host reads what _local_scalar_dense gives"),
-        (Drawing, {}, "it draws random numbers on the host"),
-        (Rebinding, {}, "mean is another object"),
-        (Soft, {"train": {"precision": "fp16"}}, "the scale of fp16 is found on the host"),
-        (Soft, {"train": {"accumulate": 2}}, "train.accumulate=2"),
-        (Soft, {"train": {"on_nonfinite": "skip"}}, "asks at each step"),
-        (Soft, {"optim": Optim(name="lamb", lr=0.01)}, "optim.name=lamb is asked by the host"),
+        pytest.param(Counting, {}, "seen is another object, or number, after a step"),
+        pytest.param(Reading, {}, "the host reads what _local_scalar_dense gives"),
+        pytest.param(Soft, {"train": {"accumulate": 2}}, "train.accumulate=2"),
+        pytest.param(Drawing, {}, "it draws random numbers on the host", marks=pytest.mark.slow),
+        pytest.param(Rebinding, {}, "mean is another object", marks=pytest.mark.slow),
+        pytest.param(
+            Soft, {"train": {"precision": "fp16"}}, "the scale of fp16 is found on the host", marks=pytest.mark.slow
+        ),
+        pytest.param(Soft, {"train": {"on_nonfinite": "skip"}}, "asks at each step", marks=pytest.mark.slow),
+        pytest.param(
+            Soft, {"optim": Optim(name="lamb", lr=0.01)}, "optim.name=lamb is asked by the host", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_what_cannot_be_recorded_says_why_and_goes_on(tmp_path: Path, method: Any, more: Any, said: str) -> None:
@@ -205,7 +210,7 @@ def test_a_step_that_is_not_finite_is_withheld_inside_the_graph(tmp_path: Path) 
         train = {"graph": "auto", "epochs": 3}
         on = {"device": device(), "train_batches": spoilt, "val_batches": None}
         job = tiny.job(tmp_path, method=Soft(), train=train, **on)
-        with pytest.raises(RunError, match="stage train, step 9"):
+        with pytest.raises(RunError, match="stage distill, step 9"):
             fit(job, reporter, StopRequest())
         assert all(torch.isfinite(p).all() for p in job.student.parameters())
         assert torch.equal(whole, batches.images)

@@ -173,13 +173,13 @@ def test_methods_with_parts_of_their_own(method: str, more: list[str], trained: 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["train.ema=0.9"], "train.ema=0.9 is not possible"),
-        (["--precision", "fp16"], "bf16 needs none"),
-        (["train.compile=default"], "train.compile=default"),
-        (["--auto-batch"], "train.auto_batch=true"),
-        (["cache.mode=build", "data.views=1"], "kdtool cache build"),
-        (["--method", "simkd"], "method simkd is not possible, for it ships other layers"),
-        (["--method", "at", "at.attention=gradient"], "gradients by the images"),
+        pytest.param(["train.ema=0.9"], "train.ema=0.9 is not possible"),
+        pytest.param(["--method", "simkd"], "method simkd is not possible, for it ships other layers"),
+        pytest.param(["--precision", "fp16"], "bf16 needs none", marks=pytest.mark.slow),
+        pytest.param(["train.compile=default"], "train.compile=default", marks=pytest.mark.slow),
+        pytest.param(["--auto-batch"], "train.auto_batch=true", marks=pytest.mark.slow),
+        pytest.param(["cache.mode=build", "data.views=1"], "kdtool cache build", marks=pytest.mark.slow),
+        pytest.param(["--method", "at", "at.attention=gradient"], "gradients by the images", marks=pytest.mark.slow),
     ],
 )
 def test_what_cannot_be_divided_is_refused_by_name(more: list[str], said: str) -> None:
