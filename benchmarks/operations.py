@@ -1,6 +1,6 @@
 """How many operations the host starts for a step of KD from resnet32x4 to resnet8x4, with and without a graph.
 
-    python -m benchmarks.operations
+    python -m benchmarks.operations [CASE ...]
 
 No card is needed: a simulated device counts what is dispatched to it (``tests/simulated.py``). A view of a tensor's
 memory starts nothing and is not counted; an operation is a kernel or a few of them.
@@ -9,6 +9,7 @@ memory starts nothing and is not counted; an operation is a kernel or a few of t
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -85,7 +86,7 @@ def per_step(device: Device, *more: str) -> list[Counter[str]]:
 def main() -> None:
     home = tempfile.TemporaryDirectory()
     os.environ["KDTOOL_HOME"] = home.name
-    for name, more in CASES.items():
+    for name, more in [case for case in CASES.items() if not sys.argv[1:] or case[0] in sys.argv[1:]]:
         with simulated() as device:
             steps = per_step(device, *more)
         counts = [sum(each.values()) for each in steps[5:]]

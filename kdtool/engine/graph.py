@@ -79,6 +79,8 @@ def _own(out: Out) -> Out:
 Taken = tuple[Terms, Tensor]
 """A step's terms, and the flag of one that was not finite: scalars on the device."""
 
+Take = Callable[[Given], Taken]
+
 
 def why_not(job: Job, planned: Planned, on_device: bool, writes: bool) -> str | None:
     """Return why a stage's steps cannot be recorded, as far as that is known beforehand; None: they may.
@@ -109,51 +111,49 @@ class Graphed:
     """Takes steps, of which it records one.
 
     Args:
-        take: a step; of what it is given it may use tensors alone.
-        optimizer: of the step. While steps are taken its rates are tensors, whatever they are before and after.
+        optimizer: of the steps. While they are taken its rates are tensors, whatever they are before and after.
         parts: all that trains.
         say: told why steps are not recorded.
     """
 
-    def __init__(
-        self,
-        take: Callable[[Given], Taken],
-        optimizer: torch.optim.Optimizer,
-        parts: nn.Module,
-        say: Callable[..., None],
-    ):
-        self.take, self.optimizer, self.parts, self.say = take, optimizer, parts, say
+    def __init__(self, optimizer: torch.optim.Optimizer, parts: nn.Module, say: Callable[[str], None]):
+        self.optimizer, self.parts, self.say = optimizer, parts, say
         self.seen = 0
         self.problem: str | None = None
         self.recorded: _Recorded | None = None
         device = optimizer.param_groups[0]["params"][0].device
         self.rates = [torch.zeros((), device=device) for _ in optimizer.param_groups]
 
-    def __call__(self, given: Given) -> Taken:
-        """Take a step."""
+    def __call__(self, take: Take, given: Given) -> Taken:
+        """Take a step.
+
+        Args:
+            take: does so, the same each time; of what it is given it may use tensors alone. It is not kept, for
+                whoever it belongs to may have this object, and graphs are to go when their stage does.
+            given: what differs from the step before.
+        """
         with self._tensor_rates():
             self.seen += 1
             if self.recorded is None and self.problem is None and self.seen > WARM:
-                self._record(given)
+                self._record(take, given)
             if self.recorded is not None and self.recorded.takes(given):
                 return self.recorded.replay(given)
             if self.seen != WARM:
-                return self.take(given)
+                return take(given)
             with watched(self.parts) as problems:
-                taken = self.take(given)
+                taken = take(given)
             if problems:
                 self._give_up(problems[0])
             return taken
 
-    def _record(self, given: Given) -> None:
-        late = [out for out in given.teachers or () if not isinstance(out.logits, Tensor)]
-        if given.loaded.rows is not None or late:
-            self._give_up(
-                "the samples are of unlike length" if not late else "of the teacher's logits only some are kept"
-            )
+    def _record(self, take: Take, given: Given) -> None:
+        late = any(not isinstance(out.logits, Tensor) for out in given.teachers or ())
+        if late or given.loaded.rows is not None:
+            what = "of the teacher's logits only some are kept" if late else "the samples are of unlike length"
+            self._give_up(what)
             return
         try:
-            self.recorded = _Recorded(self.take, given)
+            self.recorded = _Recorded(take, given)
         except RuntimeError as error:  # what CUDA, or a library on it, cannot do while it records
             for parameter in self.parts.parameters():
                 parameter.grad = None
@@ -184,7 +184,7 @@ class _Recorded:
         RuntimeError: it cannot be recorded; nothing was computed.
     """
 
-    def __init__(self, take: Callable[[Given], Taken], given: Given):
+    def __init__(self, take: Take, given: Given):
         self.given = given.copied()
         self.shapes = given.shapes()
         self.graph = torch.cuda.CUDAGraph()

@@ -119,7 +119,7 @@ class Updater:
         if problem:
             say(f"stage {self.planned.stage.name}: no CUDA graph of its steps (train.graph=auto), for {problem}")
             return None
-        return Graphed(self._taken, self.optimizer, self.step, say)
+        return Graphed(self.optimizer, self.step, say)
 
     def __call__(
         self, loaded: Loaded, epoch: int, at: int, updates: int, pieces: int, measure_norms: bool
@@ -180,7 +180,7 @@ class Updater:
         replaying = self.teaching.replaying
         teachers = self.teaching(loaded.inputs, loaded.index, loaded.view) if replaying else None
         self._seed(when.at, 0)
-        terms, bad = graph(Given(loaded, *self._tensors(when, loaded), teachers))
+        terms, bad = graph(self._taken, Given(loaded, *self._tensors(when, loaded), teachers))
         return StepResult(terms, bad)
 
     def _taken(self, given: Given) -> tuple[Terms, Tensor]:
