@@ -22,6 +22,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.recorded import Graph, Recording
+
 _READS = {"_local_scalar_dense", "equal", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive",
           "_linalg_eigh", "_linalg_svd"}  # fmt: skip
 """Operations whose result the host waits for."""
@@ -273,6 +275,8 @@ def _host_side(device: Device) -> dict[str, Any]:
         "current_stream": lambda *_: stream,
         "get_device_name": lambda *_: "simulated",
         "is_current_stream_capturing": lambda: False,
+        "CUDAGraph": Graph,
+        "graph": Recording,
     }
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,22 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from kdtool import __version__
+from kdtool.engine.shard_files import Stored
 from kdtool.errors import InputError, RunError
 from kdtool.system.disk import writing
 
-FORMAT = 2
-"""Raised when a checkpoint's files change their meaning."""
+FORMAT, IN_PARTS = 2, 3
+"""Raised when a checkpoint's files change their meaning; the latter's tensors are not all in one file."""
 
-TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+TENSORS, STATE, MANIFEST, PARTS = "tensors.safetensors", "state.json", "manifest.json", "parts"
 
-_TENSOR = "__tensor__"
+_TENSOR, _STORED = "__tensor__", "__stored__"
 _PAIRS = "__pairs__"
 
 
-def save_checkpoint(folder: Path, name: str, state: dict[str, Any], keep: int, best: bool = False) -> Path:
+def save_checkpoint(
+    folder: Path, name: str, state: dict[str, Any], keep: int, best: bool = False, parts: Path | None = None
+) -> Path:
     """Write ``state`` (nested dicts, lists, scalars and tensors) as ``folder/name`` and drop old ones.
 
     The newest ``keep`` stay, and the newest that was said to be the best.
@@ -44,6 +47,7 @@ def save_checkpoint(folder: Path, name: str, state: dict[str, Any], keep: int, b
         state: what is saved.
         keep: how many checkpoints stay.
         best: the epoch that just ended is the best so far.
+        parts: a folder on the same disk with the files of the state's ``Stored`` tensors, which is moved.
 
     Raises:
         RunError: it cannot be written; those written before are as they were.
@@ -57,7 +61,7 @@ def save_checkpoint(folder: Path, name: str, state: dict[str, Any], keep: int, b
             shutil.rmtree(left)
         aside = folder / f".{name}.tmp"
         try:
-            _write(aside, files, _manifest(name, files, best))
+            _write(aside, files, parts, lambda written: _manifest(name, written, best, parts is not None))
         except OSError:
             shutil.rmtree(aside, ignore_errors=True)
             raise
@@ -68,18 +72,25 @@ def save_checkpoint(folder: Path, name: str, state: dict[str, Any], keep: int, b
     return folder / name
 
 
-def _manifest(name: str, files: Mapping[str, bytes], best: bool) -> dict[str, Any]:
+def _manifest(name: str, digests: Mapping[str, str], best: bool, in_parts: bool) -> dict[str, Any]:
     return {
-        "format": FORMAT,
+        "format": IN_PARTS if in_parts else FORMAT,
         "name": name,
         "best": best,
         "versions": {"kdtool": __version__, "torch": torch.__version__},
-        "files": {file: hashlib.sha256(content).hexdigest() for file, content in files.items()},
+        "files": dict(digests),
     }
 
 
-def _write(aside: Path, files: Mapping[str, bytes], manifest: dict[str, Any]) -> None:
+def _write(
+    aside: Path, files: Mapping[str, bytes], parts: Path | None, manifest_of: Callable[[dict[str, str]], dict[str, Any]]
+) -> None:
     aside.mkdir()
+    digests = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
+    if parts is not None:
+        parts.rename(aside / PARTS)
+        digests |= {f"{PARTS}/{path.name}": _digest(path) for path in sorted((aside / PARTS).iterdir())}
+    manifest = manifest_of(digests)
     sealed = json.dumps({**manifest, "digest": _seal(manifest)}).encode()
     for name, content in {**files, MANIFEST: sealed}.items():
         with (aside / name).open("wb") as stream:
@@ -87,7 +98,7 @@ def _write(aside: Path, files: Mapping[str, bytes], manifest: dict[str, Any]) ->
             stream.flush()
             os.fsync(stream.fileno())
     _flush(aside)
-    wrong = [name for name, digest in manifest["files"].items() if _digest(aside / name) != digest]
+    wrong = [name for name in files if _digest(aside / name) != digests[name]]
     if wrong:
         raise OSError(None, f"{wrong[0]} does not read back as it was written")
 
@@ -143,10 +154,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     manifest = _read_manifest(path)
     try:
-        wrong = [name for name in (TENSORS, STATE) if _digest(path / name) != manifest["files"][name]]
+        parts = [f"{PARTS}/{file.name}" for file in path.glob(f"{PARTS}/*")]
+        written = [name for name in manifest["files"] if name.startswith(f"{PARTS}/")]
+        digests = {name: _digest(path / name) for name in (TENSORS, STATE, *parts)}
+        wrong = [name for name in (*digests, *written) if digests.get(name) != manifest["files"].get(name)]
         if wrong:
             raise RunError(f"checkpoint {path} is torn or was edited ({', '.join(wrong)}).")
-        state: dict[str, Any] = _restore(json.loads((path / STATE).read_bytes()), load_file(path / TENSORS))
+        state: dict[str, Any] = _restore(json.loads((path / STATE).read_bytes()), load_file(path / TENSORS), path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise RunError(f"checkpoint {path} cannot be read: {type(error).__name__}: {error}") from error
     return state
@@ -163,7 +177,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise RunError(f"checkpoint {path} is torn or was edited ({MANIFEST}: {error}).") from error
     if not sealed or name != path.name:
         raise RunError(f"checkpoint {path} is torn or was edited ({MANIFEST}).")
-    if found != FORMAT:
+    if found not in (FORMAT, IN_PARTS):
         raise InputError(_other_format(path, found))
     return manifest
 
@@ -180,6 +194,8 @@ def _seal(manifest: Mapping[str, Any]) -> str:
 
 
 def _flatten(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Stored):
+        return {_STORED: value.name}
     if isinstance(value, Tensor):
         name = f"t{len(tensors):06d}"
         # A clone also unties weights that share memory, which safetensors refuses.
@@ -193,13 +209,15 @@ def _flatten(value: Any, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
-def _restore(value: Any, tensors: dict[str, Tensor]) -> Any:
+def _restore(value: Any, tensors: dict[str, Tensor], path: Path) -> Any:
     if isinstance(value, dict):
+        if _STORED in value:
+            return Stored(path / PARTS, value[_STORED])
         if _TENSOR in value:
             return tensors[value[_TENSOR]]
-        return {key: _restore(item, tensors) for key, item in value[_PAIRS]}
+        return {key: _restore(item, tensors, path) for key, item in value[_PAIRS]}
     if isinstance(value, list):
-        return [_restore(item, tensors) for item in value]
+        return [_restore(item, tensors, path) for item in value]
     return value
 
 

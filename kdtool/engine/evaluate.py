@@ -12,6 +12,7 @@ from kdtool.engine.job import Batches, Meter
 from kdtool.engine.precision import Precision, without_tf32
 from kdtool.engine.processes import from_all
 from kdtool.engine.rows import chunks, whole
+from kdtool.engine.shards import in_step
 from kdtool.engine.step import has, run_network, whole_out
 from kdtool.engine.tree import cast
 from kdtool.method import Method
@@ -21,8 +22,10 @@ from kdtool.method import Method
 def evaluate(network: nn.Module, batches: Batches, precision: Precision, meter: Meter) -> dict[str, Any]:
     """Return the metrics of a tapped network in evaluation mode; each process has seen its part of the split."""
     network.eval()
-    for batch in batches.epoch(0):
+    for batch, counts in in_step(network, batches.epoch(0)):
         logits = run_network(network, cast(batch.inputs, precision.dtype), precision, late=True).logits
+        if not counts:
+            continue
         sizes = chunks(logits)
         parts = logits.split(sizes), batch.labels.split(sizes), batch.index.split(sizes)
         for some, labels, index in zip(*parts, strict=True):
@@ -55,11 +58,11 @@ def evaluate_predictions(
     student.eval()
     method.eval()
     meters: dict[str, Meter] = {}
-    for batch in batches.epoch(0):
+    for batch, counts in in_step(student, batches.epoch(0)):
         out = whole_out(run_network(student, cast(batch.inputs, precision.dtype), precision))
         with precision.loss():
             found = method.predictions(out)
-        for name, logits in found.items():
+        for name, logits in found.items() if counts else ():
             meters.setdefault(name, meter()).add(logits, batch.labels, batch.index)
     every = from_all({name: each.state() for name, each in meters.items()})
     # A process may have seen no batch at all.

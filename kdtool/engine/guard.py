@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.engine.processes import world_size
+from kdtool.engine.shards import total_norm
 from kdtool.recipe.schema import Train
 
 
@@ -44,7 +45,7 @@ class Guard:
             self.scaler.update()
             return _anywhere(~torch.isfinite(loss.detach())), self._scale(loss) < before
         if norm is None:
-            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            norm = total_norm([p.grad for p in parameters if p.grad is not None])
         bad = _anywhere(~(torch.isfinite(loss.detach()) & torch.isfinite(norm)))
         if self.on_device:
             self.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]

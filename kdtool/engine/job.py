@@ -201,6 +201,7 @@ class Job:
         replay: the frozen teachers' outputs from a cache, where there is one.
         teacher_precisions: arithmetic of each frozen teacher, as ``train.precision``; empty: the student's.
         sync_bn: the student's batch norms see the samples of all processes.
+        shard: the processes divide the student and the peers among themselves, see ``kdtool.engine.shards``.
         method: None trains on hard labels only.
         ship: returns the tapped network that is validated and whose weights are kept, sharing its tensors with what
             trains; called once all is on the device. None: it is the student.
@@ -234,6 +235,7 @@ class Job:
     writer: Writer | None = None
     accept_changes: bool = False
     sync_bn: bool = False
+    shard: bool = False
 
 
 @dataclass

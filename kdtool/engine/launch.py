@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kdtool.engine.dry import kept_buffers
 from kdtool.engine.processes import largest, world_size
+from kdtool.engine.shards import is_sharded
 from kdtool.engine.step import Step
 from kdtool.errors import InputError
 
@@ -29,7 +30,7 @@ def callable_step(step: Step, mode: str, device: torch.device, try_out: Callable
     call: Any = step
     if mode != "off":
         call = _compiled(step, mode, try_out, say)
-    if world_size() == 1:
+    if world_size() == 1 or is_sharded(step):
         return call
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # newer torch renames the argument

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from kdtool.engine.shards import is_sharded
 from kdtool.errors import InputError, did_you_mean
 from kdtool.method import Stage
 from kdtool.recipe.schema import SCHEDULES, Optim, Schedule
@@ -52,7 +53,7 @@ def build_optimizer(cfg: Optim, step: nn.Module, section: str = "optim") -> torc
             weight_decay=cfg.weight_decay,
             momentum=cfg.momentum,
             filter_bias_and_bn=not cfg.decay_norm_and_bias,
-            **{**_fused(cfg.name), **cfg.options},
+            **{**({} if is_sharded(step) else _fused(cfg.name)), **cfg.options},
         )
     except Exception as error:  # whatever a constructor raises: options, a missing package, a device it needs
         raise InputError(f"{section}: {cfg.name} cannot be used with these settings: {error}") from error
@@ -60,7 +61,10 @@ def build_optimizer(cfg: Optim, step: nn.Module, section: str = "optim") -> torc
 
 
 def _fused(name: str) -> dict[str, bool]:
-    """Ask for the fused form of an optimizer, one kernel for all parameters, where it has one."""
+    """Ask for the fused form of an optimizer, one kernel for all parameters, where it has one.
+
+    Not for weights that processes have divided: torch has it for some optimizers' only.
+    """
     from timm.optim import get_optimizer_class
 
     try:

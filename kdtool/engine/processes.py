@@ -149,10 +149,11 @@ def from_all(value: Any) -> list[Any]:
 
 
 def copy_from_main(module: nn.Module) -> None:
-    """Make a module's parameters and buffers those of rank 0."""
+    """Make a module's parameters and buffers those of rank 0, but for what is divided among the processes."""
     if world_size() > 1:
         for tensor in module.state_dict().values():
-            dist.broadcast(tensor, src=0)
+            if not hasattr(tensor, "full_tensor"):  # of which each process has its own part
+                dist.broadcast(tensor, src=0)
 
 
 def mean_over_processes(values: Tensor) -> Tensor:

@@ -13,8 +13,13 @@ from kdtool.engine.checkpoint import load_newest, save_checkpoint
 from kdtool.engine.job import Job
 from kdtool.engine.meters import Meters
 from kdtool.engine.processes import from_main, is_main, wait_for_all
+from kdtool.engine.shard_files import fill, moments_like, split_off, write_parts
+from kdtool.engine.shards import whole
 from kdtool.errors import InputError
 from kdtool.events import Reporter
+
+PARTS_ASIDE = ".parts.tmp"
+"""Where processes write their parts before a checkpoint has them."""
 
 
 @dataclass
@@ -60,7 +65,8 @@ class Saver:
 
     def save(self, at: Progress, optimizer: torch.optim.Optimizer | None, meters: Meters | None) -> None:
         """Save everything; in the middle of a stage its optimizer too, in the middle of an epoch its meters."""
-        if is_main():
+        in_parts: dict[str, Tensor] = {}
+        if is_main() or self.job.shard:
             state = {
                 "key": self.job.key,
                 "progress": dict(vars(at)),
@@ -68,9 +74,12 @@ class Saver:
                 "optimizer": optimizer.state_dict() if optimizer is not None else None,
                 "meters": meters.state() if meters is not None else None,
             }
+            state = split_off(state, in_parts) if self.job.shard else state
+        parts = write_parts(self.folder / PARTS_ASIDE, in_parts) if in_parts else None
+        if is_main():
             name = "step-" + "-".join(f"{number:06d}" for number in (at.stage, at.epoch, at.step))
             best = at.best is not None and at.best["epoch"] == at.last["epoch"] and at.step == 0
-            save_checkpoint(self.folder, name, state, self.job.checkpoint.keep, best)
+            save_checkpoint(self.folder, name, state, self.job.checkpoint.keep, best, parts)
         wait_for_all()
 
     def load(self, reporter: Reporter) -> dict[str, Any] | None:
@@ -84,7 +93,7 @@ class Saver:
         try:
             Progress(**state["progress"])
             for name, part in self.parts.items():
-                part.load_state_dict(state["parts"][name])
+                part.load_state_dict(fill(state["parts"][name], part.state_dict()))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"the checkpoint in {self.folder} is of other networks, or of another recipe ({str(error)[:300]}): "
@@ -108,12 +117,16 @@ class Saver:
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
     """Return a copy, on the CPU, of the plain network's weights inside a tapped one."""
     plain = getattr(network, "module", network)
-    return {name: tensor.detach().cpu().clone() for name, tensor in plain.state_dict().items()}
+    return {name: whole(tensor.detach()).cpu().clone() for name, tensor in plain.state_dict().items()}
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Put an optimizer's moments back."""
-    optimizer.load_state_dict(copy.deepcopy(state))
+    state = copy.deepcopy(fill(state, moments_like(optimizer)))
+    for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
+        # Divided weights have no fused form of some optimizers, and a run may be gone on with in either form.
+        saved.update({"fused": group["fused"]} if "fused" in group else {})
+    optimizer.load_state_dict(state)
     # Moments keep their parameter's memory layout, so that a resumed step runs the very same kernels.
     for parameter, moments in optimizer.state.items():
         for name, moment in moments.items():

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from kdtool.engine import tree
 from kdtool.engine.by_input import call, frozen
-from kdtool.engine.folding import folded
+from kdtool.engine.folding import CPU, folded
 from kdtool.engine.job import OWN, Replay
 from kdtool.engine.precision import Precision
+from kdtool.engine.shards import is_sharded
 from kdtool.engine.step import as_out, in_all_views
 from kdtool.engine.watched import Watched
 from kdtool.losses import at_least_fp32
@@ -27,7 +28,8 @@ class FrozenTeachers:
     but where a method differentiates by the inputs.
 
     Args:
-        networks: tapped networks; they are copied, not changed.
+        networks: tapped networks; they are copied, not changed, but go back to the CPU. Those that processes have
+            divided stay where they are, and teach themselves.
         precisions: one for all, or one for each.
         layout: memory layout of their weights.
     """
@@ -63,13 +65,17 @@ class FrozenTeachers:
     @staticmethod
     def _run(network: nn.Module, precision: Precision, inputs: Any) -> Out:
         def run(inputs: Any) -> Out:
-            with frozen(network, torch.inference_mode), precision.forward():
+            # What is gathered under inference mode could never be used outside of it.
+            mode = torch.no_grad if is_sharded(network) else torch.inference_mode
+            with frozen(network, mode), precision.forward():
                 found = call(network, tree.cast(inputs, precision.dtype))
             return as_out(found, _own, precision.forward, late=True)
 
         return in_all_views(inputs, run)
 
     def _ready(self, network: nn.Module, precision: Precision, inputs: Any) -> nn.Module:
+        if is_sharded(network):
+            return network.to(precision.dtype).eval().requires_grad_(False)
         network = network.to(tree.device_of(inputs))
         ready, _ = folded(network, tree.first(tree.usual(inputs)))
         ready = ready.to(precision.dtype).eval().requires_grad_(False)
@@ -80,6 +86,8 @@ class FrozenTeachers:
                 # What autocast would do to these weights anew at every step.
                 if type(module) in (nn.Conv2d, nn.Linear):
                     module.to(precision.half)
+        # The copy is all that computes from now on: a device need not hold the weights twice.
+        network.to(CPU)
         return ready
 
 

@@ -25,6 +25,7 @@ from kdtool.engine.prefetch import Prefetcher
 from kdtool.engine.processes import copy_from_main, is_main, largest, world_size
 from kdtool.engine.recompute import recompute_blocks
 from kdtool.engine.saving import Progress, Saver, load_optimizer, weights_of
+from kdtool.engine.shards import is_sharded, shard
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.smallest import told_of_single
 from kdtool.engine.step import Step
@@ -65,11 +66,15 @@ class _Trainer:
         let_tf32(job.train.tf32)
         layout = torch.channels_last if job.train.channels_last else torch.contiguous_format
         step = Step(job.student, job.method, job.peers, job.objective.hard_loss, self.precision)
-        self.step = step.to(job.device, self.precision.dtype)
-        self.step.to(memory_format=layout)
         if job.sync_bn:
             share_norms(step, job.device)
-        self.shipped: nn.Module = job.ship() if job.ship is not None else step.student
+        if job.shard:
+            for network in (step.student, *step.peers):
+                shard(network.to(self.precision.dtype), job.device)
+        self.step = step.to(job.device, self.precision.dtype)
+        if not is_sharded(step):
+            self.step.to(memory_format=layout)
+        self.shipped: nn.Module = job.ship() if job.ship is not None and not is_sharded(step) else step.student
         if job.train.checkpoint_activations:
             for network in (step.student, *step.peers):
                 recompute_blocks(network)
@@ -131,7 +136,9 @@ class _Trainer:
         self.teaching.enter(stage.name, self.read)
         call = callable_step(self.step, job.train.compile, job.device, try_out, self.reporter.warn)
         follow = following(self.ema, self.shipped)
-        self.update = Updater(job, self.step, call, self.teaching, planned, follow, self.frozen.moving)
+        self.update = Updater(
+            job, self.step, call, self.teaching, planned, follow, self.frozen.moving, self.reporter.note
+        )
         if self.update.writing.share:
             self.reporter.note(
                 f"stage {stage.name}: the student writes {self.update.writing.share:.0%} of the batches, on which "

@@ -188,6 +188,13 @@ class Train:
     label_smoothing: float = option(0.0, "label smoothing of the hard-label loss", min=0.0, max=0.99)
     compile: str = option("off", "torch.compile of student and loss; reduce-overhead uses CUDA graphs",
                           choices=("off", "default", "reduce-overhead", "max-autotune"))  # fmt: skip
+    graph: str = option(
+        "off",
+        "auto: on CUDA, record a whole step as one graph and replay it; says why where it cannot. Not measured on a "
+        "card yet, hence off",
+        choices=("off", "auto"),
+        late=True,
+    )
     freeze_bn: bool = option(False, "the student's batch norms keep the statistics that its weights came with")
     tf32: bool = option(True, "let CUDA multiply fp32 matrices in TF32", decides=(OUTPUTS, STUDENT))
     deterministic: bool = option(
@@ -227,6 +234,24 @@ class Train:
 @dataclass
 class Parallel:
     sync_bn: bool = option(False, "batch norms of the student see the global batch of all processes")
+    shard: str = option(
+        "none",
+        "fsdp: the processes divide the weights of the student and of frozen teachers, where these do not fit one "
+        "device; none: each has them whole",
+        choices=("none", "fsdp"),
+        decides=(),
+        late=True,
+    )
+
+
+@dataclass
+class Eval:
+    batch_size: Optional[int] = option(
+        None,
+        "samples in a batch that is only looked at; none: those of train.batch_size, and on an accelerator 1,000 where "
+        "inputs are small images",
+        min=1,
+    )
 
 
 @dataclass
@@ -296,6 +321,7 @@ class Recipe:
     optim: Optim = option(Optim, "the optimizer of the student and the method's own parts")
     schedule: Schedule = option(Schedule, "the learning-rate schedule")
     parallel: Parallel = option(Parallel, "several processes")
+    eval: Eval = option(Eval, "looking at validation and test splits", decides=())
     checkpoint: Checkpoint = option(Checkpoint, "what is saved while training", decides=())
     cache: Cache = option(Cache, "teachers' outputs, kept for later runs")
     track: Track = option(Track, "who is told of the run beside metrics.jsonl", decides=())
@@ -335,5 +361,5 @@ def recipe_type(sections: Sections, default_task: str) -> type[Recipe]:
     return made
 
 
-RESERVED = ("eval", "export", "compare")
+RESERVED = ("export", "compare")
 """Section names kept for later; like the sections above, no method may be called so."""

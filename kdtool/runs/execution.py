@@ -14,11 +14,12 @@ from kdtool.cache.replay import Replayed
 from kdtool.engine.evaluate import evaluate_in_fp32
 from kdtool.engine.job import Fitted, Job, Replay
 from kdtool.engine.processes import is_main, wait_for_all
+from kdtool.engine.shards import shard
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
 from kdtool.events import Reporter
 from kdtool.runs.folder import RESULT, resume_command
-from kdtool.runs.result import origin_of, outcome
+from kdtool.runs.result import cost_of, origin_of, outcome
 from kdtool.runs.resume import training_key
 from kdtool.runs.setting import Setting
 from kdtool.runs.shipping import shipped
@@ -53,8 +54,9 @@ class Execution:
         """Prepare teachers, train the baseline and the student, test, write ``student/`` and ``result.json``."""
         assert self.folder is not None
         began = time.monotonic()
-        data = self.setting.data
+        data, nets = self.setting.data, self.setting.networks
         data.list_faults(self.folder)
+        costs = [cost_of(built) for built in (shipped(self.setting), *nets.teachers)]
         self.ready_teachers(stop)
         self.seconds["teachers"] = time.monotonic() - began
         teacher_val = self.check_teachers()
@@ -65,7 +67,7 @@ class Execution:
         fitted = self._train_student(stop, replay)
         if faults := data.faults():
             self.reporter.warn(faults)
-        result = outcome(self.setting, self.folder, fitted, baseline, self.chain, self.seconds)
+        result = outcome(self.setting, costs, self.folder, fitted, baseline, self.chain, self.seconds)
         self._warn_of_guessing(result)
         result["seconds"]["total"] = round(time.monotonic() - began, 1)
         if is_main():
@@ -98,6 +100,9 @@ class Execution:
         for section, built in zip(setting.recipe.teacher, setting.teachers, strict=True):
             prepare(section, built, prep)
             stop.check(self.resume_command)
+        if setting.recipe.parallel.shard == "fsdp":
+            for net in setting.networks.teacher_nets:
+                shard(net, setting.device)
 
     def cached_teachers(self, stop: StopRequest) -> list[CachedTeacher]:
         """Return the ready teachers as the cache of outputs knows them."""
@@ -207,6 +212,7 @@ class Execution:
             key=self._key(phase),
             accept_changes=self.accept_changes,
             sync_bn=recipe.parallel.sync_bn,
+            shard=recipe.parallel.shard == "fsdp",
             resume_command=self.resume_command,
         )
 

@@ -15,6 +15,7 @@ from kdtool.engine.evaluate import evaluate_in_fp32, evaluate_predictions
 from kdtool.engine.job import Batches, Fitted, RowMeter
 from kdtool.engine.precision import Precision
 from kdtool.engine.processes import from_main, is_main, world_size
+from kdtool.engine.shards import is_sharded, load_whole
 from kdtool.recipe import load as recipes
 from kdtool.runs.estimate import estimate
 from kdtool.runs.paired import Rows, difference
@@ -56,16 +57,30 @@ def describe(setting: Setting, report: DataReport | None) -> dict[str, Any]:
             for planned in setting.stages
         ],
         "models": [
-            *(_about("teacher", built) for built in networks.teachers),
-            _about("student", shipped(setting)),
+            *(_about("teacher", built, cost_of(built)) for built in networks.teachers),
+            _about("student", shipped(setting), cost_of(shipped(setting))),
             *([{"role": "method", "name": setting.recipe.method, "params": parameters(setting.method), "macs": None}]
               if setting.method is not None else []),
         ],
     }  # fmt: skip
 
 
+Cost = dict[str, int]
+"""Of a network: "params", "macs" and "bytes"."""
+
+
+def cost_of(built: Built) -> Cost:
+    """Return what a network costs, which is whole on this process: parameters, multiply-accumulates, bytes as a file."""
+    return {
+        "params": parameters(built.module),
+        "macs": macs(built.tapped(), built.dry_inputs(1)),
+        "bytes": _bytes(built.module),
+    }
+
+
 def outcome(
     setting: Setting,
+    costs: Sequence[Cost],
     folder: Path,
     fitted: Fitted,
     baseline: Fitted | None,
@@ -76,6 +91,7 @@ def outcome(
 
     Args:
         setting: what was run.
+        costs: of the student as it ships and of the teachers, found before processes divided them.
         folder: the run's.
         fitted, baseline: the trainings.
         chain: folders of the runs that made this one's teacher.
@@ -83,7 +99,8 @@ def outcome(
     """
     recipe, networks, data, task = setting.recipe, setting.networks, setting.data, setting.task
     built = shipped(setting)
-    network = built.tapped()
+    # What is divided among processes runs as it was divided.
+    network = networks.student_net if is_sharded(networks.student_net) else built.tapped()
     place = folder / STUDENT
     if is_main():
         task.save(place, built, fitted.state, data, recipe)
@@ -97,7 +114,8 @@ def outcome(
     last = student if same else _test(setting, network, fitted.last_state, test)[0]
     alone, theirs = _test(setting, networks.student_net, baseline.state, test) if baseline is not None else (None, None)
     teachers = [_test(setting, net, None, test)[0] for net in networks.teacher_nets]
-    about = [{**_about("teacher", built), **origin_of(built)} for built in networks.teachers]
+    about = [{**_about("teacher", built, cost), **origin_of(built)}
+             for built, cost in zip(networks.teachers, costs[1:], strict=True)]  # fmt: skip
     metric = setting.objective.metric
     gain = metric.gain(student[metric.key], alone[metric.key]) if alone is not None else None
     if scores is not None and is_main():
@@ -112,9 +130,9 @@ def outcome(
         "data": {"name": data.name, "classes": setting.objective.num_classes, "train": setting.train_size,
                  "val": len(data.val) if data.val is not None else 0,
                  "test": len(data.test), **setting.student.describe()},
-        "student": {**_about("student", built), "bytes": size, "open_with": task.how_to_open(built, place)},
-        "teacher": _one_or_list([{**each, "bytes": _bytes(built.module)}
-                                 for each, built in zip(about, networks.teachers, strict=True)]),
+        "student": {**_about("student", built, costs[0]), "bytes": size, "open_with": task.how_to_open(built, place)},
+        "teacher": _one_or_list([{**each, "bytes": cost["bytes"]}
+                                 for each, cost in zip(about, costs[1:], strict=True)]),
         "test": {"student": student, "student_last": last, "teacher": _one_or_list(teachers), "baseline": alone,
                  **({"predictions": predictions} if predictions else {})},
         "chance": chance(setting, scores),
@@ -155,7 +173,7 @@ def _test(
     # fp32 whatever the training's precision: what is reported is what a plain user gets.
     if state is not None:
         module: Any = network.to(setting.device, torch.float32).module
-        module.load_state_dict(state)
+        load_whole(module, state)
     meter = setting.objective.meter()
     metrics = evaluate_in_fp32(network, test, setting.device, meter)
     scores = meter.scores(setting.objective.metric.key) if isinstance(meter, RowMeter) else None
@@ -170,13 +188,13 @@ def _test_predictions(setting: Setting, test: Batches) -> dict[str, dict[str, An
     return evaluate_predictions(student, method, test, Precision("fp32", device), setting.objective.meter)
 
 
-def _about(role: str, built: Built) -> dict[str, Any]:
+def _about(role: str, built: Built, cost: Cost) -> dict[str, Any]:
     return {
         "role": role,
         "name": built.name,
         "weights": built.origin,
-        "params": parameters(built.module),
-        "macs": macs(built.tapped(), built.dry_inputs(1)),
+        "params": cost["params"],
+        "macs": cost["macs"],
         **built.describe(),
     }
 

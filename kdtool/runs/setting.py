@@ -28,10 +28,14 @@ from kdtool.recipe.schema import Recipe
 from kdtool.registry import tasks
 from kdtool.runs.classless import refuse_logits
 from kdtool.runs.networks import Networks, further_views, make_method, tap_networks, with_rates
+from kdtool.runs.sharding import check_shard
 from kdtool.tasks.task import Built, Reading, Task
 
 CHECK_SAMPLES = 2000
 """How many training samples a teacher is checked on where no validation split is held out."""
+
+SMALL, AT_ONCE = 3 * 64 * 64, 1000
+"""Numbers of an input of which an accelerator looks at so many at once: a smaller batch leaves most of it idle."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +208,7 @@ def complete(pair: Pair, reporter: Reporter) -> Setting:
     _check_optimizers(setting)
     _check_stream(setting)
     _check_parts(setting)
+    check_shard(setting)
     return setting
 
 
@@ -218,7 +223,18 @@ def _reading(pair: Pair, train: bool) -> Reading:
     steps = -(-cfg.steps // cfg.epochs) if train and cfg.steps is not None else None
     part = (rank(), world_size())
     views = further_views(pair.task, pair.methods, pair.recipe.options) if train else ()
-    return Reading(cfg.batch_size, cfg.seed, pair.device, train, part, steps, cfg.channels_last, views)
+    size = cfg.batch_size if train else _looked_at(pair)
+    return Reading(size, cfg.seed, pair.device, train, part, steps, cfg.channels_last, views)
+
+
+def _looked_at(pair: Pair) -> int:
+    """Return the size of batches of which nothing is learnt."""
+    own, trained = pair.recipe.eval.batch_size, pair.recipe.train.batch_size
+    if own is not None or pair.device.type == "cpu":
+        return own or trained
+    one = pair.student.dry_inputs(1)
+    small = isinstance(one, torch.Tensor) and one.is_floating_point() and one.numel() <= SMALL
+    return max(trained, AT_ONCE) if small else trained
 
 
 def _check_optimizers(setting: Setting) -> None:

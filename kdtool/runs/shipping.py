@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
+from kdtool.engine.step import has
 from kdtool.errors import InputError
 from kdtool.runs.setting import Setting
 from kdtool.tasks.common.replaced import OWN, replaced, sharing
@@ -18,7 +19,7 @@ def shipped(setting: Setting) -> Built:
         InputError: the method puts in other layers than torch.nn's, or the task ships none but its own.
     """
     student = setting.student
-    if setting.method is None:
+    if setting.method is None or not has(setting.method, "ships"):
         return student
     module = setting.method.ships(sharing(student.module))
     layers = replaced(student.module, module)

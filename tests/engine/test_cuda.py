@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from kdtool.engine.precision import choose_kernels
 from kdtool.engine.prefetch import Prefetcher
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
 from kdtool.errors import RunError
 from kdtool.events import Reporter
+from kdtool.recipe.schema import Optim
 from tests.engine import tiny
 from tests.engine.test_trainer import Hinted
 from tests.engine.test_update import Related, Spoilt
@@ -40,6 +42,29 @@ def test_training(tmp_path: Path, precision: str, kind: type) -> None:
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
 def test_compiled(tmp_path: Path, mode: str) -> None:
     assert _fit(tmp_path, method=Hinted(), train={"compile": mode}).best["val"]["top1"] > 0.4
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_replayed_steps_are_steps(
+    tmp_path: Path, precision: str, optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def weights(warm: int) -> dict[str, torch.Tensor]:
+        monkeypatch.setattr("kdtool.engine.graph.WARM", warm)
+        torch.manual_seed(0)
+        train = {"graph": "auto", "precision": precision, "ema": 0.9, "clip_grad": 1.0, "deterministic": True}
+        found: dict[str, torch.Tensor] = _fit(
+            tmp_path / str(warm), method=Hinted(), train=train, student=tiny.Net(dropout=0.3),
+            optim=Optim(name=optimizer, lr=0.01),
+        ).state  # type: ignore[attr-defined]  # fmt: skip
+        return found
+
+    choose_kernels(True)
+    try:
+        recorded, plain = weights(3), weights(10**9)
+    finally:
+        choose_kernels(False)
+    assert all(torch.equal(recorded[name], tensor) for name, tensor in plain.items())
 
 
 def test_the_update_of_a_bad_step_is_withheld(tmp_path: Path) -> None:

@@ -120,6 +120,16 @@ def test_a_skipped_step_copies_what_a_step_moves_and_no_bank(tmp_path: Path) -> 
     assert steps.count(bank) == device.clones.count(bank)  # as the stage begins
 
 
+@pytest.mark.parametrize("norm", [True, False])
+def test_a_device_holds_a_teacher_once(tmp_path: Path, norm: bool) -> None:
+    teacher = tiny.Net(seed=5, norm=norm)
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    with simulated() as device:
+        _fit(tmp_path, device(), method=Hinted(), teachers=[teacher.to(device())], train={"epochs": 3})
+        assert {tensor.device.type for tensor in teacher.state_dict().values()} == {"cpu"}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
+
+
 def test_prefetched_batches_share_one_stream(tmp_path: Path) -> None:
     with simulated() as device:
         before = Stream.made

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
+from kdtool.recipe import load as recipes
+from kdtool.runs.setting import build_setting
 from tests.running import CHEAP, PAIR, TEACHER, call
 from tests.sampling import sampled
 from tests.simulated import simulated
@@ -25,6 +28,9 @@ FEW = [*CHEAP[1:], "--epochs", "1", "--batch-size", "32", "--lr", "0.003", "teac
             ("cuda", "fitnets", ("--precision", "fp16", "optim.name=sgd")),
             ("cuda", "kd", ("cache.mode=build", "data.views=1", "data.erase=0.5", "data.mixup=0.2")),
             ("cuda", "kd", ("--baseline", "train.deterministic=true")),
+            ("cuda", "crd", ("train.graph=auto", "--epochs", "2", "data.labels_per_class=16")),
+            ("cuda", "fitnets", ("train.graph=auto", "cache.mode=build", "data.views=1", "--epochs", "2",
+                                 "data.labels_per_class=16")),
         ],
         ("mps", "rkd+kd", ()),
     ),
@@ -56,3 +62,23 @@ def test_a_run_is_resumed_there(tmp_path: Path) -> None:
         assert call("run", "--resume", folder).code == 0
     assert (folder / "student" / "model.safetensors").read_bytes() == (whole / "student" / "model.safetensors").read_bytes()
     assert not torch.cuda.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "samples"),
+    [("cpu", {}, 32), ("cuda", {}, 359), ("cuda", {"image_size": 96}, 32), ("cuda", {"batch_size": 50}, 50)],
+)
+def test_batches_that_are_only_looked_at(name: str, more: dict[str, int], samples: int) -> None:
+    """All of the digits' 359 test images at once where a device has room to be idle."""
+    recipe = {
+        "teacher": [{"model": TEACHER, "check": "off"}],
+        "student": {"model": TEACHER},
+        "train": {"device": name, "batch_size": 32},
+        "eval": {key: value for key, value in more.items() if key == "batch_size"},
+        "data": {"image_size": more.get("image_size", 16)},
+    }
+    with simulated("cuda") if name == "cuda" else nullcontext():
+        setting = build_setting(recipes.from_dict(recipe))
+        looked, trained = setting.batches(setting.data.test), setting.train_batches
+        assert next(iter(looked.epoch(0))).samples == samples
+        assert next(iter(trained.epoch(0))).samples == 32
