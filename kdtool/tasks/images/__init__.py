@@ -55,8 +55,8 @@ class Images(task.Task):
         for name, section in (("data", data), ("student", own.student), *(("teacher", each) for each in own.teacher)):
             for key in ("mean", "std"):
                 value = getattr(section, key)
-                if value is not None and len(value) != 3:
-                    raise InputError(f"{name}.{key}={value}: expected three numbers, one a channel.")
+                if value is not None and len(value) != data.channels:
+                    raise InputError(f"{name}.{key}={value}: expected {data.channels} numbers, one a channel.")
         if not data.labels:
             _refuse_without_labels(own)
         mixing = [f"data.{key}={getattr(data, key)}" for key in ("mixup", "cutmix") if getattr(data, key)]

@@ -106,6 +106,14 @@ class Data(schema.Data):
         min=1,
         decides=(OUTPUTS, STUDENT),
     )
+    channels: int = option(
+        3,
+        "what networks are given of an image: 1 grey, 3 red, green and blue, 4 these and how opaque it is; timm's and "
+        "your own are made with in_chans",
+        choices=(1, 3, 4),
+        decides=EVERYTHING,
+        late=True,
+    )
     crop: str = option("auto", "pad: shift a padded image; resized: random resized crop; none; auto: by size",
                        choices=("auto", "pad", "resized", "none"), decides=EVERYTHING)  # fmt: skip
     crop_padding: Optional[int] = option(

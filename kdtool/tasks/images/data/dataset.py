@@ -28,7 +28,7 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, row: int) -> Image:
-        """Return image ``row`` in RGB.
+        """Return image ``row`` in RGB, or in RGBA where it says how opaque its pixels are.
 
         Raises:
             InputError: it cannot be read; names the file.

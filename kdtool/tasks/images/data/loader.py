@@ -60,7 +60,7 @@ class Loader:
         self.layout = torch.channels_last if reading.channels_last else torch.contiguous_format
         self.labels = torch.from_numpy(split.labels)
         self.rows = torch.from_numpy(split.rows)
-        self.size = len(split) * 3 * views.size**2
+        self.size = len(split) * views.channels * views.size**2
         self.in_memory = views.fixed and self.size <= memory_budget_gb * 1e9
         self._pixels: Tensor | None = None
         self._stream: Workers[_Step] | None = None
@@ -127,7 +127,7 @@ class Loader:
             yield chosen.permute(0, 3, 1, 2).to(self.device)
 
     def _decode_all(self) -> tuple[Tensor, Tensor]:
-        """Return pixels (N, S, S, 3), and for each position of the split where in them its sample is."""
+        """Return pixels (N, S, S, C), and for each position of the split where in them its sample is."""
         shared: _Pixels = self.split.decoded.setdefault(self.views.pixels_key, _Pixels(self.split.images))
         pixels = shared.get(self.split.rows, self.views, self.split.pool())
         if self.device.type == "cpu" or (
@@ -196,10 +196,11 @@ class _Pixels:
         self.pixels: Tensor | None = None
 
     def get(self, rows: np.ndarray, views: Views, pool: Pool) -> Tensor:
-        """Return uint8 (len(images), S, S, 3), decoded at least at these rows."""
+        """Return uint8 (len(images), S, S, C), decoded at least at these rows."""
         if self.pixels is None:
             # Untouched pages cost nothing, so rows that no split wants take no memory.
-            self.pixels = torch.empty((len(self.images), views.size, views.size, 3), dtype=torch.uint8)
+            shape = (len(self.images), views.size, views.size, views.channels)
+            self.pixels = torch.empty(shape, dtype=torch.uint8)
         pixels, missing = self.pixels, np.unique(rows[~self.done[rows]])
 
         def decode(row: int) -> Replaced | None:

@@ -150,7 +150,7 @@ def about(target: Target) -> dict[str, Any]:
         "kind": target.kind,
         "model": built.name if built is not None else None,
         "params": parameters(built.module) if built is not None else said and said.params,
-        "macs": macs(built.module, built.image_size) if built is not None else said and said.macs,
+        "macs": macs(built.module, built.image_size, built.channels) if built is not None else said and said.macs,
         "bytes": target.file.stat().st_size if target.file is not None else None,
         "classes": target.num_classes,
     }

@@ -14,7 +14,7 @@ from kdtool.tasks.images.models.built import Built
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From RGB pixels of any size to (3, size, size) numbers, in this order.
+    """From pixels of any size, grey, RGB or RGBA, to (channels, size, size) numbers, in this order.
 
     Attributes:
         size: pixels a side of the input.
@@ -32,6 +32,11 @@ class Preprocessing:
     crop_mode: str = "center"
     interpolation: str = "bicubic"
     scale: float = 255.0
+
+    @property
+    def channels(self) -> int:
+        """How many channels the input has: 1 for grey, 3 for RGB, 4 for RGBA."""
+        return len(self.mean)
 
     @classmethod
     def of(cls, built: Built, cfg: Mapping[str, Any]) -> Preprocessing:

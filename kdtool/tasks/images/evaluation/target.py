@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,7 +34,7 @@ class Target:
     Attributes:
         name: as it was given.
         kind: as in ``Found``.
-        network: (B, 3, S, S) normalised images -> ((B, K) logits, taps).
+        network: (B, C, S, S) normalised images -> ((B, K) logits, taps).
         preprocessing: of its input.
         class_names: in the order of the logits; None where it does not say.
         num_classes: K.
@@ -127,6 +129,7 @@ def _open_model(name: str, data: DataSet | None, weights: str, image_size: int |
     beside = config_of(Path(weights).expanduser().parent)
     cfg = beside.get("pretrained_cfg") or {}
     classes = len(data.class_names) if data is not None else beside.get("num_classes") or _own_classes(name)
+    channels = recipe.data.channels if recipe is not None else _channels(cfg)
     if image_size is None:
         own = (cfg.get("input_size") or (None,))[-1]
         image_size = own or (default_image_size(data.native_size) if data is not None else None)
@@ -140,6 +143,7 @@ def _open_model(name: str, data: DataSet | None, weights: str, image_size: int |
         said=[of_section(recipe.student, "student")] if recipe is not None else (),
         otherwise=[of_data(recipe.data)] if recipe is not None else (),
         weights_key=recipe.student.weights_key if recipe is not None else None,
+        channels=channels,
     )
     notes = [*built.notes, *built.warnings]
     if built.needs_training:
@@ -154,6 +158,11 @@ def _open_model(name: str, data: DataSet | None, weights: str, image_size: int |
         built, {**own_cfg, **cfg, **{key: value for key, value in said.items() if value is not None}}
     )
     return Target(name, "model", built.tapped(), how, names, built.num_classes, file, built, notes=notes)
+
+
+def _channels(cfg: Mapping[str, Any]) -> int:
+    """Return the channels of the images that a saved configuration is for."""
+    return int((cfg.get("input_size") or (3,))[0])
 
 
 def _own_classes(name: str) -> int:
@@ -179,12 +188,13 @@ def _open_folder(found: Found) -> Target:
     size = int(cfg["input_size"][-1]) if cfg.get("input_size") else None
     said = config.get("num_classes", cfg.get("num_classes"))
     classes = 1000 if said is None else int(said)
+    channels = _channels(cfg)
     if own_code:
         assert found.recipe is not None
         student = found.recipe.student
-        built = build(student.model, str(folder / WEIGHTS), classes, size, dict(student.model_args))
+        built = build(student.model, str(folder / WEIGHTS), classes, size, dict(student.model_args), channels=channels)
     else:
-        built = build(f"local-dir:{folder}", "auto", classes, size)
+        built = build(f"local-dir:{folder}", "auto", classes, size, channels=channels)
     if found.recipe is not None and found.recipe.train.channels_last:
         built.module.to(memory_format=torch.channels_last)  # the kernels of the run's own test
     names = config.get("label_names")

@@ -25,7 +25,7 @@ from kdtool.tasks.images.data.open import open_data
 from kdtool.tasks.images.evaluation.evaluate import data_recipe
 from kdtool.tasks.images.evaluation.exported import INPUT, open_exported
 from kdtool.tasks.images.evaluation.predictions import EvaluationViews, Examined
-from kdtool.tasks.images.evaluation.preprocessing import Metadata
+from kdtool.tasks.images.evaluation.preprocessing import Metadata, Preprocessing
 from kdtool.tasks.images.evaluation.target import Target, find, open_target, refuse_backbone
 from kdtool.tasks.images.export import quantise
 from kdtool.tasks.images.export.hub import check_repo, push
@@ -115,7 +115,7 @@ def export(
                 networks[form] = network
             verdict = "kept" if network is not None else "refused"
             say(f"{form}: {verdict}, top-1 {100 * exports[form]['top1']:.2f} %")
-    times = speeds({name: _runner(each, student.preprocessing.size) for name, each in networks.items()})
+    times = speeds({name: _runner(each, student.preprocessing) for name, each in networks.items()})
     result = {
         "target": student.name,
         "unit": "images",
@@ -169,8 +169,12 @@ class _Making:
         return self.student.preprocessing.size
 
     @property
+    def channels(self) -> int:
+        return self.student.preprocessing.channels
+
+    @property
     def metadata(self) -> dict[str, str]:
-        cost = parameters(self.module), macs(self.module, self.size)
+        cost = parameters(self.module), macs(self.module, self.size, self.channels)
         return Metadata(self.student.preprocessing, self.class_names, Path(self.student.name).name, *cost).texts()
 
     def logits(self, network: nn.Module, examined: Examined | None = None) -> torch.Tensor:
@@ -178,13 +182,14 @@ class _Making:
 
     def program(self) -> Any:
         if self.traced is None:
-            self.traced = traced(self.module, self.size)
+            self.traced = traced(self.module, self.size, self.channels)
         return self.traced
 
     def onnx_model(self) -> Any:
         """Return a fresh copy of the fp32 ONNX model."""
         if self.onnx is None:
-            self.onnx = onnx_file.to_onnx(self.program(), {INPUT: dry_images(self.module, self.size)}, [_free()])
+            images = dry_images(self.module, self.size, self.channels)
+            self.onnx = onnx_file.to_onnx(self.program(), {INPUT: images}, [_free()])
         copied = type(self.onnx)()
         copied.CopyFrom(self.onnx)
         return copied
@@ -228,7 +233,7 @@ def _write(form: str, path: Path, making: _Making, tolerance: float | None) -> d
         program.write_program(making.program(), path, making.metadata)
     elif form == "torchao-int8":
         quantised = program.quantised_by_torchao(program.plain_copy(making.module))
-        program.write_program(traced(quantised, making.size), path, making.metadata)
+        program.write_program(traced(quantised, making.size, making.channels), path, making.metadata)
     elif form == "onnx-int8":
         model, tried = _int8(path, making, tolerance)
         onnx_file.write_onnx(model, path, making.metadata)
@@ -239,18 +244,19 @@ def _write(form: str, path: Path, making: _Making, tolerance: float | None) -> d
     return {}
 
 
-def traced(module: nn.Module, size: int) -> Any:
-    """Return the program (B, 3, size, size) -> (B, K) of a module, for any B from 1 on."""
-    return program.trace(module, [dry_images(module, size)], [_free()])
+def traced(module: nn.Module, size: int, channels: int = 3) -> Any:
+    """Return the program (B, channels, size, size) -> (B, K) of a module, for any B from 1 on."""
+    return program.trace(module, [dry_images(module, size, channels)], [_free()])
 
 
 def _free() -> dict[int, Any]:
     return {0: torch.export.Dim("batch", min=1)}
 
 
-def _runner(network: nn.Module, size: int) -> Callable[[int], Callable[[], object]]:
+def _runner(network: nn.Module, how: Preprocessing) -> Callable[[int], Callable[[], object]]:
     def runner(batch_size: int) -> Callable[[], object]:
-        images = torch.randn(batch_size, 3, size, size, generator=torch.Generator().manual_seed(0))
+        shape = batch_size, how.channels, how.size, how.size
+        images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
         def run() -> object:
             with torch.inference_mode():

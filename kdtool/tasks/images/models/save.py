@@ -51,12 +51,14 @@ def describe(built: Built, class_names: Sequence[str], crop_pct: float, interpol
     """Return what ``config.json`` holds: timm's keys, and for a user's own architecture where its code is."""
     source = getattr(built.module, "pretrained_cfg", None) or {}
     cfg: dict[str, Any] = {key: source[key] for key in KEPT if source.get(key) is not None}
+    if built.channels != 3:
+        cfg.pop("first_conv", None)  # some versions of timm would adapt its weights from RGB, and drop them
     if tuple(source.get("input_size", ())[1:]) != (built.image_size, built.image_size):
         cfg.pop("pool_size", None)
     if built.model_args.get("img_size", built.image_size) not in (built.image_size, [built.image_size] * 2):
         cfg["fixed_input_size"] = False  # it rescales images itself; timm would take img_size for the images' own
     cfg |= {
-        "input_size": [3, built.image_size, built.image_size],
+        "input_size": [built.channels, built.image_size, built.image_size],
         "mean": list(built.mean),
         "std": list(built.std),
         "interpolation": interpolation,
