@@ -23,7 +23,10 @@ SMALL, MEDIUM, LARGE = 32, 64, 224
 
 
 class Images(Protocol):
-    """Numbered images; picklable, because workers decode them."""
+    """Numbered images; picklable, because workers decode them.
+
+    Those that are decoded from files have ``reader``, ``kdtool.tasks.images.data.decode.READER``.
+    """
 
     def __len__(self) -> int: ...
 
@@ -49,6 +52,17 @@ class Joined:
     def __getitem__(self, row: int) -> Image:
         own = len(self.first)
         return self.first[row] if row < own else self.second[row - own]
+
+    @property
+    def reader(self) -> int | None:
+        """The reader of those that are decoded from files, None where none is."""
+        return next((found for each in (self.first, self.second) if (found := reader_of(each)) is not None), None)
+
+
+def reader_of(images: Images) -> int | None:
+    """Return the version of what reads images from files, None where they are held as pixels."""
+    found: int | None = getattr(images, "reader", None)
+    return found
 
 
 @dataclass

@@ -13,6 +13,10 @@ from PIL import Image, ImageOps, features
 UNREADABLE = (Exception,)
 """What PIL raises on what is no image, is cut short, or would be absurdly large: nearly anything."""
 
+READER = 2
+"""Raised when a file comes to be read as other pixels, which teachers' kept outputs follow from. 2: photos are turned
+upright as their tags say."""
+
 ORIENTATION = 0x0112
 """The number of EXIF's tag."""
 

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from kdtool.engine.job import Loaded
 from kdtool.errors import InputError
 from kdtool.tasks.common.order import Order, class_plan
-from kdtool.tasks.images.data.dataset import DataSet, Images, Split
+from kdtool.tasks.images.data.dataset import DataSet, Images, Split, reader_of
 from kdtool.tasks.images.data.mixing import mix_labels
 from kdtool.tasks.images.data.unreadable import THREADS, Pool, Replaced
 from kdtool.tasks.images.data.views import Views
@@ -69,7 +69,8 @@ class Loader:
     @property
     def decides(self) -> dict[str, Any]:
         """What the inputs follow from, besides the samples and the view, by the recipe's names."""
-        return self.views.decides
+        reader = reader_of(self.split.images)
+        return self.views.decides | ({} if reader is None else {"reader": reader})
 
     def _explain(self, budget: float) -> str:
         if self.in_memory:

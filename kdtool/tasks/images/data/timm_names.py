@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from kdtool.errors import InputError
 from kdtool.tasks.images.data.dataset import Images, Source, Split
-from kdtool.tasks.images.data.decode import UNREADABLE, decode, decode_bytes, in_colour, with_channels
+from kdtool.tasks.images.data.decode import READER, UNREADABLE, decode, decode_bytes, in_colour, with_channels
 from kdtool.tasks.images.data.timm_splits import VAL_NAMES, roles
 from kdtool.tasks.images.options import Data
 
@@ -28,6 +28,8 @@ HASHED_IMAGES = 64
 @dataclass(frozen=True)
 class MapImages:
     """The images of a data set that is read by number."""
+
+    reader: ClassVar[int] = READER
 
     dataset: Any
     name: str
