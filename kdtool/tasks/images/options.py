@@ -79,6 +79,13 @@ class Data(schema.Data):
         decides=EVERYTHING,
         late=True,
     )
+    targets: str = option(
+        "single",
+        "single: an image has one class; multi: several, or none, in a table: each class is learnt on its own",
+        choices=("single", "multi"),
+        decides=EVERYTHING,
+        late=True,
+    )
     view_seed: int = option(0, "decides each sample's crops, flips and mixing partners", min=0, decides=EVERYTHING)
     max_bad: float = option(
         0.01,

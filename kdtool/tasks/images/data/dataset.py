@@ -128,6 +128,7 @@ class Source:
         origins: where each split is from, by "train", "test" and "val".
         notes: sentences on how it was read.
         remarks: sentences on what may be a mistake.
+        sets: (S, K) float32, 0 or 1, where an image has several classes: labels then are numbers of such sets.
     """
 
     class_names: list[str]
@@ -139,6 +140,7 @@ class Source:
     origins: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     remarks: Sequence[str] = ()
+    sets: np.ndarray | None = None
 
 
 @dataclass
@@ -158,6 +160,7 @@ class DataSet:
         own_test: the source has a split to test on; else one was drawn here.
         remarks: sentences on what may be a mistake.
         origins: where each split is from, by "training", "validation" and "test".
+        sets: as for ``Source``.
     """
 
     name: str
@@ -175,6 +178,12 @@ class DataSet:
     own_test: bool = True
     remarks: Sequence[str] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
+    sets: np.ndarray | None = None
+
+    @property
+    def label_count(self) -> int:
+        """How many labels there are: of sets of classes where images have several, else of classes."""
+        return len(self.class_names) if self.sets is None else len(self.sets)
 
     @property
     def classes(self) -> int:

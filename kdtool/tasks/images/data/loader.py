@@ -33,7 +33,7 @@ class Loader:
         split: what to read.
         views: how images become inputs.
         reading: how the split is read.
-        num_classes: K, for mixed labels.
+        num_classes: how many labels there are, for mixed ones.
         workers: processes that decode, where images are streamed.
         memory_budget_gb: images are kept decoded where they need no more.
         per_class: as for ``Order``.
@@ -181,7 +181,7 @@ def make_loader(
             interpolation=interpolation,
         ),
         reading,
-        num_classes=len(data.class_names),
+        num_classes=data.label_count,
         workers=cfg.workers,
         memory_budget_gb=cfg.memory_budget_gb,
         per_class=class_plan(cfg),
