@@ -156,10 +156,11 @@ class Images(task.Task):
         """Write what ``timm.create_model("local-dir:FOLDER", pretrained=True)`` opens."""
         from kdtool.tasks.images.models.save import save_student
 
-        crop = cast(Recipe, recipe).data.eval_crop
+        own_data = cast(Recipe, recipe).data
+        crop = own_data.eval_crop
         own = cast("Built", built)
         how = own.crop_pct or crop, own.interpolation or "bicubic"
-        return save_student(folder, own, state, [] if data.embeds else data.class_names, *how)
+        return save_student(folder, own, state, [] if data.embeds else data.class_names, *how, own_data.targets)
 
     def how_to_open(self, built: task.Built, folder: Path) -> str:
         """Return timm's line, or that of a user's own architecture."""

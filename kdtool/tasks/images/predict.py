@@ -73,7 +73,8 @@ def predict(
         return outputs
 
     items = (_file(path, views) for path in files) if samples is None else _given(samples, views)
-    return predicted(in_chunks(items, batch_size or BATCH), logits, names, top, "images")
+    several = opened.targets == "multi"
+    return predicted(in_chunks(items, batch_size or BATCH), logits, names, top, "images", several)
 
 
 def _recipe(found: Found, overrides: Sequence[str]) -> Recipe:

@@ -60,6 +60,7 @@ class Metadata:
         class_names: K names in the order of the logits.
         name: the run or model that it was made of.
         params, macs: of the network that it was made of; None: unknown.
+        targets: "single": an image has one class; "multi": several.
     """
 
     preprocessing: Preprocessing
@@ -67,6 +68,7 @@ class Metadata:
     name: str
     params: int | None = None
     macs: int | None = None
+    targets: str = "single"
 
     def texts(self) -> dict[str, str]:
         """Return it as texts by key, as ONNX and torch.export keep them."""
@@ -75,6 +77,7 @@ class Metadata:
             "class_names": json.dumps(self.class_names, ensure_ascii=False),
             "name": self.name,
             "network": json.dumps({"params": self.params, "macs": self.macs}),
+            **({} if self.targets == "single" else {"targets": self.targets}),
         }
 
     @classmethod
@@ -95,4 +98,10 @@ class Metadata:
                 f"{where} does not say how its input is made (no readable 'preprocessing' and 'class_names' inside): "
                 "give a file that kdtool export wrote."
             ) from error
-        return cls(preprocessing, [str(name) for name in names], texts.get("name", where), **cost)
+        return cls(
+            preprocessing,
+            [str(name) for name in names],
+            texts.get("name", where),
+            **cost,
+            targets=texts.get("targets", "single"),
+        )

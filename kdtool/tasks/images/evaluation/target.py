@@ -21,6 +21,7 @@ from kdtool.tasks.images.evaluation.preprocessing import Metadata, Preprocessing
 from kdtool.tasks.images.models.build import Built, build
 from kdtool.tasks.images.models.inputs import of_data, of_section
 from kdtool.tasks.images.models.names import SOURCES, resolve
+from kdtool.tasks.images.models.save import TARGETS
 from kdtool.tasks.images.options import Recipe
 
 MODEL_KEYS = ("student.weights_key", "student.mean", "student.std", "student.interpolation", "student.crop_pct")
@@ -42,6 +43,7 @@ class Target:
         built: the plain network; None for an exported file.
         metadata: what an exported file says of itself, else None.
         notes: sentences for the user.
+        targets: "single": an image has one class; "multi": several, each by a sigmoid of its logit.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Target:
     built: Built | None = None
     metadata: Metadata | None = None
     notes: list[str] = field(default_factory=list)
+    targets: str = "single"
 
 
 def find(name: str) -> Found:
@@ -122,7 +125,9 @@ def _open_file(found: Found) -> Target:
     assert found.path is not None
     network, meta = open_exported(found.path)
     how, names = meta.preprocessing, meta.class_names
-    return Target(found.name, found.kind, network, how, names, len(names), found.path, metadata=meta)
+    return Target(
+        found.name, found.kind, network, how, names, len(names), found.path, metadata=meta, targets=meta.targets
+    )
 
 
 def _open_model(name: str, data: DataSet | None, weights: str, image_size: int | None, recipe: Recipe | None) -> Target:
@@ -208,4 +213,5 @@ def _open_folder(found: Found) -> Target:
         folder / WEIGHTS,
         built,
         notes=list(built.notes),
+        targets=config.get(TARGETS, "single"),
     )
