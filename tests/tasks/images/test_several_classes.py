@@ -16,7 +16,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from kdtool.tasks.common.multilabel import MultiLabel, per_class
 from kdtool.tasks.images.data.open import open_data
 from kdtool.tasks.images.options import Data
-from tests.running import Done, distil, start
+from tests.running import Done, call, distil, start
 
 COLOURS = ("blue", "green", "red")
 SIDE = 16
@@ -181,7 +181,7 @@ def test_the_metrics_are_scikit_learns() -> None:
 # --- what does not go with it -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["kd", "at+dkd", "crd"])
+@pytest.mark.parametrize("method", ["at+kd", *(pytest.param(n, marks=pytest.mark.slow) for n in ("dkd", "crd"))])
 def test_methods_of_one_class_are_refused_by_name(method: str, table: Path, tmp_path: Path) -> None:
     done = start(tmp_path / "run", "--method", method, "--data", table, *SEVERAL, "--dry-run")
     assert done.code == 2
