@@ -25,7 +25,12 @@ def binary_kl(student: Tensor, teacher: Tensor) -> Tensor:
     Args:
         student: (N, K) logits.
         teacher: (N, K) logits.
+
+    Raises:
+        ValueError: their shapes differ.
     """
+    if student.shape != teacher.shape:
+        raise ValueError(f"shapes differ: student {tuple(student.shape)}, teacher {tuple(teacher.shape)}")
     student, teacher = at_least_fp32(student), at_least_fp32(teacher)
     yes, no = teacher.sigmoid(), (-teacher).sigmoid()
     each = yes * (F.logsigmoid(teacher) - F.logsigmoid(student)) + no * (
