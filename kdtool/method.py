@@ -36,6 +36,8 @@ class Method(nn.Module):
         online: True when the "teachers" are peers that train too.
         batch: "global" when its terms couple samples (relations, memory banks), else "sample".
         hard_labels: True when it needs one class a sample, so that mixing is refused.
+        targets: what it takes logits for: "single", one class of all, by a softmax; "multi", several, each by a
+            sigmoid. A method that reads neither logits nor labels takes both without saying so.
     """
 
     api: ClassVar[int]
@@ -48,6 +50,7 @@ class Method(nn.Module):
     online: ClassVar[bool] = False
     batch: ClassVar[str] = "sample"
     hard_labels: ClassVar[bool] = False
+    targets: ClassVar[frozenset[str]] = frozenset({"single"})
 
     @dataclass
     class Config:

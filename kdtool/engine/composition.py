@@ -156,6 +156,10 @@ class Combined(Method):
     def remarks(self) -> list[str]:
         return [remark for _, part in self._methods() for remark in part.remarks()]
 
+    def apart(self, batch: Batch) -> Iterator[tuple[str, Method, Batch]]:
+        """Yield the name of each part, it, and the batch as it sees it."""
+        return ((name, part, _batch_of(batch, name)) for name, part in self._methods())
+
     @torch.no_grad()
     def after_step(self, batch: Batch) -> None:
         for name in self._current:

@@ -174,6 +174,8 @@ class Objective(Protocol):
         num_classes: K.
         metric: what epochs are selected by.
         chance: what guessing gives for it; None where there is no such thing.
+
+    One whose rows have several classes has ``targets`` "multi"; see ``kdtool.method.Method``.
     """
 
     num_classes: int

@@ -89,8 +89,9 @@ def _steps(
             taught = [run_network(each, inputs, precision) for each in frozen]
         student, along = step.networks(inputs)
         student = whole_out(student)
+        count = getattr(objective, "label_count", objective.num_classes)
         rows_B = torch.arange(len(student.logits), device=setting.device)
-        labels_B = rows_B % objective.num_classes if objective.num_classes else torch.full_like(rows_B, -1)
+        labels_B = rows_B % count if count else torch.full_like(rows_B, -1)
         terms, _ = step.losses(student, along or taught, labels_B, rows_B, 0, 0.0)
         total = torch.stack([term.float() for term in terms.values()]).sum()
         if total.requires_grad:

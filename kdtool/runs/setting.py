@@ -26,7 +26,7 @@ from kdtool.method import Method
 from kdtool.recipe import load as recipes
 from kdtool.recipe.schema import Recipe
 from kdtool.registry import tasks
-from kdtool.runs.classless import refuse_logits
+from kdtool.runs.classless import refuse_logits, refuse_softmax
 from kdtool.runs.networks import Networks, further_views, make_method, tap_networks, with_rates
 from kdtool.runs.sharding import check_shard
 from kdtool.tasks.task import Built, Reading, Task
@@ -187,10 +187,14 @@ def complete(pair: Pair, reporter: Reporter) -> Setting:
         )
     batch_size = min(recipe.train.batch_size, size)
     kinds = task.kinds(data, transfer_set) if data.stream is None else {}
-    method = make_method(recipe, pair.methods, networks, objective.num_classes, labels, batch_size, kinds)
+    several = getattr(objective, "targets", "single") == "multi"
+    known = torch.full_like(labels, -1) if several and labels is not None else labels  # numbers of sets are no classes
+    method = make_method(recipe, pair.methods, networks, objective.num_classes, known, batch_size, kinds)
+    nets = networks.student_net, networks.teacher_nets
     if not objective.num_classes:
-        nets = networks.student_net, networks.teacher_nets
         refuse_logits(recipe.method, method, *nets, _dry_inputs(pair, 4))
+    elif several:
+        refuse_softmax(pair.methods, method, *nets, _dry_inputs(pair, 4))
     for remark in method.remarks() if method is not None else ():
         reporter.warn(remark)
     stages = plan_stages(method, recipe.train.epochs, recipe.train.task_weight)

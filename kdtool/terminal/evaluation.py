@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from kdtool.events import Metric
-from kdtool.terminal import words
+from kdtool.terminal import numbers, words
 from kdtool.terminal.grid import Grid, fits, fitted
 from kdtool.terminal.table import width_for
 
@@ -43,7 +43,7 @@ def show(found: Mapping[str, Any], stream: TextIO) -> None:
     about = f"{words.clean(data['name'])}, split {data['split']}: {data['samples']} {unit} {data['inputs']}"
     console.print(Text(about.rstrip()))
     if "calibration" not in found:
-        _language(found, console)
+        (_language if "answers" in found else _plain)(found, console)
         return
     grids = [_networks(found), *([_robustness(found)] if found["robustness"] else [])]
     for grid in [*grids, _calibration(found["calibration"], unit), _classes(found["per_class"], unit)]:
@@ -83,6 +83,31 @@ def _language(found: Mapping[str, Any], console: Console) -> None:
         console.print(Text(f"\n{words.clean(sample['prompt'])}", style="bold"))
         for part, text in {"reference": sample["reference"], **sample["written"]}.items():
             console.print(Text(f"{part}: {words.clean(text)}"))
+
+
+_SHARES = (("macro F1", "macro_f1"), ("micro F1", "micro_f1"), ("exact", "exact"), ("linear probe", "probe"))
+"""Figures of embeddings, and where a sample has several classes, beside the first."""
+
+
+def _plain(found: Mapping[str, Any], console: Console) -> None:
+    """Print what was found of networks that give embeddings, or tell several classes of a sample."""
+    metric = Metric.of(found)
+    shown = [(title, key) for title, key in _SHARES if found["metrics"].get(key) is not None]
+    titles = ["", "network", metric.label, *(title for title, _ in shown), "parameters", "size"]
+    target, rows = {**found["target"], "metrics": found["metrics"]}, []
+    for part, each in [*(("teacher", each) for each in found["teachers"]), (target["kind"], target)]:
+        figures = [numbers.value(metric, each["metrics"][metric.key]), *_figures(each["metrics"], shown)]
+        shape = [words.count(each["params"]), words.size(each["bytes"])]
+        rows.append([part, words.clean(each["name"]), *figures, *shape])
+    console.print(fitted(Grid(titles, rows, 2, "test", len(rows) - 1), console.width))
+    classes = sorted(found.get("per_class") or (), key=lambda row: -1 if row["ap"] is None else row["ap"])
+    lines = [
+        [words.clean(row["class"]), str(row["samples"]), words.percent(row["ap"]), words.percent(row["f1"])]
+        for row in classes[:MANY_CLASSES]
+    ]
+    if lines:
+        grid = Grid(["class", "samples", "average precision", "F1"], lines, 1, "classes, the worst first")
+        console.print(fitted(grid, console.width))
 
 
 def _networks(found: Mapping[str, Any]) -> Grid:

@@ -124,7 +124,8 @@ def report_of(data: Any, unit: str, origins: Mapping[str, str]) -> DataReport:
         if split is None or (name == "validation" and split is data.test):
             continue
         labels = split.labels
-        counts = np.bincount(labels[labels >= 0], minlength=classes)
+        known, sets = labels[labels >= 0], getattr(data, "sets", None)
+        counts = np.bincount(known, minlength=classes) if sets is None else sets[known].sum(0).astype(np.int64)
         parts[name] = Part(origins.get(name, data.name), counts.tolist(), int((labels < 0).sum()))
     report = DataReport(data.name, unit, data.class_names, parts)
     report.warnings += report.uneven()

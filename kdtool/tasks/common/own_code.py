@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,6 +38,11 @@ class Factory:
     def attribute(self, name: str) -> Any:
         """Return what the function has under a name (``make.name = …``), else what the file has; None: neither."""
         return getattr(self.call, name, getattr(self.file, name, None))
+
+    def takes(self, argument: str) -> bool:
+        """Tell whether the function has an argument of this name, or takes any."""
+        given = inspect.signature(self.call).parameters
+        return argument in given or any(each.kind is inspect.Parameter.VAR_KEYWORD for each in given.values())
 
     def build(self, num_classes: int, model_args: dict[str, Any]) -> nn.Module:
         """Return the network that the function makes.

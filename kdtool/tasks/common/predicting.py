@@ -51,8 +51,23 @@ def _guesses(logits: Tensor, names: Sequence[str], top: int) -> list[list[tuple[
     ]
 
 
+@torch.no_grad()
+def _several(logits: Tensor, names: Sequence[str], top: int) -> list[list[tuple[str, float]]]:
+    """Return of each the classes above a half, the likeliest first; at least ``top`` where that is above 1."""
+    probability, number = logits.double().cpu().sigmoid().sort(dim=1, descending=True)
+    return [
+        [(names[k], p) for at, (p, k) in enumerate(zip(each, numbers, strict=True)) if p > 0.5 or at < top > 1]
+        for each, numbers in zip(probability.tolist(), number.tolist(), strict=True)
+    ]
+
+
 def predicted(
-    chunks: Iterable[Sequence[Item]], logits: Callable[[list[Any]], Tensor], names: Sequence[str], top: int, unit: str
+    chunks: Iterable[Sequence[Item]],
+    logits: Callable[[list[Any]], Tensor],
+    names: Sequence[str],
+    top: int,
+    unit: str,
+    several: bool = False,
 ) -> Iterator[Prediction]:
     """Yield what a network makes of each item, in order.
 
@@ -62,6 +77,7 @@ def predicted(
         names: of the K classes.
         top: how many classes of each.
         unit: what the inputs are called.
+        several: an input has several classes: those above a half, and at least ``top`` where that is above 1.
 
     Raises:
         InputError: at the end, where there was nothing that could be read.
@@ -69,7 +85,8 @@ def predicted(
     good = bad = 0
     for chunk in chunks:
         contents = [item.content for item in chunk if not item.problem]
-        found = iter(_guesses(logits(contents), names, top) if contents else ())
+        guess = _several if several else _guesses
+        found = iter(guess(logits(contents), names, top) if contents else ())
         good, bad = good + len(contents), bad + len(chunk) - len(contents)
         for item in chunk:
             guesses = () if item.problem else next(found)

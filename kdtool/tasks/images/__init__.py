@@ -55,10 +55,12 @@ class Images(task.Task):
         for name, section in (("data", data), ("student", own.student), *(("teacher", each) for each in own.teacher)):
             for key in ("mean", "std"):
                 value = getattr(section, key)
-                if value is not None and len(value) != 3:
-                    raise InputError(f"{name}.{key}={value}: expected three numbers, one a channel.")
+                if value is not None and len(value) != data.channels:
+                    raise InputError(f"{name}.{key}={value}: expected {data.channels} numbers, one a channel.")
         if not data.labels:
             _refuse_without_labels(own)
+        if data.targets == "multi":
+            _refuse_with_several(own)
         mixing = [f"data.{key}={getattr(data, key)}" for key in ("mixup", "cutmix") if getattr(data, key)]
         for name, method in methods.items():
             if method.hard_labels and mixing:
@@ -128,6 +130,10 @@ class Images(task.Task):
 
     def objective(self, data: DataSet, label_smoothing: float) -> Objective:
         """Return cross-entropy, with top-1 as what epochs are selected by; without labels what measures embeddings."""
+        if data.sets is not None:
+            from kdtool.tasks.common.multilabel import MultiLabel
+
+            return MultiLabel(data.sets, label_smoothing)
         if data.embeds:
             from kdtool.tasks.common.embeddings import Embeddings
 
@@ -150,10 +156,11 @@ class Images(task.Task):
         """Write what ``timm.create_model("local-dir:FOLDER", pretrained=True)`` opens."""
         from kdtool.tasks.images.models.save import save_student
 
-        crop = cast(Recipe, recipe).data.eval_crop
+        own_data = cast(Recipe, recipe).data
+        crop = own_data.eval_crop
         own = cast("Built", built)
         how = own.crop_pct or crop, own.interpolation or "bicubic"
-        return save_student(folder, own, state, [] if data.embeds else data.class_names, *how)
+        return save_student(folder, own, state, [] if data.embeds else data.class_names, *how, own_data.targets)
 
     def how_to_open(self, built: task.Built, folder: Path) -> str:
         """Return timm's line, or that of a user's own architecture."""
@@ -210,6 +217,21 @@ class Images(task.Task):
         from kdtool.tasks.images.page.sections import sections
 
         return sections(run, cast(Recipe, recipe), say)
+
+
+def _refuse_with_several(recipe: Recipe) -> None:
+    """Refuse what goes by one class an image."""
+    data = recipe.data
+    wrong = {
+        "data.labels=false": not data.labels,
+        "data.labels_per_class": data.labels_per_class,
+        "data.exclude_classes": data.exclude_classes,
+        "data.sampler=class-uniform": data.sampler == "class-uniform",
+        "train.steps": recipe.train.steps,
+    }
+    for key, given in wrong.items():
+        if given:
+            raise InputError(f"{key} does not go with data.targets=multi: an image has several classes. Leave it out.")
 
 
 def _refuse_without_labels(recipe: Recipe) -> None:

@@ -23,7 +23,7 @@ class Adapted(nn.Module):
     """A tapped network that takes another network's inputs: resized and re-normalised to its own.
 
     Args:
-        network: takes (B, 3, size, size), normalised by its own mean and std.
+        network: takes (B, C, size, size), normalised by its own mean and std.
         size: its input size in pixels.
         given: mean and std that the inputs come with.
         own: mean and std that the network wants.
@@ -49,8 +49,8 @@ class Adapted(nn.Module):
         self.same = tuple(given[0]) == tuple(own[0]) and tuple(given[1]) == tuple(own[1])
         self.scale: Tensor
         self.shift: Tensor
-        self.register_buffer("scale", scale.float().view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("shift", shift.float().view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", scale.float().view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("shift", shift.float().view(1, -1, 1, 1), persistent=False)
 
     @property
     def module(self) -> nn.Module:
@@ -97,6 +97,7 @@ def build_student(recipe: Recipe, num_classes: int, image_size: int) -> Built:
         num_classes,
         image_size,
         section.model_args,
+        channels=recipe.data.channels,
         prefer_scratch=recipe.data.name == "digits",
         seed=recipe.train.seed,
         role="student",
@@ -117,6 +118,7 @@ def build_teachers(recipe: Recipe, num_classes: int, image_size: int, online: bo
             num_classes,
             section.image_size or image_size,
             section.model_args,
+            channels=recipe.data.channels,
             prefer_scratch=recipe.data.name == "digits",
             seed=recipe.train.seed if online else section.train.seed,
             role=f"peer{number}" if online else "teacher",

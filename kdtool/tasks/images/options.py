@@ -79,6 +79,13 @@ class Data(schema.Data):
         decides=EVERYTHING,
         late=True,
     )
+    targets: str = option(
+        "single",
+        "single: an image has one class; multi: several, or none, in a table: each class is learnt on its own",
+        choices=("single", "multi"),
+        decides=EVERYTHING,
+        late=True,
+    )
     view_seed: int = option(0, "decides each sample's crops, flips and mixing partners", min=0, decides=EVERYTHING)
     max_bad: float = option(
         0.01,
@@ -105,6 +112,14 @@ class Data(schema.Data):
         "pixels a side; default: 32 for images up to 32 pixels, native up to 64, else 224",
         min=1,
         decides=(OUTPUTS, STUDENT),
+    )
+    channels: int = option(
+        3,
+        "what networks are given of an image: 1 grey, 3 red, green and blue, 4 these and how opaque it is; timm's and "
+        "your own are made with in_chans",
+        choices=(1, 3, 4),
+        decides=EVERYTHING,
+        late=True,
     )
     crop: str = option("auto", "pad: shift a padded image; resized: random resized crop; none; auto: by size",
                        choices=("auto", "pad", "resized", "none"), decides=EVERYTHING)  # fmt: skip

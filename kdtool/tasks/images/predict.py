@@ -16,7 +16,7 @@ from kdtool.errors import InputError
 from kdtool.recipe import load as recipes
 from kdtool.tasks.common.predicting import BATCH, Item, check, in_chunks, predicted
 from kdtool.tasks.common.targets import Found
-from kdtool.tasks.images.data.decode import UNREADABLE, decode, to_rgb
+from kdtool.tasks.images.data.decode import UNREADABLE, decode, in_colour
 from kdtool.tasks.images.data.files import images_below, known_endings
 from kdtool.tasks.images.evaluation.predictions import EvaluationViews
 from kdtool.tasks.images.evaluation.target import MODEL_KEYS, find, open_target, refuse_backbone
@@ -73,7 +73,8 @@ def predict(
         return outputs
 
     items = (_file(path, views) for path in files) if samples is None else _given(samples, views)
-    return predicted(in_chunks(items, batch_size or BATCH), logits, names, top, "images")
+    several = opened.targets == "multi"
+    return predicted(in_chunks(items, batch_size or BATCH), logits, names, top, "images", several)
 
 
 def _recipe(found: Found, overrides: Sequence[str]) -> Recipe:
@@ -126,6 +127,6 @@ def _file(path: str, views: EvaluationViews) -> Item:
 def _given(samples: Iterable[Any], views: EvaluationViews) -> Iterator[Item]:
     for number, sample in enumerate(samples, 1):
         if isinstance(sample, Image.Image):
-            yield Item("", number, f"image {number}", views.host(to_rgb(sample), 0, 0))
+            yield Item("", number, f"image {number}", views.host(in_colour(sample), 0, 0))
         else:
             yield _file(str(sample), views)

@@ -77,7 +77,7 @@ def _profiled(part: str, target: Target) -> Profiled:
 
     def held(batch_size: int) -> int | None:
         assert target.file is not None
-        return held_by(target.file, {INPUT: _images(batch_size, size).numpy()})
+        return held_by(target.file, {INPUT: _images(batch_size, target.preprocessing).numpy()})
 
     facts: dict[str, Any] = {"part": part, **about(target), "image_size": size, "input": f"{size}x{size}"}
     return Profiled(facts, forward, held if target.kind == "onnx" else None)
@@ -87,8 +87,7 @@ def _runner(target: Target, batch_size: int, device: torch.device) -> Callable[[
     """Return what runs a network once, as a plain user runs it."""
     network: nn.Module = target.network if target.built is None else target.built.module
     network = network.eval().to(device).to(memory_format=torch.contiguous_format)
-    size = target.preprocessing.size
-    images = _images(batch_size, size).to(device)
+    images = _images(batch_size, target.preprocessing).to(device)
 
     def run() -> object:
         with torch.inference_mode():
@@ -97,5 +96,5 @@ def _runner(target: Target, batch_size: int, device: torch.device) -> Callable[[
     return run
 
 
-def _images(count: int, size: int) -> Tensor:
-    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+def _images(count: int, how: Preprocessing) -> Tensor:
+    return torch.randn(count, how.channels, how.size, how.size, generator=torch.Generator().manual_seed(0))

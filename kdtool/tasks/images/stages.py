@@ -47,7 +47,7 @@ def stages(network: Backbone, size: int) -> list[dict[str, Any]]:
     module = network.module
     # Attention as plain products, in every forward: the counter knows those, and the maps agree to the bit.
     with undisturbed(module), sdpa_kernel(SDPBackend.MATH):
-        images = dry_images(module, size)
+        images = dry_images(module, size, network.channels)
         found = find_stages(module, images)
         maps = _maps(module, images, found.names)
         calls = _watched(module, images)

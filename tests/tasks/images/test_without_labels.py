@@ -56,11 +56,47 @@ def test_the_student_ships_as_a_backbone(run: Done, tmp_path: Path) -> None:
     assert not [
         name for name in load_file(run.folder / "student" / "model.safetensors") if name.startswith("classifier")
     ]
-    for command in (["eval", run.folder], ["predict", run.folder, "x.png"], ["export", run.folder]):
-        Path("x.png").unlink(missing_ok=True)
-        done = call(*command)
-        assert done.code == 2
-    assert "backbone" in call("eval", run.folder).err
+    done = call("predict", run.folder, "x.png")
+    assert done.code == 2
+
+
+def test_eval_measures_embeddings(run: Done) -> None:
+    found = json.loads(call("eval", run.folder, "--json").out)
+    test = run.result["test"]
+    assert found["metric"]["key"] == "knn"
+    assert found["metrics"] == pytest.approx({key: test["student"][key] for key in ("knn", "probe", "rankme")})
+    assert found["teachers"][0]["metrics"]["knn"] == test["teacher"]["knn"]
+    shown = call("eval", run.folder / "student", "--data", "digits", "--split", "test")
+    assert shown.code == 0, shown.err
+    assert "k-NN" in shown.out
+    assert "linear probe" in shown.out
+    refused = call("eval", run.folder, "--bias", "3=1")
+    assert refused.code == 2
+    assert "gives embeddings" in refused.err
+
+
+@pytest.mark.slow
+def test_exports_give_embeddings(run: Done) -> None:
+    import onnxruntime
+
+    done = call("export", run.folder, "--to", "onnx,program")
+    assert done.code == 0, done.err
+    exports = json.loads((run.folder / "export" / "export.json").read_text())["exports"]
+    assert all(each["relative_difference"] <= 1e-5 for each in exports.values())
+    for each in exports.values():
+        said = call("eval", each["file"], "--data", "digits", "--split", "test", "--json")
+        assert json.loads(said.out)["metrics"]["knn"] == pytest.approx(run.result["test"]["student"]["knn"], abs=0.01)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    session = onnxruntime.InferenceSession(exports["onnx"]["file"], providers=["CPUExecutionProvider"])
+    (embedding,) = session.run(None, {"images": images.numpy()})
+    student = timm.create_model(f"local-dir:{run.folder / 'student'}", pretrained=True).eval()
+    with torch.no_grad():
+        assert torch.allclose(student(images), torch.from_numpy(embedding), atol=1e-4)
+    refused = call("export", run.folder, "--to", "onnx-int8")
+    assert refused.code == 2
+    assert "gives embeddings" in refused.err
+    profiled = json.loads(call("profile", run.folder, "--batch-sizes", "1", "--seconds", "0.01", "--json").out)
+    assert [row["part"] for row in profiled["rows"]] == ["teacher", "student", "export", "export"]
 
 
 def test_a_head_is_trained_on_the_backbone(run: Done, tmp_path: Path) -> None:

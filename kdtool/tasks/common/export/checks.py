@@ -23,14 +23,16 @@ class Reference:
 
     Attributes:
         logits: (N, K).
-        labels: (N,) in the logits' numbering.
+        labels: (N,) in the logits' numbering; None: a sample has not one class, so only exact formats are compared.
     """
 
     logits: Tensor
-    labels: Tensor
+    labels: Tensor | None
 
-    def top1(self, logits: Tensor) -> float:
-        """Return the accuracy of such logits, in [0, 1]."""
+    def top1(self, logits: Tensor) -> float | None:
+        """Return the accuracy of such logits, in [0, 1]; None without labels."""
+        if self.labels is None:
+            return None
         return logits.argmax(1).eq(self.labels).double().mean().item()
 
     def compare(self, form: str, logits: Tensor, tolerance: float | None) -> dict[str, Any]:
@@ -43,16 +45,21 @@ class Reference:
         """
         difference = (logits - self.logits).abs().max().item()
         relative = difference / max(self.logits.abs().max().item(), 1e-30)
-        lost = 100 * (self.top1(self.logits) - self.top1(logits))
+        own, reached = self.top1(self.logits), self.top1(logits)
+        lost = None if own is None or reached is None else 100 * (own - reached)
         exact = form not in POINTS
         limit = EXACT if exact else POINTS[form] if tolerance is None else tolerance
-        fits = bool(logits.isfinite().all()) and (relative <= limit if exact else lost <= limit + 1e-9)
+        fits = bool(logits.isfinite().all()) and (
+            relative <= limit if exact else lost is not None and lost <= limit + 1e-9
+        )
         return {
             "max_difference": difference,
             "relative_difference": relative,
-            "top1": self.top1(logits),
+            "top1": reached,
             "lost_points": lost,
-            "agreement": logits.argmax(1).eq(self.logits.argmax(1)).double().mean().item(),
+            "agreement": logits.argmax(1).eq(self.logits.argmax(1)).double().mean().item()
+            if self.labels is not None
+            else None,
             "tolerance": {"relative_difference" if exact else "lost_points": limit},
             "accepted": fits,
         }

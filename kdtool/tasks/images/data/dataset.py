@@ -23,12 +23,15 @@ SMALL, MEDIUM, LARGE = 32, 64, 224
 
 
 class Images(Protocol):
-    """Numbered images; picklable, because workers decode them."""
+    """Numbered images; picklable, because workers decode them.
+
+    Those that are decoded from files have ``reader``, ``kdtool.tasks.images.data.decode.READER``.
+    """
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, row: int) -> Image:
-        """Return image ``row`` in RGB.
+        """Return image ``row`` in RGB, or in RGBA where it says how opaque its pixels are.
 
         Raises:
             InputError: it cannot be read; names the file.
@@ -49,6 +52,17 @@ class Joined:
     def __getitem__(self, row: int) -> Image:
         own = len(self.first)
         return self.first[row] if row < own else self.second[row - own]
+
+    @property
+    def reader(self) -> int | None:
+        """The reader of those that are decoded from files, None where none is."""
+        return next((found for each in (self.first, self.second) if (found := reader_of(each)) is not None), None)
+
+
+def reader_of(images: Images) -> int | None:
+    """Return the version of what reads images from files, None where they are held as pixels."""
+    found: int | None = getattr(images, "reader", None)
+    return found
 
 
 @dataclass
@@ -114,6 +128,7 @@ class Source:
         origins: where each split is from, by "train", "test" and "val".
         notes: sentences on how it was read.
         remarks: sentences on what may be a mistake.
+        sets: (S, K) float32, 0 or 1, where an image has several classes: labels then are numbers of such sets.
     """
 
     class_names: list[str]
@@ -125,6 +140,7 @@ class Source:
     origins: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     remarks: Sequence[str] = ()
+    sets: np.ndarray | None = None
 
 
 @dataclass
@@ -144,6 +160,7 @@ class DataSet:
         own_test: the source has a split to test on; else one was drawn here.
         remarks: sentences on what may be a mistake.
         origins: where each split is from, by "training", "validation" and "test".
+        sets: as for ``Source``.
     """
 
     name: str
@@ -161,6 +178,12 @@ class DataSet:
     own_test: bool = True
     remarks: Sequence[str] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
+    sets: np.ndarray | None = None
+
+    @property
+    def label_count(self) -> int:
+        """How many labels there are: of sets of classes where images have several, else of classes."""
+        return len(self.class_names) if self.sets is None else len(self.sets)
 
     @property
     def classes(self) -> int:

@@ -1,4 +1,4 @@
-"""From an image file's contents to RGB pixels."""
+"""From an image file's contents to pixels: in colour, and as grey or with opacity where networks take that."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from PIL import Image, ImageOps, features
 
 UNREADABLE = (Exception,)
 """What PIL raises on what is no image, is cut short, or would be absurdly large: nearly anything."""
+
+READER = 2
+"""Raised when a file comes to be read as other pixels, which teachers' kept outputs follow from. 2: photos are turned
+upright as their tags say."""
 
 ORIENTATION = 0x0112
 """The number of EXIF's tag."""
@@ -38,24 +42,32 @@ def upright(image: Any) -> Any:
         return image
 
 
-def to_rgb(image: Any) -> Image.Image:
-    """Return a PIL image in RGB, upright.
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+"""PIL's name of the pixels that a network of so many channels takes."""
 
-    As timm and torchvision read it, transparency is dropped. Grey images of 16 bits are brought to 8 first; PIL would
-    clip them to white.
+
+def with_channels(image: Image.Image, channels: int) -> Image.Image:
+    """Return a PIL image with one channel (grey), three (RGB) or four (RGBA)."""
+    mode = MODES[channels]
+    return image if image.mode == mode else image.convert(mode)
+
+
+def in_colour(image: Any) -> Image.Image:
+    """Return a PIL image in RGB, or in RGBA where it says how opaque its pixels are; upright.
+
+    Grey images of 16 bits are brought to 8 first; PIL would clip them to white.
     """
     image = upright(image)
     if image.mode.startswith("I"):  # "I;16" and its byte orders; "I" is how older versions of PIL open such files
         values = np.asarray(image).astype(np.int64)
         image = Image.fromarray(((values.clip(0, 65535) + 128) // 257).astype(np.uint8))
-    if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
-        image = image.convert("RGBA")  # PIL warns on the direct way; the colours are the same
-    converted: Image.Image = image.convert("RGB")
+    opacity = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
+    converted: Image.Image = with_channels(image, 4 if opacity else 3)
     return converted
 
 
 def decode_bytes(data: bytes) -> Image.Image:
-    """Return the image in a file's contents, in RGB.
+    """Return the image in a file's contents; see ``in_colour``.
 
     Raises:
         any of ``UNREADABLE``: it is no image that PIL can read whole.
@@ -64,7 +76,7 @@ def decode_bytes(data: bytes) -> Image.Image:
 
 
 def decode(file: str | IO[bytes], at_least: int | None = None) -> Image.Image:
-    """Return the image in a file, in RGB.
+    """Return the image in a file; see ``in_colour``.
 
     Args:
         file: its path, or it, opened.
@@ -79,7 +91,7 @@ def decode(file: str | IO[bytes], at_least: int | None = None) -> Image.Image:
             raise ValueError(f"{image.size[0]} x {image.size[1]} pixels are no picture")
         if at_least is not None:
             image.draft("RGB", (at_least, at_least))
-        return to_rgb(image)
+        return in_colour(image)
 
 
 @cache

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from kdtool.errors import InputError
-from kdtool.tasks.images.data.decode import HEIF, UNREADABLE, decode, endings
+from kdtool.tasks.images.data.decode import HEIF, READER, UNREADABLE, decode, endings
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,6 +27,8 @@ GLANCE = 64
 @dataclass(frozen=True)
 class FileImages:
     """Images in files."""
+
+    reader: ClassVar[int] = READER
 
     paths: tuple[str, ...]
 

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from kdtool.engine.job import Loaded
 from kdtool.errors import InputError
 from kdtool.tasks.common.order import Order, class_plan
-from kdtool.tasks.images.data.dataset import DataSet, Images, Split
+from kdtool.tasks.images.data.dataset import DataSet, Images, Split, reader_of
 from kdtool.tasks.images.data.mixing import mix_labels
 from kdtool.tasks.images.data.unreadable import THREADS, Pool, Replaced
 from kdtool.tasks.images.data.views import Views
@@ -33,7 +33,7 @@ class Loader:
         split: what to read.
         views: how images become inputs.
         reading: how the split is read.
-        num_classes: K, for mixed labels.
+        num_classes: how many labels there are, for mixed ones.
         workers: processes that decode, where images are streamed.
         memory_budget_gb: images are kept decoded where they need no more.
         per_class: as for ``Order``.
@@ -60,7 +60,7 @@ class Loader:
         self.layout = torch.channels_last if reading.channels_last else torch.contiguous_format
         self.labels = torch.from_numpy(split.labels)
         self.rows = torch.from_numpy(split.rows)
-        self.size = len(split) * 3 * views.size**2
+        self.size = len(split) * views.channels * views.size**2
         self.in_memory = views.fixed and self.size <= memory_budget_gb * 1e9
         self._pixels: Tensor | None = None
         self._stream: Workers[_Step] | None = None
@@ -69,7 +69,8 @@ class Loader:
     @property
     def decides(self) -> dict[str, Any]:
         """What the inputs follow from, besides the samples and the view, by the recipe's names."""
-        return self.views.decides
+        reader = reader_of(self.split.images)
+        return self.views.decides | ({} if reader is None else {"reader": reader})
 
     def _explain(self, budget: float) -> str:
         if self.in_memory:
@@ -127,7 +128,7 @@ class Loader:
             yield chosen.permute(0, 3, 1, 2).to(self.device)
 
     def _decode_all(self) -> tuple[Tensor, Tensor]:
-        """Return pixels (N, S, S, 3), and for each position of the split where in them its sample is."""
+        """Return pixels (N, S, S, C), and for each position of the split where in them its sample is."""
         shared: _Pixels = self.split.decoded.setdefault(self.views.pixels_key, _Pixels(self.split.images))
         pixels = shared.get(self.split.rows, self.views, self.split.pool())
         if self.device.type == "cpu" or (
@@ -180,7 +181,7 @@ def make_loader(
             interpolation=interpolation,
         ),
         reading,
-        num_classes=len(data.class_names),
+        num_classes=data.label_count,
         workers=cfg.workers,
         memory_budget_gb=cfg.memory_budget_gb,
         per_class=class_plan(cfg),
@@ -196,10 +197,11 @@ class _Pixels:
         self.pixels: Tensor | None = None
 
     def get(self, rows: np.ndarray, views: Views, pool: Pool) -> Tensor:
-        """Return uint8 (len(images), S, S, 3), decoded at least at these rows."""
+        """Return uint8 (len(images), S, S, C), decoded at least at these rows."""
         if self.pixels is None:
             # Untouched pages cost nothing, so rows that no split wants take no memory.
-            self.pixels = torch.empty((len(self.images), views.size, views.size, 3), dtype=torch.uint8)
+            shape = (len(self.images), views.size, views.size, views.channels)
+            self.pixels = torch.empty(shape, dtype=torch.uint8)
         pixels, missing = self.pixels, np.unique(rows[~self.done[rows]])
 
         def decode(row: int) -> Replaced | None:

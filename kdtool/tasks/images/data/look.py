@@ -21,6 +21,7 @@ from kdtool.errors import InputError
 from kdtool.tasks.common.data_report import DataReport, report_of
 from kdtool.tasks.common.overlaps import overlaps
 from kdtool.tasks.images.data.dataset import DataSet, Split
+from kdtool.tasks.images.data.decode import with_channels
 from kdtool.tasks.images.data.unreadable import THREADS
 from kdtool.tasks.images.options import Data
 
@@ -146,6 +147,7 @@ def _glance(split: Split, row: int) -> Image.Image:
 
 
 def _seen(image: Image.Image) -> tuple[bytes, np.ndarray, bool]:
+    image = with_channels(image, 3)
     digest = hashlib.blake2b(f"{image.size}".encode() + image.tobytes(), digest_size=16).digest()
     thumbnail = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX)).reshape(-1)
     return digest, thumbnail, min(image.size) >= SMALL and float(thumbnail.std()) >= PLAIN

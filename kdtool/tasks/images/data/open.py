@@ -41,7 +41,12 @@ def open_data(cfg: Data, stream: bool = False, measuring: bool = False) -> DataS
         InputError: it is not there, is empty, has one class only, or needs a package that is missing.
     """
     source = open_stream(cfg) if stream else _open(cfg, measuring)
-    if len(source.class_names) < 2 and not measuring and cfg.labels:
+    if cfg.targets == "multi" and source.sets is None:
+        raise InputError(
+            f"--data {cfg.name}: data.targets=multi takes a table of images (or metadata files) with a column of "
+            "classes such as a|b, or one of 0 and 1 for each class."
+        )
+    if len(source.class_names) < (2 if source.sets is None else 1) and not measuring and cfg.labels:
         raise InputError(f"--data {cfg.name}: one class only ({source.class_names}); two or more are needed.")
     train, val, test = _roles(source, cfg)
     named = {"training": train, "test": test, "validation": val}
@@ -68,6 +73,7 @@ def open_data(cfg: Data, stream: bool = False, measuring: bool = False) -> DataS
         own_test=source.test is not None or source.val is not None,
         remarks=source.remarks,
         origins=origins,
+        sets=source.sets,
     )  # fmt: skip
 
 

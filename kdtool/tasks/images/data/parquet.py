@@ -7,13 +7,13 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from kdtool.errors import InputError, did_you_mean
 from kdtool.tasks.images.data.dataset import Source, Split
-from kdtool.tasks.images.data.decode import UNREADABLE, decode
+from kdtool.tasks.images.data.decode import READER, UNREADABLE, decode
 from kdtool.tasks.images.options import Data
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ KEPT_GB = 4.0
 @dataclass(frozen=True)
 class EncodedImages:
     """Images held as encoded bytes: an Arrow array of binary values."""
+
+    reader: ClassVar[int] = READER
 
     encoded: Any
     origin: str

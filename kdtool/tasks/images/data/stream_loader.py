@@ -126,7 +126,7 @@ class _LaneReader(Dataset[Any]):
         self.held: dict[int, _Held] = {}
 
     def __getitem__(self, request: Request) -> tuple[Tensor, Tensor, Tensor, list[Replaced]] | str:
-        """Return uint8 (count, 3, S, S) pixels, (count,) classes, (count,) sample numbers, and what stands in."""
+        """Return uint8 (count, C, S, S) pixels, (count,) classes, (count,) sample numbers, and what stands in."""
         pixels, labels, rows, replaced = [], [], [], []
         try:
             for number in range(request.first, request.first + request.count):

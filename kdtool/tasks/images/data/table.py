@@ -12,17 +12,20 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kdtool.errors import InputError
 from kdtool.tasks.common.files.cells import Unfit, text_of
 from kdtool.tasks.common.files.kinds import open_table
-from kdtool.tasks.common.files.labels import LABEL_COLUMNS, label_of
+from kdtool.tasks.common.files.labels import LABEL_COLUMNS
 from kdtool.tasks.common.files.tables import Row, Table, columns_called, shown
+from kdtool.tasks.images.data import several
 from kdtool.tasks.images.data.dataset import Source, Split
 from kdtool.tasks.images.data.files import FileImages, fingerprint, leaves
 from kdtool.tasks.images.data.folder import SPLITS
+from kdtool.tasks.images.data.several import Labels
 from kdtool.tasks.images.options import Data
 
 IMAGE_COLUMNS = ("image", "filename", "file_name", "file", "path", "filepath", "image_path", "img")
@@ -47,7 +50,7 @@ class _Read:
     """
 
     paths: list[str] = field(default_factory=list)
-    labels: list[str | None] = field(default_factory=list)
+    labels: list[Labels | None] = field(default_factory=list)
     splits: list[str | None] = field(default_factory=list)
     declared: list[str] | None = None
     bad: list[str] = field(default_factory=list)
@@ -67,7 +70,7 @@ def open_source(file: Path, cfg: Data, measuring: bool = False) -> Source:
     read = _Read()
     table = open_table(file, "images with labels")
     image, label = _column(table, IMAGE_COLUMNS), _column(table, LABEL_COLUMNS)
-    if image is None or label is None:
+    if image is None or (label is None and cfg.targets == "single"):
         lacking, names = ("images", IMAGE_COLUMNS) if image is None else ("classes", LABEL_COLUMNS)
         raise InputError(
             f"{file}: no column of {lacking} was found by its name ({', '.join(names)}). Its columns: "
@@ -90,7 +93,7 @@ def open_metadata(folder: Path, cfg: Data, measuring: bool = False) -> Source | 
         table = open_table(file, "images with labels") if file is not None else None
         image = _column(table, IMAGE_COLUMNS) if table is not None else None
         label = _column(table, LABEL_COLUMNS) if table is not None else None
-        if table is not None and image is not None and label is not None:
+        if table is not None and image is not None and (label is not None or cfg.targets == "multi"):
             found = True
             _rows(table, image, label, place, None if place == folder else place.name, cfg, read)
     if not found:
@@ -106,39 +109,43 @@ def _column(table: Table, names: Sequence[str]) -> str | None:
     return next((found[0] for name in names if (found := columns_called(table, (name,)))), None)
 
 
-def _rows(table: Table, image: str, label: str, place: Path, split: str | None, cfg: Data, read: _Read) -> None:
-    """Read a table's rows; ``split`` is the one that all of them are of, unless a column says so."""
+def _rows(table: Table, image: str, label: str | None, place: Path, split: str | None, cfg: Data, read: _Read) -> None:
+    """Read a table's rows; ``split`` is the one that all of them are of, unless a column says so.
+
+    Without a column of classes, each further one is a class's.
+    """
     column = _column(table, SPLIT_COLUMNS)
-    wanted = [image, label, *([column] if column is not None else [])]
-    declared = table.declared(label)
+    classes = [label] if label is not None else [name for name in table.columns if name not in (image, column)]
+    wanted = [image, *([column] if column is not None else []), *classes]
+    declared = table.declared(label) if label is not None else classes
     read.declared = read.declared or declared
+    labels = several.one if cfg.targets == "single" else several.in_cell if label else several.by_column(classes)
     root = None if cfg.follow_links else os.path.realpath(place)
     for row in table.rows(wanted):
         try:
-            path, name, named = _sample(row, image, place, root, declared)
+            path, named, cells = _sample(row, image, place, root, column is not None)
+            found = labels(cells, declared)
         except Unfit as why:
             read.bad.append(f"{table.origin}, {table.unit} {row.line}: {why}")
             continue
         read.paths.append(path)
-        read.labels.append(name)
+        read.labels.append(found)
         read.splits.append(named or split)
 
 
 def _sample(
-    row: Row, image: str, place: Path, root: str | None, declared: list[str] | None
-) -> tuple[str, str | None, str | None]:
+    row: Row, image: str, place: Path, root: str | None, has_split: bool
+) -> tuple[str, str | None, Sequence[Any]]:
+    """Return the path of a row's image, its split, None without, and its cells of classes."""
     if row.cells is None:
         raise Unfit(row.why)
     path = os.path.normpath(place / text_of(row.cells[0], image))
-    if isinstance(row.cells[1], (list, tuple)):
-        raise Unfit(f"its label {shown(row.cells[1])} is several; an image has one class.")
-    label = label_of(row.cells[1], declared)
-    split = text_of(row.cells[2], "split") if len(row.cells) > 2 else None
+    split = text_of(row.cells[1], "split") if has_split else None
     if leaves(path, root):
         raise Unfit(f"{path} lies outside the table's folder; data.follow_links=true allows that.")
     if not os.path.isfile(path):
         raise Unfit(f"there is no file {path}.")
-    return path, label, split
+    return path, split, row.cells[2 if has_split else 1 :]
 
 
 def _role(name: str | None, cfg: Data) -> str | None:
@@ -164,21 +171,30 @@ def _source(origin: str, root: Path, read: _Read, cfg: Data, measuring: bool) ->
             f"--data {origin}: no row is of the split {cfg.train_split!r}; data.train_split names another."
         )
     names = _class_names(read, roles, measuring)
-    number = {name: i for i, name in enumerate(names)}
-    for label, role, path in zip(read.labels, roles, read.paths, strict=True):
-        if role is not None and label is not None and label not in number:
-            raise InputError(f"--data {origin}: the class {label!r} of {path} does not occur in training.")
-    labels = np.array([-1 if label is None else number.get(label, -1) for label in read.labels], dtype=np.int64)
+    for found, role, path in zip(read.labels, roles, read.paths, strict=True):
+        if role is not None and (strange := [name for name in found or () if name not in names]):
+            raise InputError(f"--data {origin}: the class {strange[0]!r} of {path} does not occur in training.")
+    labels, sets = _numbers(read, names, cfg)
     whole = Split(FileImages(tuple(read.paths)), labels, np.arange(len(labels), dtype=np.int64))
-    found = {role: np.flatnonzero([each == role for each in roles]) for role in SPLITS}
-    splits = {role: whole.take(rows) for role, rows in found.items() if len(rows)}
+    places = {role: np.flatnonzero([each == role for each in roles]) for role in SPLITS}
+    splits = {role: whole.take(rows) for role, rows in places.items() if len(rows)}
     content = [fingerprint(root, read.paths), names, labels.tolist(), roles]
+    content += [] if sets is None else [sets.tolist()]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     return Source(
         names, splits.get("train"), splits.get("test"), splits.get("val"), digest,
         origins={role: f"{origin}, split {role}" if named else origin for role in splits},
         remarks=remarks,
+        sets=sets,
     )  # fmt: skip
+
+
+def _numbers(read: _Read, names: list[str], cfg: Data) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return (N,) classes, or numbers of sets of classes with these."""
+    if cfg.targets == "multi":
+        return several.numbered(read.labels, names)
+    number = {name: i for i, name in enumerate(names)}
+    return np.array([number.get(label[0], -1) if label else -1 for label in read.labels], dtype=np.int64), None
 
 
 def _remarks(origin: str, read: _Read, cfg: Data) -> list[str]:
@@ -206,7 +222,7 @@ def _class_names(read: _Read, roles: Sequence[str | None], measuring: bool) -> l
     if read.declared is not None:
         return list(read.declared)
     found = {
-        label for label, role in zip(read.labels, roles, strict=True)
-        if label is not None and (role == "train" or (measuring and role is not None))
+        name for label, role in zip(read.labels, roles, strict=True) for name in label or ()
+        if role == "train" or (measuring and role is not None)
     }  # fmt: skip
     return sorted(found, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))

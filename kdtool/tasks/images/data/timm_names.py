@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from kdtool.errors import InputError
 from kdtool.tasks.images.data.dataset import Images, Source, Split
-from kdtool.tasks.images.data.decode import UNREADABLE, decode, decode_bytes, to_rgb
+from kdtool.tasks.images.data.decode import READER, UNREADABLE, decode, decode_bytes, in_colour, with_channels
 from kdtool.tasks.images.data.timm_splits import VAL_NAMES, roles
 from kdtool.tasks.images.options import Data
 
@@ -29,6 +29,8 @@ HASHED_IMAGES = 64
 class MapImages:
     """The images of a data set that is read by number."""
 
+    reader: ClassVar[int] = READER
+
     dataset: Any
     name: str
 
@@ -39,7 +41,7 @@ class MapImages:
         reader = getattr(self.dataset, "reader", None)
         try:
             if reader is None:
-                return to_rgb(self.dataset[row][0])
+                return in_colour(self.dataset[row][0])
             # timm's own data set would put the next image in the place of one that cannot be read.
             with reader[row][0] as file:
                 return decode(file)
@@ -183,7 +185,7 @@ def _read_stream(cfg: Data, dataset: Any, kept: Budget) -> tuple[Images, np.ndar
     labels: list[int] = []
     for image, label in dataset:
         data = io.BytesIO()
-        to_rgb(image).save(data, "PNG", compress_level=1)
+        in_colour(image).save(data, "PNG", compress_level=1)
         encoded.append(data.getvalue())
         labels.append(int(label))
         kept.take(len(encoded[-1]))
@@ -204,7 +206,7 @@ def _fingerprint(cfg: Data, splits: list[Split]) -> str:
         digest.update(split.labels.tobytes())
         for row in np.unique(np.linspace(0, len(split) - 1, HASHED_IMAGES).astype(np.int64)) if len(split) else ():
             try:
-                digest.update(split.images[int(row)].tobytes())
+                digest.update(with_channels(split.images[int(row)], 3).tobytes())
             except InputError as error:
                 digest.update(str(error).encode())
     return digest.hexdigest()

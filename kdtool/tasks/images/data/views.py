@@ -16,6 +16,7 @@ from torch import Tensor
 from kdtool.errors import InputError
 from kdtool.randomness import seeded_libraries, uniforms
 from kdtool.tasks.images.data.dataset import MEDIUM
+from kdtool.tasks.images.data.decode import with_channels
 from kdtool.tasks.images.data.mixing import Mixing
 from kdtool.tasks.images.options import Data
 
@@ -34,7 +35,7 @@ class Views:
     Args:
         cfg: the recipe's section ``data``.
         image_size: pixels a side, S.
-        mean, std: per channel, for values in [0, 1].
+        mean, std: per channel, for values in [0, 1]; there are as many channels, C, as these.
         grey: the images have no colour.
         native_size: (height, width) of the source's images.
         train: random views; False: evaluation's only one.
@@ -62,7 +63,13 @@ class Views:
         self.padding = (image_size // 8 if cfg.crop_padding is None else cfg.crop_padding) if self.crop == "pad" else 0
         self.flip = (cfg.flip if cfg.flip is not None else 0.0 if grey else 0.5) if train else 0.0
         self.mixing = Mixing(cfg.mixup, cfg.cutmix, cfg.view_seed) if train else Mixing(0.0, 0.0, 0)
+        self.channels = len(self.mean)
         if train and cfg.auto_augment:
+            if self.channels == 4:
+                raise InputError(
+                    "timm's policies of augmentation (data.auto_augment, data.strong) change grey and RGB images; "
+                    "data.channels=4 goes without them."
+                )
             self._augment  # noqa: B018 - a bad policy is refused before training
 
     # --- one image ------------------------------------------------------------------------------------------------
@@ -75,7 +82,7 @@ class Views:
     @property
     def pixels_key(self) -> tuple[Any, ...]:
         """What decides the pixels that ``host`` gives, where they are fixed."""
-        return self.size, self.cfg.eval_crop, self.interpolation
+        return self.size, self.channels, self.cfg.eval_crop, self.interpolation
 
     @property
     def decides(self) -> dict[str, Any]:
@@ -111,7 +118,7 @@ class Views:
 
         # timm's own geometry: what its users get from the shipped config.json.
         return create_transform(
-            input_size=(3, self.size, self.size),
+            input_size=(self.channels, self.size, self.size),
             is_training=False,
             interpolation=self.interpolation,
             crop_pct=self.cfg.eval_crop,
@@ -135,7 +142,8 @@ class Views:
             ) from error
 
     def host(self, image: Image.Image, row: int, view: int) -> Tensor:
-        """Return uint8 (3, S, S) pixels of one image."""
+        """Return uint8 (C, S, S) pixels of one image."""
+        image = with_channels(image, self.channels)
         augments = self.train and bool(self.cfg.auto_augment)
         if self.crop == "resized":
             box = self._box(image.size, row, view)
@@ -144,11 +152,12 @@ class Views:
             pixels: Tensor = self._evaluate(image)
             if not augments:
                 return pixels
-            image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+            image = Image.fromarray(pixels.permute(1, 2, 0).squeeze(2).numpy())
         if augments:
             with seeded_libraries("augment", self.seed, view, row):
                 image = self._augment(image)
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+        pixels = torch.from_numpy(np.array(image)).view(self.size, self.size, self.channels)
+        return pixels.permute(2, 0, 1).contiguous()
 
     def _box(self, size: tuple[int, int], row: int, view: int) -> tuple[float, float, float, float]:
         """Return the box (left, top, right, bottom) of a random resized crop."""
@@ -174,24 +183,25 @@ class Views:
         shifts = [(self._draw(rows_N, f"shift {axis}", view) * room).long() for axis in ("y", "x")]
         return torch.stack([*shifts, (self._draw(rows_N, "flip", view) < self.flip).long()], dim=1)
 
-    def device(self, pixels_B3SS: Tensor, rows_B: Tensor, view: int, moves_B3: Tensor | None = None) -> Tensor:
-        """Return float32 (B, 3, S, S) inputs: shifted, flipped, recoloured, normalised, erased.
+    def device(self, pixels_BCSS: Tensor, rows_B: Tensor, view: int, moves_B3: Tensor | None = None) -> Tensor:
+        """Return float32 (B, C, S, S) inputs: shifted, flipped, recoloured, normalised, erased.
 
         Args:
-            pixels_B3SS: uint8, as ``host`` gives them.
+            pixels_BCSS: uint8, as ``host`` gives them.
             rows_B: int64 rows of the samples, on the CPU.
             view: which view.
             moves_B3: the samples' ``moves``, on the pixels' device; None: they are computed here.
         """
-        to, pixels = pixels_B3SS.device, pixels_B3SS
+        to, pixels = pixels_BCSS.device, pixels_BCSS
         if self.padding or self.flip:
             pixels = self._moved(pixels, self.moves(rows_B, view).to(to) if moves_B3 is None else moves_B3)
         # The very operations of ToTensor and Normalize, so that evaluation is torchvision's bit for bit. Divisors
         # are tensors on the device: by a plain number, CUDA multiplies with its reciprocal.
         images = pixels.float().div_(torch.full((), 255.0, device=to))
         if self.train and self.cfg.color_jitter > 0:
-            images = self._recolour(images, pixels, rows_B, view)
-        # Laid out as the images: a plain broadcast would run over three numbers at a time where channels come last.
+            colours = self._recolour(images[:, :3], pixels[:, :3], rows_B, view)
+            images = torch.cat([colours, images[:, 3:]], 1) if self.channels == 4 else colours
+        # Laid out as the images: a plain broadcast would run over C numbers at a time where channels come last.
         mean, std = (torch.empty_like(images[:1]).copy_(each) for each in self._norm(to))
         images = images.sub_(mean).div_(std)
         return self._erase(images, rows_B, view) if self.train and self.cfg.erase > 0 else images
@@ -200,7 +210,7 @@ class Views:
         return uniforms(rows_B, purpose, self.seed, view)
 
     def _norm(self, device: torch.device) -> list[Tensor]:
-        """Return mean and std as (3, 1, 1) on a device, copied there once."""
+        """Return mean and std as (C, 1, 1) on a device, copied there once."""
         if device not in self._norms:
             self._norms[device] = [each[:, None, None].to(device) for each in (self.mean, self.std)]
         return self._norms[device]
@@ -211,26 +221,32 @@ class Views:
         ys_BS, xs_BS = shift_y[:, None] + at, shift_x[:, None] + at
         xs_BS = torch.where(flips[:, None] > 0, xs_BS.flip(1), xs_BS)
         padded = F.pad(pixels, (pad, pad, pad, pad)).permute(0, 2, 3, 1)
-        count, height, width, _ = padded.shape
+        count, height, width, channels = padded.shape
         # One selection of whole pixels does both; it yields channels last.
         line_BS = torch.arange(count, device=pixels.device)[:, None] * height + ys_BS
         place = line_BS[:, :, None] * width + xs_BS[:, None, :]
-        moved = padded.reshape(-1, 3).index_select(0, place.view(-1))
-        return moved.view(count, self.size, self.size, 3).permute(0, 3, 1, 2)
+        moved = padded.reshape(-1, channels).index_select(0, place.view(-1))
+        return moved.view(count, self.size, self.size, channels).permute(0, 3, 1, 2)
 
     def _recolour(self, images: Tensor, pixels: Tensor, rows_B: Tensor, view: int) -> Tensor:
-        """Change contrast, brightness and saturation of images in [0, 1] whose uint8 values are ``pixels``."""
+        """Change contrast, brightness and saturation of images in [0, 1] whose uint8 values are ``pixels``.
+
+        Both have the three colours, or one channel of grey, which has no saturation.
+        """
+        parts = [299, 587, 114] if pixels.shape[1] == 3 else [1000]
 
         def factor(what: str) -> Tensor:
             drawn = 1 + self.cfg.color_jitter * (2 * self._draw(rows_B, what, view) - 1)
             return drawn.to(images.device, torch.float32).view(-1, 1, 1, 1)
 
         # Contrast comes first, around a mean of whole numbers: a sum of floats would depend on threads and batch size.
-        sums_B3 = pixels.sum((2, 3), dtype=torch.int64).cpu()
-        mean_B = (sums_B3 * torch.tensor([299, 587, 114])).sum(1).double() / (1000 * 255 * self.size**2)
+        sums_BC = pixels.sum((2, 3), dtype=torch.int64).cpu()
+        mean_B = (sums_BC * torch.tensor(parts)).sum(1).double() / (1000 * 255 * self.size**2)
         mean = mean_B.float().to(images.device).view(-1, 1, 1, 1)
         images = (mean + (images - mean) * factor("contrast")).clamp(0, 1)
         images = (images * factor("brightness")).clamp(0, 1)
+        if len(parts) == 1:
+            return images
         grey = (images[:, :1] * 0.299 + images[:, 1:2] * 0.587) + images[:, 2:] * 0.114
         return (grey + (images - grey) * factor("saturation")).clamp(0, 1)
 

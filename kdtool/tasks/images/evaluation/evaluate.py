@@ -10,14 +10,20 @@ from typing import Any, cast
 from torch import Tensor
 
 from kdtool.engine.precision import pick_device
+from kdtool.errors import InputError
 from kdtool.tasks.common import evaluation as common
+from kdtool.tasks.common import multilabel
+from kdtool.tasks.common import plain_evaluation as plain
+from kdtool.tasks.common.embeddings import Embeddings
 from kdtool.tasks.common.matching import choose, usual_split
+from kdtool.tasks.common.multilabel import MultiLabel
 from kdtool.tasks.common.predictions_file import check_predictions
 from kdtool.tasks.common.targets import Found, recipe_for, trained_on
+from kdtool.tasks.images.data.dataset import DataSet
 from kdtool.tasks.images.data.open import open_data
 from kdtool.tasks.images.evaluation.corruptions import Corruption
 from kdtool.tasks.images.evaluation.predictions import Examined, write
-from kdtool.tasks.images.evaluation.target import MODEL_KEYS, Target, find, open_target, refuse_backbone
+from kdtool.tasks.images.evaluation.target import MODEL_KEYS, Target, find, open_target
 from kdtool.tasks.images.evaluation.teachers import own_teachers
 from kdtool.tasks.images.models.measure import macs, parameters
 from kdtool.tasks.images.options import Recipe, Student
@@ -59,7 +65,8 @@ def evaluate(
 
     Returns:
         Plain data: "target", "data", "metrics", "calibration", "per_class", "confusion", "teachers", "robustness",
-        "bias", "predictions" and "notes".
+        "bias", "predictions" and "notes". Of embeddings, and where an image has several classes,
+        "metric" names the first of the metrics, and what goes by one class an image is left out.
 
     Raises:
         InputError: something that was given is wrong.
@@ -74,7 +81,7 @@ def evaluate(
     usual, said = usual_split(opened, trained_on(found, data))
     said, split = ([], split) if split is not None else (said, usual)
     student = open_target(found, opened, weights, image_size, recipe)
-    refuse_backbone(student)
+    _refuse_other_targets(student, opened)
     student.notes += said + _unheard(recipe, student)
     for note in student.notes:
         say(note)
@@ -98,6 +105,13 @@ def evaluate(
         "image_size": size,
         "inputs": f"at {size}x{size}",
     }
+    if not student.num_classes or opened.sets is not None:
+        given = {"--corrupt": corruptions, "--bias": bias, "--predictions": predictions}
+        result = _plain(student, with_teacher, examined, about_data, given)
+        result["notes"] = [*student.notes, *notes]
+        for note in notes:
+            say(note)
+        return result
     evaluation = common.evaluate(
         _measured(student, examined),
         [_measured(each, examined) for each in with_teacher],
@@ -135,6 +149,32 @@ def _unheard(recipe: Recipe, student: Target) -> list[str]:
     return [f"data.mean and data.std are not used: {student.name} comes with a normalisation of its own{model}"]
 
 
+def _refuse_other_targets(student: Target, data: DataSet) -> None:
+    if student.num_classes and (student.targets == "multi") > (data.sets is not None):
+        raise InputError(f"{student.name} tells several classes of an image: data.targets=multi reads them.")
+
+
+def _plain(
+    student: Target, teachers: list[Target], examined: Examined, about_data: dict[str, Any], given: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what is found of networks that give embeddings, or tell several classes of an image."""
+    sets, labels = examined.data.sets, examined.labels
+    if not student.num_classes:
+        plain.refuse(given, f"{student.name} gives embeddings")
+        objective: Any = Embeddings(bool((labels >= 0).any()))
+        per_class = None
+    else:
+        assert sets is not None
+        plain.refuse(given, "here an image has several")
+        objective, names = MultiLabel(sets), examined.data.class_names
+
+        def per_class(logits: Tensor) -> list[dict[str, Any]]:
+            return multilabel.per_class(logits, objective.sets[labels], names)
+
+    networks = [_measured(each, examined) for each in (student, *teachers)]
+    return plain.evaluate(networks[0], networks[1:], objective, examined.data, labels, about_data, per_class)
+
+
 def _measured(target: Target, examined: Examined) -> common.Measured:
     def logits(corruption: Corruption | None) -> Tensor:
         return examined.logits(target.network, target.preprocessing, corruption)
@@ -150,7 +190,7 @@ def about(target: Target) -> dict[str, Any]:
         "kind": target.kind,
         "model": built.name if built is not None else None,
         "params": parameters(built.module) if built is not None else said and said.params,
-        "macs": macs(built.module, built.image_size) if built is not None else said and said.macs,
+        "macs": macs(built.module, built.image_size, built.channels) if built is not None else said and said.macs,
         "bytes": target.file.stat().st_size if target.file is not None else None,
         "classes": target.num_classes,
     }

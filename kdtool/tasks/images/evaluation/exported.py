@@ -18,11 +18,11 @@ from kdtool.tasks.images.evaluation.preprocessing import Metadata
 __all__ = ["INPUT", "SUFFIXES", "Exported", "open_exported"]
 
 INPUT = "images"
-"""Name of an ONNX file's input (B, 3, S, S)."""
+"""Name of an ONNX file's input (B, C, S, S)."""
 
 
 class Exported(nn.Module):
-    """An exported file as the evaluation loop runs networks: (B, 3, S, S) -> ((B, K) logits, no taps).
+    """An exported file as the evaluation loop runs networks: (B, C, S, S) -> ((B, K) logits, no taps).
 
     Args:
         run: images to logits.

@@ -18,6 +18,7 @@ from kdtool.engine.evaluate import evaluate_in_fp32
 from kdtool.tasks.common.classification import LogitsMeter
 from kdtool.tasks.common.predictions_file import columns_of, write_predictions
 from kdtool.tasks.images.data.dataset import DataSet, Split
+from kdtool.tasks.images.data.decode import with_channels
 from kdtool.tasks.images.data.loader import Loader
 from kdtool.tasks.images.data.views import Views
 from kdtool.tasks.images.evaluation.corruptions import Corruption
@@ -54,7 +55,7 @@ class EvaluationViews(Views):
 
         how = self.how
         return create_transform(
-            input_size=(3, how.size, how.size),
+            input_size=(self.channels, how.size, how.size),
             is_training=False,
             interpolation=how.interpolation,
             crop_pct=how.crop_pct,
@@ -66,8 +67,11 @@ class EvaluationViews(Views):
         pixels = super().host(image, row, view)
         if self.corruption is None:
             return pixels
-        worse = self.corruption(pixels.permute(1, 2, 0).numpy(), row)
-        return torch.from_numpy(np.array(worse)).permute(2, 0, 1).contiguous()
+        # Damage is done to colours: of grey to three equal ones, and not to how opaque they are.
+        colours = pixels[:3].expand(3, -1, -1).permute(1, 2, 0).numpy()
+        worse = with_channels(Image.fromarray(self.corruption(colours, row)), min(self.channels, 3))
+        shaped = torch.from_numpy(np.array(worse)).view(*colours.shape[:2], -1).permute(2, 0, 1)
+        return torch.cat([shaped, pixels[3:]]).contiguous()
 
 
 @dataclass

@@ -14,7 +14,7 @@ from kdtool.tasks.images.models.built import Built
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From RGB pixels of any size to (3, size, size) numbers, in this order.
+    """From pixels of any size, grey, RGB or RGBA, to (channels, size, size) numbers, in this order.
 
     Attributes:
         size: pixels a side of the input.
@@ -32,6 +32,11 @@ class Preprocessing:
     crop_mode: str = "center"
     interpolation: str = "bicubic"
     scale: float = 255.0
+
+    @property
+    def channels(self) -> int:
+        """How many channels the input has: 1 for grey, 3 for RGB, 4 for RGBA."""
+        return len(self.mean)
 
     @classmethod
     def of(cls, built: Built, cfg: Mapping[str, Any]) -> Preprocessing:
@@ -55,6 +60,7 @@ class Metadata:
         class_names: K names in the order of the logits.
         name: the run or model that it was made of.
         params, macs: of the network that it was made of; None: unknown.
+        targets: "single": an image has one class; "multi": several.
     """
 
     preprocessing: Preprocessing
@@ -62,6 +68,7 @@ class Metadata:
     name: str
     params: int | None = None
     macs: int | None = None
+    targets: str = "single"
 
     def texts(self) -> dict[str, str]:
         """Return it as texts by key, as ONNX and torch.export keep them."""
@@ -70,6 +77,7 @@ class Metadata:
             "class_names": json.dumps(self.class_names, ensure_ascii=False),
             "name": self.name,
             "network": json.dumps({"params": self.params, "macs": self.macs}),
+            **({} if self.targets == "single" else {"targets": self.targets}),
         }
 
     @classmethod
@@ -90,4 +98,10 @@ class Metadata:
                 f"{where} does not say how its input is made (no readable 'preprocessing' and 'class_names' inside): "
                 "give a file that kdtool export wrote."
             ) from error
-        return cls(preprocessing, [str(name) for name in names], texts.get("name", where), **cost)
+        return cls(
+            preprocessing,
+            [str(name) for name in names],
+            texts.get("name", where),
+            **cost,
+            targets=texts.get("targets", "single"),
+        )

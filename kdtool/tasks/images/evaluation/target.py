@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +21,7 @@ from kdtool.tasks.images.evaluation.preprocessing import Metadata, Preprocessing
 from kdtool.tasks.images.models.build import Built, build
 from kdtool.tasks.images.models.inputs import of_data, of_section
 from kdtool.tasks.images.models.names import SOURCES, resolve
+from kdtool.tasks.images.models.save import TARGETS
 from kdtool.tasks.images.options import Recipe
 
 MODEL_KEYS = ("student.weights_key", "student.mean", "student.std", "student.interpolation", "student.crop_pct")
@@ -32,7 +35,7 @@ class Target:
     Attributes:
         name: as it was given.
         kind: as in ``Found``.
-        network: (B, 3, S, S) normalised images -> ((B, K) logits, taps).
+        network: (B, C, S, S) normalised images -> ((B, K) logits, taps).
         preprocessing: of its input.
         class_names: in the order of the logits; None where it does not say.
         num_classes: K.
@@ -40,6 +43,7 @@ class Target:
         built: the plain network; None for an exported file.
         metadata: what an exported file says of itself, else None.
         notes: sentences for the user.
+        targets: "single": an image has one class; "multi": several, each by a sigmoid of its logit.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Target:
     built: Built | None = None
     metadata: Metadata | None = None
     notes: list[str] = field(default_factory=list)
+    targets: str = "single"
 
 
 def find(name: str) -> Found:
@@ -120,13 +125,16 @@ def _open_file(found: Found) -> Target:
     assert found.path is not None
     network, meta = open_exported(found.path)
     how, names = meta.preprocessing, meta.class_names
-    return Target(found.name, found.kind, network, how, names, len(names), found.path, metadata=meta)
+    return Target(
+        found.name, found.kind, network, how, names, len(names), found.path, metadata=meta, targets=meta.targets
+    )
 
 
 def _open_model(name: str, data: DataSet | None, weights: str, image_size: int | None, recipe: Recipe | None) -> Target:
     beside = config_of(Path(weights).expanduser().parent)
     cfg = beside.get("pretrained_cfg") or {}
     classes = len(data.class_names) if data is not None else beside.get("num_classes") or _own_classes(name)
+    channels = recipe.data.channels if recipe is not None else _channels(cfg)
     if image_size is None:
         own = (cfg.get("input_size") or (None,))[-1]
         image_size = own or (default_image_size(data.native_size) if data is not None else None)
@@ -140,6 +148,7 @@ def _open_model(name: str, data: DataSet | None, weights: str, image_size: int |
         said=[of_section(recipe.student, "student")] if recipe is not None else (),
         otherwise=[of_data(recipe.data)] if recipe is not None else (),
         weights_key=recipe.student.weights_key if recipe is not None else None,
+        channels=channels,
     )
     notes = [*built.notes, *built.warnings]
     if built.needs_training:
@@ -154,6 +163,11 @@ def _open_model(name: str, data: DataSet | None, weights: str, image_size: int |
         built, {**own_cfg, **cfg, **{key: value for key, value in said.items() if value is not None}}
     )
     return Target(name, "model", built.tapped(), how, names, built.num_classes, file, built, notes=notes)
+
+
+def _channels(cfg: Mapping[str, Any]) -> int:
+    """Return the channels of the images that a saved configuration is for."""
+    return int((cfg.get("input_size") or (3,))[0])
 
 
 def _own_classes(name: str) -> int:
@@ -179,12 +193,13 @@ def _open_folder(found: Found) -> Target:
     size = int(cfg["input_size"][-1]) if cfg.get("input_size") else None
     said = config.get("num_classes", cfg.get("num_classes"))
     classes = 1000 if said is None else int(said)
+    channels = _channels(cfg)
     if own_code:
         assert found.recipe is not None
         student = found.recipe.student
-        built = build(student.model, str(folder / WEIGHTS), classes, size, dict(student.model_args))
+        built = build(student.model, str(folder / WEIGHTS), classes, size, dict(student.model_args), channels=channels)
     else:
-        built = build(f"local-dir:{folder}", "auto", classes, size)
+        built = build(f"local-dir:{folder}", "auto", classes, size, channels=channels)
     if found.recipe is not None and found.recipe.train.channels_last:
         built.module.to(memory_format=torch.channels_last)  # the kernels of the run's own test
     names = config.get("label_names")
@@ -198,4 +213,5 @@ def _open_folder(found: Found) -> Target:
         folder / WEIGHTS,
         built,
         notes=list(built.notes),
+        targets=config.get(TARGETS, "single"),
     )

@@ -23,7 +23,7 @@ def own_teachers(recipe: Recipe, data: DataSet, how: Preprocessing) -> tuple[lis
     """
     if trained_along(recipe):
         return [], [PEERS]
-    classes = len(data.class_names)
+    classes = data.classes
     built = build_teachers(recipe, classes, how.size, online=False)
     found, notes = ready(recipe, data, build_student(recipe, classes, how.size), built)
     return [_as_given(teacher, how, list(data.class_names), file) for teacher, file in found], notes
@@ -32,4 +32,4 @@ def own_teachers(recipe: Recipe, data: DataSet, how: Preprocessing) -> tuple[lis
 def _as_given(teacher: Built, how: Preprocessing, class_names: list[str], file: Path | None) -> Target:
     """Return a teacher that takes the student's inputs."""
     network = as_given(teacher.tapped(), teacher, (how.mean, how.std))
-    return Target(teacher.name, "teacher", network, how, class_names, len(class_names), file, teacher)
+    return Target(teacher.name, "teacher", network, how, class_names, teacher.num_classes, file, teacher)

@@ -20,13 +20,14 @@ from kdtool.tasks.common.export.checks import POINTS, Reference, refusal, slower
 from kdtool.tasks.common.export.folder import check_asked, folder_for, held, keep_if_good
 from kdtool.tasks.common.matching import choose, class_map
 from kdtool.tasks.common.targets import Found
+from kdtool.tasks.images.data.dataset import DataSet
 from kdtool.tasks.images.data.loader import Loader
 from kdtool.tasks.images.data.open import open_data
 from kdtool.tasks.images.evaluation.evaluate import data_recipe
 from kdtool.tasks.images.evaluation.exported import INPUT, open_exported
 from kdtool.tasks.images.evaluation.predictions import EvaluationViews, Examined
-from kdtool.tasks.images.evaluation.preprocessing import Metadata
-from kdtool.tasks.images.evaluation.target import Target, find, open_target, refuse_backbone
+from kdtool.tasks.images.evaluation.preprocessing import Metadata, Preprocessing
+from kdtool.tasks.images.evaluation.target import Target, find, open_target
 from kdtool.tasks.images.export import quantise
 from kdtool.tasks.images.export.hub import check_repo, push
 from kdtool.tasks.images.models.dry import dry_images
@@ -93,10 +94,9 @@ def export(
     opened = open_data(recipe.data, stream=recipe.train.steps is not None)
     student = open_target(found, opened, weights, recipe=recipe)
     assert student.built is not None
-    refuse_backbone(student)
     if student.built.needs_training:
         raise InputError(f"{student.name} was never trained on these classes; there is nothing to ship.")
-    number, names = class_map(student.class_names, opened, student.num_classes, student.name)
+    labels_of, names = _classes(student, opened, to)
     cpu = torch.device("cpu")
     test = Examined(
         opened, recipe.data, choose(opened, "test", "images"), recipe.train.batch_size, cpu, channels_last=False
@@ -105,7 +105,7 @@ def export(
     student.network = student.built.tapped()
     student.network.module = module
     making = _Making(student, module, test, names, say)
-    reference = Reference(making.logits(student.network), number[test.labels])
+    reference = Reference(making.logits(student.network), labels_of(test.labels))
     exports: dict[str, dict[str, Any]] = {}
     networks: dict[str, nn.Module] = {"student": student.network}
     with held(folder) as apart:
@@ -114,8 +114,9 @@ def export(
             if network is not None:
                 networks[form] = network
             verdict = "kept" if network is not None else "refused"
-            say(f"{form}: {verdict}, top-1 {100 * exports[form]['top1']:.2f} %")
-    times = speeds({name: _runner(each, student.preprocessing.size) for name, each in networks.items()})
+            top1 = exports[form]["top1"]
+            say(f"{form}: {verdict}" + (f", top-1 {100 * top1:.2f} %" if top1 is not None else ""))
+    times = speeds({name: _runner(each, student.preprocessing) for name, each in networks.items()})
     result = {
         "target": student.name,
         "unit": "images",
@@ -152,6 +153,26 @@ def _check(
     return folder_for(found.name, found.path, out)
 
 
+def _classes(
+    student: Target, data: DataSet, to: Sequence[str]
+) -> tuple[Callable[[torch.Tensor], torch.Tensor | None], list[str]]:
+    """Return what turns the data's labels into numbers of the logits (None: an image has not one), and their names.
+
+    Raises:
+        InputError: classes that do not match, or a format that is compared by them where an image has not one.
+    """
+    if student.num_classes and student.targets == "single" and data.sets is None:
+        number, names = class_map(student.class_names, data, student.num_classes, student.name)
+        return lambda labels: number[labels], names
+    if inexact := [form for form in to if form in POINTS]:
+        gives = "tells several classes of an image" if student.num_classes else "gives embeddings"
+        exact = ", ".join(form for form in FORMATS if form not in POINTS)
+        raise InputError(
+            f"--to {inexact[0]} is compared by top-1, and {student.name} {gives}. Compared number by number: {exact}."
+        )
+    return lambda labels: None, list(student.class_names or [])
+
+
 @dataclass
 class _Making:
     """What every format is made from; the program and the fp32 ONNX model are made once."""
@@ -169,22 +190,29 @@ class _Making:
         return self.student.preprocessing.size
 
     @property
+    def channels(self) -> int:
+        return self.student.preprocessing.channels
+
+    @property
     def metadata(self) -> dict[str, str]:
-        cost = parameters(self.module), macs(self.module, self.size)
-        return Metadata(self.student.preprocessing, self.class_names, Path(self.student.name).name, *cost).texts()
+        cost = parameters(self.module), macs(self.module, self.size, self.channels)
+        return Metadata(
+            self.student.preprocessing, self.class_names, Path(self.student.name).name, *cost, self.student.targets
+        ).texts()
 
     def logits(self, network: nn.Module, examined: Examined | None = None) -> torch.Tensor:
         return (examined or self.test).logits(network, self.student.preprocessing)
 
     def program(self) -> Any:
         if self.traced is None:
-            self.traced = traced(self.module, self.size)
+            self.traced = traced(self.module, self.size, self.channels)
         return self.traced
 
     def onnx_model(self) -> Any:
         """Return a fresh copy of the fp32 ONNX model."""
         if self.onnx is None:
-            self.onnx = onnx_file.to_onnx(self.program(), {INPUT: dry_images(self.module, self.size)}, [_free()])
+            images = dry_images(self.module, self.size, self.channels)
+            self.onnx = onnx_file.to_onnx(self.program(), {INPUT: images}, [_free()])
         copied = type(self.onnx)()
         copied.CopyFrom(self.onnx)
         return copied
@@ -228,7 +256,7 @@ def _write(form: str, path: Path, making: _Making, tolerance: float | None) -> d
         program.write_program(making.program(), path, making.metadata)
     elif form == "torchao-int8":
         quantised = program.quantised_by_torchao(program.plain_copy(making.module))
-        program.write_program(traced(quantised, making.size), path, making.metadata)
+        program.write_program(traced(quantised, making.size, making.channels), path, making.metadata)
     elif form == "onnx-int8":
         model, tried = _int8(path, making, tolerance)
         onnx_file.write_onnx(model, path, making.metadata)
@@ -239,18 +267,19 @@ def _write(form: str, path: Path, making: _Making, tolerance: float | None) -> d
     return {}
 
 
-def traced(module: nn.Module, size: int) -> Any:
-    """Return the program (B, 3, size, size) -> (B, K) of a module, for any B from 1 on."""
-    return program.trace(module, [dry_images(module, size)], [_free()])
+def traced(module: nn.Module, size: int, channels: int = 3) -> Any:
+    """Return the program (B, channels, size, size) -> (B, K) of a module, for any B from 1 on."""
+    return program.trace(module, [dry_images(module, size, channels)], [_free()])
 
 
 def _free() -> dict[int, Any]:
     return {0: torch.export.Dim("batch", min=1)}
 
 
-def _runner(network: nn.Module, size: int) -> Callable[[int], Callable[[], object]]:
+def _runner(network: nn.Module, how: Preprocessing) -> Callable[[int], Callable[[], object]]:
     def runner(batch_size: int) -> Callable[[], object]:
-        images = torch.randn(batch_size, 3, size, size, generator=torch.Generator().manual_seed(0))
+        shape = batch_size, how.channels, how.size, how.size
+        images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
         def run() -> object:
             with torch.inference_mode():

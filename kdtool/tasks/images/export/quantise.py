@@ -72,7 +72,7 @@ def quantised(model: Any, setting: Setting, images: Sequence[np.ndarray]) -> Any
     Args:
         model: from ``prepared``.
         setting: how.
-        images: batches (B, 3, S, S) float32 to measure the activations' ranges on.
+        images: batches (B, C, S, S) float32 to measure the activations' ranges on.
     """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static

@@ -36,18 +36,22 @@ class Backbone(nn.Module):
     forward, and through hooks otherwise, so the logits are always those of ``module(x)``, bit for bit.
 
     Args:
-        module: the plain network, (B, 3, H, W) -> (B, K). Its state dict is what ships.
+        module: the plain network, (B, C, H, W) -> (B, K). Its state dict is what ships.
         taps: per role a layer or a list of layers, see ``kdtool.method.Layer``.
         image_size: pixels a side for the dry forward that checks the taps; default: one that the network takes.
+        channels: C.
 
     Raises:
         InputError: a tap names no stage or module of the network, or one that does not run.
     """
 
-    def __init__(self, module: nn.Module, taps: TapSpec | None = None, image_size: int | None = None):
+    def __init__(
+        self, module: nn.Module, taps: TapSpec | None = None, image_size: int | None = None, channels: int = 3
+    ):
         super().__init__()
         self.module = module
         self.image_size = image_size
+        self.channels = channels
         self.recording = Recording()
         self.roles: dict[str, list[str]] = {}
         self.single: dict[str, bool] = {}
@@ -60,7 +64,8 @@ class Backbone(nn.Module):
                 self._prepare(taps, self._dry_images())
 
     def _dry_images(self) -> Tensor:
-        return dry_images(self.module, self.image_size or runnable_size(self.module))
+        size = self.image_size or runnable_size(self.module, self.channels)
+        return dry_images(self.module, size, self.channels)
 
     def _prepare(self, taps: TapSpec, images: Tensor) -> None:
         """Turn every layer into a stage number or a module's name, hook the modules, and check that they run."""
@@ -133,7 +138,7 @@ class Backbone(nn.Module):
         """Return (B, K) logits and, per role, a feature (B, *shape) or a list of them.
 
         Args:
-            images: (B, 3, H, W), normalised.
+            images: (B, C, H, W), normalised.
         """
         logits, found, stages = self._run(images)
         features = dict(stages)
@@ -179,9 +184,10 @@ class Backbone(nn.Module):
             image_size: pixels a side; default: that which the taps were checked at.
             device: where to run; default: where the network is.
         """
-        size = image_size or self.image_size or runnable_size(self.module)
+        size = image_size or self.image_size or runnable_size(self.module, self.channels)
+        place = torch.device(device) if device else None
         with undisturbed(self):
-            _, taps = self(dry_images(self.module, size, device=torch.device(device) if device else None))
+            _, taps = self(dry_images(self.module, size, self.channels, device=place))
         return {role: shape_of(value) for role, value in taps.items()}
 
 

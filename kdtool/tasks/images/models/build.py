@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from kdtool.recipe.names import is_own_file
 from kdtool.registry import models
 from kdtool.tasks.common.own_code import Factory, load_factory
 from kdtool.tasks.images.models import inputs
-from kdtool.tasks.images.models.built import Built, Request, check_logits, dry_logits, load_file
+from kdtool.tasks.images.models.built import IN_CHANS, Built, Request, check_logits, dry_logits, load_file
 from kdtool.tasks.images.models.dry import dry_images, runnable_size
 from kdtool.tasks.images.models.forward import first_of_several, settle_layout
 from kdtool.tasks.images.models.inputs import IMAGENET, IMAGENET_MEAN, IMAGENET_STD, Inputs
@@ -36,6 +37,7 @@ def build(
     otherwise: Sequence[Inputs] = (),
     weights_key: str | None = None,
     new_head: bool = False,
+    channels: int = 3,
 ) -> Built:
     """Return a network that is ready to run, with its first weights.
 
@@ -54,6 +56,8 @@ def build(
         said: what is said of its inputs, before all that comes with it.
         otherwise: what holds where nothing comes with it; at last ImageNet's.
         new_head: keep of a file's or folder's weights all but the final layers.
+        channels: of its images. Others than three are told to timm, and to a function that takes it, as ``in_chans``;
+            weights of three are then adapted as timm adapts them.
         weights_key: which of a file's weights, see ``kdtool.tasks.common.weight_files.open_state``.
 
     Raises:
@@ -61,8 +65,10 @@ def build(
     """
     resolved, note = resolve(name)
     args = dict(model_args or {})
+    if args.get(IN_CHANS, channels) != channels:
+        raise InputError(f"model_args.{IN_CHANS}={args[IN_CHANS]}, but images have data.channels={channels}: set that.")
     request = Request(
-        resolved, weights, num_classes, image_size, args, prefer_scratch, seed, role, weights_key, new_head
+        resolved, weights, num_classes, image_size, args, prefer_scratch, seed, role, channels, weights_key, new_head
     )
     built = _build_own(request) if is_own_file(resolved) else build_timm(request)
     settle_layout(built)
@@ -74,7 +80,9 @@ def build(
 def _settle_inputs(built: Built, request: Request, said: Sequence[Inputs], otherwise: Sequence[Inputs]) -> None:
     """Give a network what its inputs are to be, and note it where that does not go without saying."""
     with_file = [inputs.beside(request.weights_file)] if request.weights_file is not None else []
-    found = inputs.first_said([*said, *with_file, *built.said, *otherwise, IMAGENET])
+    found = inputs.for_channels(
+        inputs.first_said([*said, *with_file, *built.said, *otherwise, IMAGENET]), request.channels
+    )
     assert found.mean is not None
     assert found.std is not None
     timms = built.timm_name is not None and (built.mean, built.std) == (found.mean, found.std)
@@ -92,9 +100,16 @@ def _build_own(request: Request) -> Built:
             "give a weights file, or scratch."
         )
     factory = load_factory(request.name)
+    if request.channels != 3 and factory.takes(IN_CHANS):
+        request = dataclasses.replace(request, model_args={IN_CHANS: request.channels, **request.model_args})
     module = _own_module(factory, request)
-    size = request.image_size or runnable_size(module)
-    several = first_of_several(module, dry_images(module, size))
+    try:
+        size = request.image_size or runnable_size(module, request.channels)
+    except Exception as error:
+        raise InputError(
+            f"{request.name} does not run on images of {inputs.channels_of(request.channels)} ({first_line(error)})."
+        ) from error
+    several = first_of_several(module, dry_images(module, size, request.channels))
     _check_runs(module, request, size)
     built = Built(
         module,
@@ -103,6 +118,7 @@ def _build_own(request: Request) -> Built:
         IMAGENET_MEAN,
         IMAGENET_STD,
         size,
+        channels=request.channels,
         num_classes=request.num_classes,
         model_args=request.model_args,
         source_hash=factory.source_hash,
@@ -137,10 +153,13 @@ def _check_runs(module: nn.Module, request: Request, size: int) -> None:
         InputError: it fails at that size, or does not give one value a class.
     """
     try:
-        logits = dry_logits(module, size)
+        logits = dry_logits(module, size, request.channels)
     except Exception as error:
+        taking = "" if request.channels == 3 else (
+            f", or let its function take {IN_CHANS}: data.channels={request.channels}"
+        )  # fmt: skip
         raise InputError(
             f"{request.name} does not run on {size}x{size} images ({first_line(error)}). "
-            f"Choose a size that it takes with {request.size_option}N."
+            f"Choose a size that it takes with {request.size_option}N{taking}."
         ) from error
     check_logits(logits, request)

@@ -18,14 +18,18 @@ from kdtool.tasks.images.models.dry import dry_images
 from kdtool.tasks.images.models.inputs import Inputs
 from kdtool.tasks.images.models.trace import classifiers
 
+IN_CHANS = "in_chans"
+"""What timm calls the number of a network's input channels; a user's own function may take it too."""
+
 
 @dataclass
 class Built(task.Built):
-    """An image network: (B, 3, image_size, image_size) -> (B, num_classes).
+    """An image network: (B, channels, image_size, image_size) -> (B, num_classes).
 
     Attributes:
         mean, std: normalisation of its inputs, per channel.
         image_size: pixels a side.
+        channels: of its images; see ``data.channels``.
         timm_name: the architecture's name in timm; None for a user's own.
         source: ``path/to/file.py:function`` of a user's own architecture, else None.
         import_first: the package that registers the architecture with timm, None where timm has it.
@@ -37,6 +41,7 @@ class Built(task.Built):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     image_size: int
+    channels: int = field(default=3, kw_only=True)
     timm_name: str | None = field(default=None, kw_only=True)
     source: str | None = field(default=None, kw_only=True)
     import_first: str | None = field(default=None, kw_only=True)
@@ -48,11 +53,11 @@ class Built(task.Built):
 
     def tapped(self, taps: TapSpec | None = None) -> Backbone:
         """Return the network with taps, checked at its own image size."""
-        return Backbone(self.module, taps, self.image_size)
+        return Backbone(self.module, taps, self.image_size, self.channels)
 
     def dry_inputs(self, count: int) -> Tensor:
-        """Return (count, 3, image_size, image_size) fixed noise of the network's own type."""
-        return dry_images(self.module, self.image_size, count)
+        """Return (count, channels, image_size, image_size) fixed noise of the network's own type."""
+        return dry_images(self.module, self.image_size, self.channels, count)
 
     def identity(self) -> dict[str, Any]:
         """Return architecture, arguments, classes, input size, normalisation and what else is said of its inputs."""
@@ -89,6 +94,7 @@ class Request:
     prefer_scratch: bool
     seed: int
     role: str
+    channels: int = 3
     weights_key: str | None = None
     new_head: bool = False
 
@@ -109,14 +115,14 @@ def load_file(built: Built, path: str, key: str | None = None, new_head: bool = 
     load_into(built, path, classifiers(built.module), key, new_head)
 
 
-def dry_logits(module: nn.Module, size: int) -> Any:
+def dry_logits(module: nn.Module, size: int, channels: int = 3) -> Any:
     """Return what a network gives for two noise images, without leaving a trace in it.
 
     Raises:
         ArithmeticError: it gives numbers that are not finite, as some do on images that are too small for them.
     """
     with undisturbed(module):
-        logits = module(dry_images(module, size))
+        logits = module(dry_images(module, size, channels))
     if isinstance(logits, Tensor) and not logits.isfinite().all():
         raise ArithmeticError("it gives numbers that are not finite")
     return logits

@@ -8,11 +8,13 @@ from torch import Tensor, nn
 from kdtool.engine.dry import undisturbed
 
 
-def dry_images(module: nn.Module, image_size: int, batch: int = 2, device: torch.device | None = None) -> Tensor:
-    """Return (batch, 3, image_size, image_size) fixed noise of a network's own type, on its device unless told."""
+def dry_images(
+    module: nn.Module, image_size: int, channels: int = 3, batch: int = 2, device: torch.device | None = None
+) -> Tensor:
+    """Return (batch, channels, side, side) fixed noise of a network's own type, on its device unless told."""
     weight = next((p for p in module.parameters() if p.is_floating_point()), None)
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(batch, 3, image_size, image_size, generator=generator)
+    images = torch.randn(batch, channels, image_size, image_size, generator=generator)
     if weight is None:
         return images.to(device) if device is not None else images
     return images.to(device if device is not None else weight.device, weight.dtype)
@@ -27,7 +29,7 @@ def own_sizes(module: nn.Module) -> list[int]:
     return [*sizes, 32, 64, 128, 224]
 
 
-def runnable_size(module: nn.Module) -> int:
+def runnable_size(module: nn.Module, channels: int = 3) -> int:
     """Return an image size that a network runs at.
 
     Raises:
@@ -37,7 +39,7 @@ def runnable_size(module: nn.Module) -> int:
     for size in own_sizes(module):
         try:
             with undisturbed(module):
-                module(dry_images(module, size))
+                module(dry_images(module, size, channels))
             return size
         except Exception as error:
             first = first or error

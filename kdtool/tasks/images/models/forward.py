@@ -47,7 +47,7 @@ def check_training(built: Built) -> None:
     expected: tuple[int, ...] = (2, built.num_classes)
     try:
         with undisturbed(built.module, training=True):
-            logits = built.module(dry_images(built.module, built.image_size))
+            logits = built.module(dry_images(built.module, built.image_size, built.channels))
     except Exception as error:
         raise InputError(f"{built.name} does not run in training mode ({first_line(error)}).") from error
     found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -83,7 +83,7 @@ def settle_layout(built: Built) -> None:
 
 def _fault(built: Built) -> Exception | None:
     """Return what a network raises on images in channels-last, None where it runs."""
-    images = dry_images(built.module, built.image_size).to(memory_format=torch.channels_last)
+    images = dry_images(built.module, built.image_size, built.channels).to(memory_format=torch.channels_last)
     module = copy.deepcopy(built.module).to(memory_format=torch.channels_last)
     try:
         with undisturbed(module):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdtool.errors import InputError
 from kdtool.tasks.common.targets import config_of
+from kdtool.tasks.images.data.decode import MODES
 from kdtool.tasks.images.options import INTERPOLATIONS
 
 if TYPE_CHECKING:
@@ -96,6 +97,33 @@ def first_said(said: Sequence[Inputs]) -> Inputs:
     return Inputs(" and ".join(dict.fromkeys(by)), **found)
 
 
+def for_channels(inputs: Inputs, channels: int) -> Inputs:
+    """Return inputs whose mean and std, said of colours, are of so many channels.
+
+    Grey, and how opaque a pixel is, get the average over the colours.
+    """
+    assert inputs.mean is not None
+    assert inputs.std is not None
+    if len(inputs.mean) == len(inputs.std) == channels:
+        return inputs
+    mean, std = (_spread(each, channels) for each in (inputs.mean, inputs.std))
+    return replace(inputs, said_by=f"from {inputs.said_by}, for {channels_of(channels)}", mean=mean, std=std)
+
+
+def _spread(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    colours = values[:3]
+    average = sum(colours) / len(colours)
+    if channels == 1:
+        return (average,)
+    colours = colours if len(colours) == 3 else (average,) * 3
+    return colours if channels == 3 else (*colours, average)
+
+
+def channels_of(channels: int) -> str:
+    """Return how many channels there are, for people."""
+    return "1 channel" if channels == 1 else f"{channels} channels"
+
+
 def normalisation(inputs: Inputs) -> str:
     """Return how inputs are normalised, for people."""
     mean, std = (", ".join(f"{value:.4g}" for value in each or ()) for each in (inputs.mean, inputs.std))
@@ -107,8 +135,8 @@ def _channels(values: Any, where: str = "", low: float = 0.0) -> tuple[float, ..
         return None
     if where and not (
         isinstance(values, (list, tuple))
-        and len(values) == 3
+        and len(values) in MODES
         and all(isinstance(each, (int, float)) and low <= each <= 1 for each in values)
     ):
-        raise InputError(f"{where} is {values!r}; expected three numbers from {low:g} to 1, one a channel.")
+        raise InputError(f"{where} is {values!r}; expected numbers from {low:g} to 1, one a channel.")
     return tuple(float(each) for each in values)

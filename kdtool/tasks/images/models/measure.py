@@ -11,6 +11,6 @@ from kdtool.tasks.images.models.dry import dry_images
 __all__ = ["macs", "parameters"]
 
 
-def macs(module: nn.Module, image_size: int) -> int:
+def macs(module: nn.Module, image_size: int, channels: int = 3) -> int:
     """Return the multiply-accumulates of one image's forward: convolutions, matrix products and attention."""
-    return cost.macs(module, dry_images(module, image_size, batch=1))
+    return cost.macs(module, dry_images(module, image_size, channels, batch=1))

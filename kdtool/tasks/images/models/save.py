@@ -15,6 +15,9 @@ from kdtool.tasks.images.models.built import Built
 
 CONFIG = "config.json"
 
+TARGETS = "targets"
+"""The key of ``config.json`` that tells that an image has several classes."""
+
 KEPT = ("first_conv", "classifier", "fixed_input_size", "pool_size", "license")
 """What a saved model keeps of its source's configuration; the rest is its own or names where the source came from."""
 
@@ -26,6 +29,7 @@ def save_student(
     class_names: Sequence[str],
     crop_pct: float = 1.0,
     interpolation: str = "bicubic",
+    targets: str = "single",
 ) -> Path:
     """Write ``model.safetensors`` and ``config.json``, and return the weights' path.
 
@@ -39,11 +43,12 @@ def save_student(
         class_names: K names, in the order of the logits.
         crop_pct: share of the resized image that evaluation's centre crop keeps, in (0, 1].
         interpolation: how evaluation resizes.
+        targets: whether an image has one class or several, as ``data.targets``.
 
     Raises:
         RunError: they cannot be written.
     """
-    config = describe(built, class_names, crop_pct, interpolation)
+    config = describe(built, class_names, crop_pct, interpolation) | ({} if targets == "single" else {TARGETS: targets})
     return write_weights(Path(folder), state, {CONFIG: json.dumps(config, indent=2, sort_keys=True) + "\n"})
 
 
@@ -51,12 +56,14 @@ def describe(built: Built, class_names: Sequence[str], crop_pct: float, interpol
     """Return what ``config.json`` holds: timm's keys, and for a user's own architecture where its code is."""
     source = getattr(built.module, "pretrained_cfg", None) or {}
     cfg: dict[str, Any] = {key: source[key] for key in KEPT if source.get(key) is not None}
+    if built.channels != 3:
+        cfg.pop("first_conv", None)  # some versions of timm would adapt its weights from RGB, and drop them
     if tuple(source.get("input_size", ())[1:]) != (built.image_size, built.image_size):
         cfg.pop("pool_size", None)
     if built.model_args.get("img_size", built.image_size) not in (built.image_size, [built.image_size] * 2):
         cfg["fixed_input_size"] = False  # it rescales images itself; timm would take img_size for the images' own
     cfg |= {
-        "input_size": [3, built.image_size, built.image_size],
+        "input_size": [built.channels, built.image_size, built.image_size],
         "mean": list(built.mean),
         "std": list(built.std),
         "interpolation": interpolation,

@@ -15,7 +15,9 @@ from kdtool.randomness import seeded_libraries
 from kdtool.tasks.common.weight_files import fit, mark_loaded, mark_new_head, open_state, with_own_head
 from kdtool.tasks.common.weight_names import matched, unwrapped
 from kdtool.tasks.common.weights import digest
+from kdtool.tasks.images.models import first_layer
 from kdtool.tasks.images.models.built import (
+    IN_CHANS,
     Built,
     Request,
     check_logits,
@@ -23,7 +25,7 @@ from kdtool.tasks.images.models.built import (
     load_file,
 )
 from kdtool.tasks.images.models.hub import WEIGHT_FILES, cached_weights, why_unreachable
-from kdtool.tasks.images.models.inputs import Inputs
+from kdtool.tasks.images.models.inputs import Inputs, channels_of
 from kdtool.tasks.images.models.sources import Source, check_args, find_source, registering_package
 from kdtool.tasks.images.models.trace import classifiers
 
@@ -47,6 +49,7 @@ def build_timm(request: Request) -> Built:
         mean,
         std,
         size,
+        channels=request.channels,
         num_classes=request.num_classes,
         timm_name=source.architecture,
         model_args=model_args,
@@ -83,7 +86,14 @@ def _make(source: Source, request: Request) -> tuple[nn.Module, dict[str, Any], 
     Raises:
         InputError: it does not take the arguments, or does not run at the image size.
     """
+    own_channels = source.model_args.get(IN_CHANS)
+    if own_channels not in (None, 3, request.channels):
+        raise InputError(
+            f"{request.name} takes images of {channels_of(own_channels)}: data.channels={own_channels} gives them."
+        )
     given = {**source.model_args, **request.model_args}
+    if request.channels != (own_channels or 3):
+        given[IN_CHANS] = request.channels
     own = int((source.cfg.get("input_size") or (3, 224, 224))[-1])
     size = request.image_size or _side(request.model_args.get("img_size")) or own
     made = _at_size(source, request, given, size)
@@ -129,7 +139,7 @@ def _at_size(
     for model_args in tries:
         try:
             module = _create(source, request, model_args)
-            logits = dry_logits(module, size)
+            logits = dry_logits(module, size, request.channels)
         except Exception as error:  # whatever a model's constructor or forward raises
             unknown_option = isinstance(error, TypeError) and "img_size" in str(error)
             if failure is None and not unknown_option:
@@ -186,7 +196,7 @@ def _load_file(built: Built, path: str, source: Source, request: Request, new_he
         if converted is None:
             raise error
         built.module.load_state_dict(converted)
-        built.notes += notes
+        built.notes += notes + ([] if first_layer.fits(built, state) else [first_layer.sentence(built)])
         mark_loaded(built, path)
         if new_head:
             mark_new_head(built)
@@ -252,6 +262,9 @@ def _load_body(built: Built, path: str, request: Request) -> None:
     heads = tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))
     state, _ = matched(unwrapped(state), built.module.state_dict().keys(), heads)
     body = {name: value for name, value in state.items() if not name.startswith(heads)}
+    if not first_layer.fits(built, body):
+        body = first_layer.adapted(built, body)
+        notes.append(first_layer.sentence(built))
     built.notes += notes + fit(built.module, body, f"the weights in {path!r}", 0)
     mark_loaded(built, path)
 
@@ -287,6 +300,8 @@ def _load_pretrained(built: Built, source: Source, request: Request) -> None:
             f"local-dir:FOLDER as the model. If scratch is meant, {key}=scratch says so"
         )
         return
+    if built.channels != int((source.cfg.get("input_size") or (3,))[0]):
+        built.notes.append(first_layer.sentence(built))
     built.origin = "pretrained"
     built.weights_id = digest(built.module.state_dict())
     built.needs_training = False

@@ -23,6 +23,6 @@ def sections(run: Path, recipe: Recipe, say: Say) -> RunSections:
     Raises:
         InputError: the run has no student yet, or its data are not there.
     """
-    if not recipe.data.labels:
-        return RunSections()  # no classes to look at
+    if not recipe.data.labels or recipe.data.targets == "multi":
+        return RunSections()  # no one class an image to look at
     return page_of_run(run, say, evaluate, lambda: look(recipe, str(run)), unit="images")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from kdtool.tasks.images.data.decode import ORIENTATION, decode, decode_bytes, endings, to_rgb
+from kdtool.tasks.images.data.decode import ORIENTATION, decode, decode_bytes, endings, in_colour
 
 TURNS = {
     1: lambda p: p,
@@ -78,7 +78,7 @@ def test_tags_that_cannot_be_read_say_nothing() -> None:
 
 def test_images_from_python_are_turned_as_well() -> None:
     opened = Image.open(io.BytesIO(_written(_stored(), "PNG", 8)))
-    assert np.array_equal(np.asarray(to_rgb(opened)), TURNS[8](np.asarray(_stored())))
+    assert np.array_equal(np.asarray(in_colour(opened)), TURNS[8](np.asarray(_stored())))
 
 
 def test_sixteen_bits_and_palettes_are_turned_as_well(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_who_speaks_first(folder: Path) -> None:
     assert (says.mean, says.std, says.interpolation, says.crop_pct) == (first.mean, STD, "bilinear", 0.9)
     assert build("net.py:timms", "scratch", 2, 32).mean == (0.5,) * 3
     assert build("test_vit", "scratch", 2, 32, otherwise=[last]).mean == (0.5,) * 3
-    with pytest.raises(InputError, match=r"mean is \(127, 127, 127\); expected three numbers from 0 to 1"):
+    with pytest.raises(InputError, match=r"mean is \(127, 127, 127\); expected numbers from 0 to 1"):
         build("net.py:wrong", "scratch", 2, 16)
 
 

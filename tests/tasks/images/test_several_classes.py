@@ -1,0 +1,213 @@
+"""Several classes an image: from a table to what ships, and what does not go with it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import average_precision_score, f1_score
+
+from kdtool.tasks.common.multilabel import MultiLabel, per_class
+from kdtool.tasks.images.data.open import open_data
+from kdtool.tasks.images.options import Data
+from tests.running import Done, call, distil, start
+
+COLOURS = ("blue", "green", "red")
+SIDE = 16
+
+
+def _picture(number: int, classes: list[str]) -> Image.Image:
+    """Return a picture with a bright square of each class's colour, somewhere."""
+    draw = np.random.Generator(np.random.Philox([number, 5]))
+    pixels = draw.integers(0, 40, (SIDE, SIDE, 3))
+    for name in classes:
+        y, x = draw.integers(0, SIDE - 6, 2)
+        pixels[y : y + 6, x : x + 6, 2 - COLOURS.index(name)] += 200
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def _classes(number: int) -> list[str]:
+    return [name for k, name in enumerate(COLOURS) if number % 8 >> k & 1]
+
+
+def write_squares(folder: Path, count: int, *, columns: bool) -> Path:
+    """Write pictures and a table of them: in a column ``a|b``, or in one of 0 and 1 for each class."""
+    (folder / "images").mkdir(parents=True)
+    rows: list[dict[str, Any]] = []
+    for number in range(count):
+        classes = _classes(number)
+        _picture(number, classes).save(folder / "images" / f"{number}.png")
+        split = "test" if number >= count * 2 // 3 else "train"
+        row: dict[str, Any] = {"image": f"images/{number}.png", "split": split}
+        rows.append(row | ({n: int(n in classes) for n in COLOURS} if columns else {"label": "|".join(classes)}))
+    with (folder / "labels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "labels.csv"
+
+
+SEVERAL = ["data.targets=multi", "--student", "test_resnet", "--epochs", "6", "--lr", "0.005", "--batch-size", "16",
+           "data.image_size=16", "data.labels_per_class=null", "teacher.train.epochs=6", "data.val_fraction=0.1",
+           "teacher.train.optim.lr=0.005", "teacher.train.batch_size=16"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_squares(tmp_path_factory.mktemp("squares"), 240, columns=False)
+
+
+@pytest.fixture(scope="module")
+def done(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    folder = tmp_path_factory.mktemp("several") / "run"
+    return distil(folder, "--method", "mld+at", "--data", table, *SEVERAL, "cache.mode=build", "data.views=1")
+
+
+# --- end to end -------------------------------------------------------------------------------------------------------
+
+
+def test_each_class_is_learnt_on_its_own(done: Done) -> None:
+    result = done.result
+    assert result["metric"]["key"] == "map"
+    assert result["test"]["teacher"]["map"] > 0.8
+    assert result["test"]["student"]["map"] > 0.7
+    assert 0 < result["test"]["student"]["exact"] <= 1
+    assert "mAP" in done.out
+    assert "outputs replayed" in done.out
+
+
+def test_eval_tells_of_each_class(done: Done, table: Path) -> None:
+    found = json.loads(call("eval", done.folder, "--json").out)
+    assert found["metrics"] == {k: v for k, v in done.result["test"]["student"].items() if k in found["metrics"]}
+    assert [row["class"] for row in found["per_class"]] == list(COLOURS)
+    assert np.mean([row["ap"] for row in found["per_class"]]) == pytest.approx(found["metrics"]["map"])
+    assert found["teachers"][0]["metrics"]["map"] == done.result["test"]["teacher"]["map"]
+    shown = call("eval", done.folder / "student", "--data", table, "data.targets=multi")
+    assert shown.code == 0, shown.err
+    assert "average precision" in shown.out
+    wrong = call("eval", done.folder, "--corrupt", "noise")
+    assert wrong.code == 2
+    assert "--corrupt" in wrong.err
+
+
+@pytest.mark.slow
+def test_what_ships_tells_all_classes(done: Done, table: Path) -> None:
+    assert call("export", done.folder, "--to", "onnx,program").code == 0
+    file = done.folder / "export" / "student.onnx"
+    exported = json.loads(call("eval", file, "--data", table, "data.targets=multi", "--json").out)
+    assert exported["metrics"]["map"] == pytest.approx(done.result["test"]["student"]["map"])
+    pictures = [table.parent / "images" / f"{number}.png" for number in range(160, 176)]
+    given = [json.loads(call("predict", target, *pictures, "--json").out) for target in (done.folder, file)]
+    names = [[each["class"] for each in found["classes"]] for found in given[0]["predictions"]]
+    assert names == [[each["class"] for each in found["classes"]] for found in given[1]["predictions"]]
+    right = [sorted(some) == _classes(number) for number, some in zip(range(160, 176), names, strict=True)]
+    assert np.mean(right) > 0.5
+    assert all(each["probability"] > 0.5 for found in given[0]["predictions"] for each in found["classes"])
+    refused = call("export", done.folder, "--to", "onnx-int8")
+    assert refused.code == 2
+    assert "tells several classes" in refused.err
+    assert call("profile", done.folder, "--batch-sizes", "1", "--seconds", "0.01").code == 0
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [False, True])
+def test_both_kinds_of_tables_say_the_same(columns: bool, tmp_path: Path) -> None:
+    data = open_data(Data(name=str(write_squares(tmp_path, 48, columns=columns)), targets="multi"))
+    assert data.class_names == list(COLOURS)
+    assert data.sets is not None
+    for split in (data.train, data.test):
+        for label, row in zip(split.labels, split.rows, strict=True):
+            names = [name for name, there in zip(COLOURS, data.sets[label], strict=True) if there]
+            assert names == _classes(int(row))
+
+
+def test_lists_and_unknown_labels(tmp_path: Path) -> None:
+    write_squares(tmp_path, 8, columns=False)
+    labels = [["red", "blue"], [], "-1", "red", "red", []]
+    lines = [{"image": f"images/{n}.png", "label": label} for n, label in enumerate(labels)]
+    (tmp_path / "labels.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    data = open_data(Data(name=str(tmp_path / "labels.jsonl"), targets="multi", val_fraction=0.0, test_fraction=0.3))
+    assert data.sets is not None
+    assert data.class_names == ["blue", "red"]
+    found = {int(row): label for row, label in zip(data.train.rows, data.train.labels, strict=True)}
+    found |= {int(row): label for row, label in zip(data.test.rows, data.test.labels, strict=True)}
+    assert found[2] == -1
+    assert data.sets[found[0]].tolist() == [1, 1]
+    assert data.sets[found[1]].tolist() == [0, 0]
+
+
+# --- loss and metrics -------------------------------------------------------------------------------------------------
+
+
+def test_the_hard_loss_is_that_of_each_class(tmp_path: Path) -> None:
+    sets = np.array([[0, 0, 1], [1, 1, 0]], dtype=np.float32)
+    logits = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    task = MultiLabel(sets, 0.2)
+    expected = 0.0
+    for b, label in ((0, 1), (2, 0)):
+        for k in range(3):
+            p, wanted = 1 / (1 + np.exp(-float(logits[b, k]))), 0.8 * sets[label, k] + 0.1
+            expected -= (wanted * np.log(p) + (1 - wanted) * np.log(1 - p)) / 2
+    assert float(task.hard_loss(logits, torch.tensor([1, -1, 0]))) == pytest.approx(expected, rel=1e-6)
+    mixed = torch.tensor([[0.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
+    assert float(task.hard_loss(logits, mixed)) == pytest.approx(expected, rel=1e-6)
+    assert float(task.hard_loss(logits, torch.tensor([-1, -1, -1]))) == 0.0
+
+
+def test_the_metrics_are_scikit_learns() -> None:
+    draw = torch.Generator().manual_seed(1)
+    sets = np.array([[a, b, c, 0] for a in (0, 1) for b in (0, 1) for c in (0, 1)], dtype=np.float32)
+    labels, logits = torch.randint(0, 8, (40,), generator=draw), torch.randn(40, 4, generator=draw)
+    meters = [MultiLabel(sets).meter() for _ in range(2)]
+    for meter, part in zip(meters, (slice(0, 25), slice(25, 40)), strict=True):
+        meter.add(logits[part], labels[part], torch.arange(40)[part])
+    meters[0].merge([meter.state() for meter in meters])
+    found, wanted = meters[0].metrics(), sets[labels.numpy()][:, :3].astype(int)
+    scores, guessed = logits.numpy()[:, :3], (logits.numpy()[:, :3] >= 0).astype(int)
+    assert found["map"] == pytest.approx(average_precision_score(wanted, scores, average="macro"))
+    assert found["macro_f1"] == pytest.approx(f1_score(wanted, guessed, average="macro"))
+    rows = per_class(logits, torch.from_numpy(sets)[labels], ["a", "b", "c", "d"])
+    assert rows[3] == {"class": "d", "samples": 0, "ap": None, "f1": None}
+
+
+# --- what does not go with it -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["at+kd", *(pytest.param(n, marks=pytest.mark.slow) for n in ("dkd", "crd"))])
+def test_methods_of_one_class_are_refused_by_name(method: str, table: Path, tmp_path: Path) -> None:
+    done = start(tmp_path / "run", "--method", method, "--data", table, *SEVERAL, "--dry-run")
+    assert done.code == 2
+    assert f"method {method.rpartition('+')[2]!r} takes one class a sample" in done.err
+    assert "mld" in done.err
+
+
+@pytest.mark.parametrize(
+    "method",
+    [["fitnets", "fitnets.mode=joint"], *(pytest.param([n], marks=pytest.mark.slow) for n in ("rkd", "simkd", "none"))],
+)
+def test_methods_on_features_run_as_they_are(method: list[str], table: Path, tmp_path: Path) -> None:
+    done = start(tmp_path / "run", "--method", *method, "--data", table, *SEVERAL, "--dry-run")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["data.labels_per_class=3"], "data.labels_per_class does not go with data.targets=multi"),
+        (["--data", "digits"], "takes a table"),
+        (["data.labels=false"], "data.labels=false does not go"),
+        (["--class-weights"], "class_weights"),
+    ],
+)
+def test_what_is_wrong_is_said(given: list[str], says: str, table: Path, tmp_path: Path) -> None:
+    done = start(tmp_path / "run", "--method", "none", "--data", table, *SEVERAL, "--dry-run", *given)
+    assert done.code == 2
+    assert says in done.err
