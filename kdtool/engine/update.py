@@ -78,8 +78,8 @@ class Updater:
         self.optimizer = build_optimizer(optim, step)
         if self.precision.scaler.is_enabled():
             begin_momentum(self.optimizer)
-        steps, budget = job.train_batches.steps, job.train.epochs
-        self.schedule = build_schedule(schedule, self.optimizer, planned.epochs, steps, budget)
+        steps, budget = job.train_batches.steps, job.schedule.epochs or job.train.epochs
+        self.schedule = build_schedule(schedule, self.optimizer, planned.scheduled, steps, budget)
         self.guard = Guard(job.train, self.optimizer, self.precision.scaler)
         self.trained = [p for p in step.parameters() if p.requires_grad]
         self.compiled = getattr(call, "module", call) is not step
@@ -155,7 +155,7 @@ class Updater:
     ) -> tuple[StepResult, list[Batch]]:
         """Leave the whole batch's gradient on the parameters; return the terms and the batches that losses saw."""
         loaded = replace(loaded, inputs=cast(loaded.inputs, self.precision.dtype))
-        progress = at / (self.planned.epochs * self.job.train_batches.steps)
+        progress = self.planned.progress(at, self.job.train_batches.steps)
         pieces = min(pieces, loaded.samples)
         if pieces > 1 and self.step.couples_samples:
             return self._coupled(loaded, epoch, progress, at, pieces)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,6 +22,7 @@ from kdtool.events import Reporter
 from kdtool.runs.listing import failure_noted
 from kdtool.runs.folder import RECIPE, RESULT, Resumed, choose_folder, claimed, held, open_for_resume, write_recipe
 from kdtool.runs.setting import Setting, build_setting
+from kdtool.runs.time_limit import Cut, cut
 from kdtool.recipe.schema import Recipe
 from kdtool.track import follow
 
@@ -86,6 +88,7 @@ def run(
     checked = _read(recipe, reporter)
     follow.check(checked.track.to)
     if dry_run:
+        checked, _ = _within_limit(checked, reporter)
         setting = build_setting(checked, reporter)
         return Result(None, describe(setting, setting.task.look(setting.data, setting.recipe)))
     if _restarted(checked):
@@ -110,6 +113,7 @@ def _restarted(recipe: Recipe) -> bool:
 
 def _start(recipe: Recipe, reporter: Reporter) -> Result:
     with StopRequest() as stop, _together(recipe):
+        recipe, cut = _within_limit(recipe, reporter)
         # The first link is built before the folder is, so that bad input leaves nothing behind.
         first = links(recipe, from_main(choose_folder(recipe) if is_main() else None))[0]
         setting = build_setting(first, reporter)
@@ -119,7 +123,30 @@ def _start(recipe: Recipe, reporter: Reporter) -> Result:
         if first is recipe:
             recipe = setting.recipe  # with the learning rates that it had left open
         with _only_main(claimed(recipe)) as claim:
+            if is_main() and cut is not None:
+                cut.write(claim)
             return _execute(recipe, reporter, from_main(claim), stop, setting)
+
+
+def _within_limit(recipe: Recipe, reporter: Reporter) -> tuple[Recipe, Cut | None]:
+    """Return a recipe with the epochs that its time limit leaves, and what was cut; None where it has no limit.
+
+    It is measured on networks of its own, so that the run is the one that the cut recipe gives without a limit.
+    """
+    limit = recipe.train.time_limit
+    if limit is None:
+        return recipe, None
+    whole = copy.deepcopy(recipe)
+    whole.train.time_limit = None
+
+    def measure() -> Cut:
+        setting = build_setting(whole)
+        look = setting.task.look(setting.data, setting.recipe)
+        return cut(setting, limit, look.seconds if look is not None else None)
+
+    found = from_main(measure() if is_main() else None)
+    reporter.note(found.sentence())
+    return found.recipe, found
 
 
 def _tell(setting: Setting, reporter: Reporter) -> None:

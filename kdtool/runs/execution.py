@@ -17,6 +17,7 @@ from kdtool.engine.processes import is_main, wait_for_all
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
 from kdtool.events import Reporter
+from kdtool.runs.estimate import asked, counted
 from kdtool.runs.folder import RESULT, resume_command
 from kdtool.runs.result import origin_of, outcome
 from kdtool.runs.resume import training_key
@@ -55,6 +56,8 @@ class Execution:
         began = time.monotonic()
         data = self.setting.data
         data.list_faults(self.folder)
+        if is_main():
+            self.reporter.outlook(counted(self.setting).parts(self.setting, *asked(self.setting)))
         self.ready_teachers(stop)
         self.seconds["teachers"] = time.monotonic() - began
         teacher_val = self.check_teachers()

@@ -190,6 +190,11 @@ def open_for_resume(
         return Resumed(Recipe(), result, [])
     recipe = recipes.load(folder / RECIPE, overrides, {**given, "out": str(folder)})
     recipe.out = str(folder)
+    if recipe.train.time_limit is not None:
+        raise InputError(
+            f"--resume {folder}: what fits a time limit is settled when a run starts, and train.time_limit cannot "
+            "come later. Leave it out."
+        )
     changes = resuming.changes(folder, recipe)
     if changes and not accept_changes:
         raise InputError(

@@ -21,7 +21,7 @@ from kdtool.runs.paired import Rows, difference
 from kdtool.runs.setting import Setting
 from kdtool.runs.shipping import shipped
 from kdtool.runs.verdict import sentences
-from kdtool.tasks.common.cost import macs, parameters
+from kdtool.tasks.common.cost import parameters
 from kdtool.tasks.common.data_report import DataReport
 from kdtool.tasks.task import Built
 
@@ -176,7 +176,7 @@ def _about(role: str, built: Built) -> dict[str, Any]:
         "name": built.name,
         "weights": built.origin,
         "params": parameters(built.module),
-        "macs": macs(built.tapped(), built.dry_inputs(1)),
+        "macs": built.macs,
         **built.describe(),
     }
 
