@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdtool.runs import environment, resume as resuming
+from kdtool.runs import environment, extend, resume as resuming
 from kdtool.recipe import load as recipes
 from kdtool.runs.chain import links
 from kdtool.runs.execution import Execution
-from kdtool.engine.processes import from_main, is_main, joined, own_device
+from kdtool.engine.processes import from_main, is_main, joined, own_device, wait_for_all
 from kdtool.engine.signals import StopRequest
 from kdtool.runs.environment import as_recorded
 from kdtool.runs.result import describe
@@ -65,7 +65,8 @@ def run(
     Args:
         recipe: a ``Recipe``, nested plain data, or the path or name of a recipe file; None: all defaults.
         reporter: who is told what happens; default: nobody.
-        resume: folder of an earlier run to go on with, instead of a recipe. A finished one returns its result.
+        resume: folder of an earlier run to go on with, instead of a recipe. A finished one returns its result, or goes
+            on to more epochs (``kdtool.runs.extend``) where ``flags`` or ``overrides`` have train.epochs.
         overrides, flags: with ``resume``, changes to that run's recipe, as ``kdtool.recipe.load`` takes them; models
             whose code is a file of one's own have to be named again.
         accept_changes: with ``resume``, go on though something that decides the result was changed.
@@ -167,9 +168,19 @@ def _go_on(folder: Path, found: Resumed, reporter: Reporter, accept_changes: boo
         if is_main() and (found.changes or accept_changes or not (folder / resuming.FILE).exists()):
             write_recipe(folder, recipe)
             resuming.record(folder, recipe, accept)
+        setting = None
+        if found.longer:
+            setting, accept = build_setting(recipe, reporter), True  # its checkpoints are of fewer epochs
+            if is_main():
+                for note in extend.notes(folder, setting.recipe):
+                    reporter.note(note)
+                write_recipe(folder, recipe)
+                resuming.record(folder, recipe, accept)
+                extend.reopen(folder, setting)
+            wait_for_all()
         if is_main() and not (folder / environment.FILE).exists():  # killed before it was noted, and before training
             environment.record(folder)
-        return _execute(recipe, reporter, folder, stop, accept_changes=accept)
+        return _execute(recipe, reporter, folder, stop, setting, accept_changes=accept)
 
 
 def _together(recipe: Recipe) -> AbstractContextManager[None]:
