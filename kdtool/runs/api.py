@@ -174,9 +174,9 @@ def _go_on(folder: Path, found: Resumed, reporter: Reporter, accept_changes: boo
             if is_main():
                 for note in extend.notes(folder, setting.recipe):
                     reporter.note(note)
+                extend.reopen(folder, setting)  # first: a run killed here is the one that it was, and ends again
                 write_recipe(folder, recipe)
                 resuming.record(folder, recipe, accept)
-                extend.reopen(folder, setting)
             wait_for_all()
         if is_main() and not (folder / environment.FILE).exists():  # killed before it was noted, and before training
             environment.record(folder)
