@@ -51,6 +51,7 @@ def test_it_agrees_with_its_student(exports: dict[str, Any]) -> None:
     assert Path(whole["file"]).with_suffix(".bin").is_file()
 
 
+@pytest.mark.slow
 def test_eval_and_profile_take_the_file(done: Done, exports: dict[str, Any]) -> None:
     found = json.loads(call("eval", exports["openvino"]["file"], "--json").out)
     assert found["metrics"]["top1"] == done.result["test"]["student"]["top1"]
@@ -60,6 +61,7 @@ def test_eval_and_profile_take_the_file(done: Done, exports: dict[str, Any]) -> 
     assert profiled.code == 0, profiled.err
 
 
+@pytest.mark.slow
 def test_it_runs_without_kdtool(exports: dict[str, Any]) -> None:
     command = [sys.executable, "-c", ALONE, exports["openvino"]["file"]]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
