@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any
@@ -73,6 +73,13 @@ class Reporter:
 
     def warn(self, text: str) -> None:
         """Say something that may spoil the result."""
+
+    def outlook(self, parts: Sequence[tuple[str, str, float]]) -> None:
+        """What the run will do, told before it does.
+
+        Args:
+            parts: in order phase, stage and how much work that is, in a unit of its own.
+        """
 
     def phase(self, name: str) -> None:
         """A training of its own begins: "baseline", "student", or "teacher" with its name."""

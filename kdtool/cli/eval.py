@@ -68,7 +68,8 @@ def command(
     """Measure TARGET on data: accuracy, calibration, classes, agreement with its teacher; a language model's
     perplexity, and what it answers.
 
-    TARGET is a run's folder, a student's folder, a model as `kdtool run` takes it, or an exported file (.onnx, .pt2).
+    TARGET is a run's folder, a student's folder, a model as `kdtool run` takes it, or an exported file (.onnx, .pt2,
+    .xml).
     Classes are matched by name. KEY=VALUE changes how the data is read, by the recipe's data.* keys.
 
     \b

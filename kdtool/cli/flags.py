@@ -27,7 +27,8 @@ class Flag:
         multiple: repeatable; the key gets a list.
         sets: it takes no value, and sets this one.
         complete: what the shell offers.
-        kept: it says where results go or who hears of them; commands that keep nothing have it not.
+        kept: it says how long a run takes, where results go or who hears of them; commands that keep nothing have it
+            not.
     """
 
     name: str
@@ -72,6 +73,7 @@ TABLE = (
     Flag("--epochs", "train.epochs", "Epochs of the student.", **_COUNT),
     Flag("--teacher-epochs", "teacher.train.epochs", "Epochs of a teacher that is trained first.", **_COUNT),
     Flag("--patience", "train.patience", "End after so many epochs without a better one.", **_COUNT),
+    Flag("--time-limit", "train.time_limit", "Cut the epochs to what fits: 2h, 90m, 45s.", "TIME", kept=True),
     Flag("--batch-size", "train.batch_size", "Samples in a batch.", **_COUNT),
     Flag("--lr", "optim.lr", "Peak learning rate.", "X", float),
     Flag("--image-size", "data.image_size", "Pixels a side.", **_COUNT),

@@ -16,7 +16,10 @@ from kdtool.system import strict_json
 @flags.recipe(kept=True)
 @click.option("--nproc", type=click.IntRange(1), metavar="N", help="Processes on this machine, one a GPU.")
 @click.option(
-    "--resume", type=options.PathName(), metavar="FOLDER", help="Go on with the run in FOLDER, by its own recipe."
+    "--resume",
+    type=options.PathName(),
+    metavar="FOLDER",
+    help="Go on with the run in FOLDER, by its own recipe; with --epochs make a finished one longer.",
 )
 @click.option("--accept-changes", is_flag=True, help="With --resume: go on though its recipe was changed.")
 @click.option("--dry-run", is_flag=True, help="Print recipe, tap shapes and parameter counts; train nothing.")

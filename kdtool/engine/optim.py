@@ -114,7 +114,7 @@ def build_schedule(
         optimizer: whose rates it sets.
         epochs: of the stage.
         steps_per_epoch: updates of an epoch.
-        budget: ``train.epochs``.
+        budget: the epochs of all stages together, of ``schedule.epochs`` or ``train.epochs``.
     """
     from timm.scheduler import create_scheduler_v2
 

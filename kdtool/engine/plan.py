@@ -14,6 +14,8 @@ class Planned:
 
     Attributes:
         epochs: how many, at least 1.
+        scheduled: how many its learning rates, and what its method ramps, are made for; ``epochs`` but where the run is
+            longer or shorter than its schedule.
         first_epoch: the student's epochs before it, which number views and orders; 0 where the student is not trained.
         selects: True for the last stage, whose epochs compete for the best.
     """
@@ -22,6 +24,12 @@ class Planned:
     epochs: int
     first_epoch: int
     selects: bool
+    scheduled: int
+
+    def progress(self, at: int, steps: int) -> float:
+        """Return the share in [0, 1) that is done of the stage at its step ``at``, with ``steps`` in an epoch."""
+        total = self.scheduled * steps
+        return min(at, total - 1) / total
 
 
 def hard_labels_only(batch: Batch) -> Terms:
@@ -29,13 +37,16 @@ def hard_labels_only(batch: Batch) -> Terms:
     return {}
 
 
-def plan_stages(method: Method | None, epochs: int, task_weight: float | None) -> list[Planned]:
+def plan_stages(
+    method: Method | None, epochs: int, task_weight: float | None, scheduled: int | None = None
+) -> list[Planned]:
     """Share the student's budget of ``epochs`` among the stages that train it; others, and ``on_top``, are extra.
 
     Args:
         method: None is one stage on hard labels.
         epochs: ``train.epochs``.
         task_weight: replaces the last stage's weight of the hard-label loss.
+        scheduled: ``schedule.epochs``: so many are shared, and the last stage gets what ``epochs`` has beyond, or less.
 
     Raises:
         InputError: the stages do not fit the budget, or name themselves alike.
@@ -46,12 +57,19 @@ def plan_stages(method: Method | None, epochs: int, task_weight: float | None) -
     names = [stage.name for stage in stages]
     if len(set(names)) < len(names):
         raise InputError(f"the method's stages share a name: {names}.")
-    lengths = _lengths(stages, epochs)
+    shared = scheduled or epochs
+    lengths = _lengths(stages, shared)
     planned, before = [], 0
     for number, (stage, length) in enumerate(zip(stages, lengths, strict=True)):
-        trains = "student" in stage.trains
-        planned.append(Planned(stage, length, before if trains else 0, number == len(stages) - 1))
-        before += length if trains else 0
+        trains, last = "student" in stage.trains, number == len(stages) - 1
+        own = length + (epochs - shared if last else 0)
+        if own < 1:
+            raise InputError(
+                f"the stages before {stage.name!r} end after epoch {before} of schedule.epochs={shared}: "
+                f"train.epochs={epochs} leaves nothing for it. Raise --epochs."
+            )
+        planned.append(Planned(stage, own, before if trains else 0, last, length))
+        before += own if trains else 0
     return planned
 
 

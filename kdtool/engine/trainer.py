@@ -83,7 +83,7 @@ class _Trainer:
         names = job.teacher_precisions or [job.train.precision] * len(job.teachers)
         frozen = FrozenTeachers(job.teachers, [Precision(name, job.device) for name in names], layout)
         self.teaching = Teaching(frozen, job.replay, reporter.note)
-        self.plan = plan_stages(job.method, job.train.epochs, job.train.task_weight)
+        self.plan = plan_stages(job.method, job.train.epochs, job.train.task_weight, job.schedule.epochs)
         self.ema = self._average() if job.train.ema else None
         self.prefetched = Prefetcher(job.device)
         self.log = EpochLog(job.folder / METRICS)

@@ -96,8 +96,8 @@ class Updater:
         self.optimizer = build_optimizer(optim, step)
         if self.precision.scaler.is_enabled():
             begin_momentum(self.optimizer)
-        steps, budget = job.train_batches.steps, job.train.epochs
-        self.schedule = build_schedule(schedule, self.optimizer, planned.epochs, steps, budget)
+        steps, budget = job.train_batches.steps, job.schedule.epochs or job.train.epochs
+        self.schedule = build_schedule(schedule, self.optimizer, planned.scheduled, steps, budget)
         self.guard = Guard(job.train, self.optimizer, self.precision.scaler)
         self.trained = [p for p in step.parameters() if p.requires_grad]
         self.compiled = getattr(call, "module", call) is not step
@@ -135,7 +135,7 @@ class Updater:
         """
         self.schedule.step_update(at)
         loaded = self.writing(self.step.student, loaded, at)
-        when = When(epoch, at / (self.planned.epochs * self.job.train_batches.steps), at)
+        when = When(epoch, self.planned.progress(at, self.job.train_batches.steps), at)
         if self.graph is not None and pieces == 1 and not measure_norms:
             result = self._graphed(self.graph, loaded, when)
             if self.trains_student:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from kdtool.errors import InputError
+from kdtool.recipe import durations
 from kdtool.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -68,6 +69,17 @@ def _check_stream(recipe: Recipe, steps: int) -> None:
         raise InputError("cache.mode=require: nothing is kept for the samples of a stream (train.steps): they pass by.")
 
 
+def _check_time_limit(recipe: Recipe, limit: str) -> None:
+    durations.seconds(limit, "train.time_limit")
+    if recipe.train.steps is not None:
+        raise InputError("train.time_limit cuts epochs, and a stream has none: give it fewer train.steps.")
+    if recipe.assistants or recipe.generations > 1:
+        raise InputError(
+            "train.time_limit is of one run; assistants and generations make several, each of which costs something "
+            "else: give --epochs."
+        )
+
+
 def check_values(recipe: Recipe) -> None:
     """Check what one key's type and range cannot say."""
     data, train = recipe.data, recipe.train
@@ -77,6 +89,8 @@ def check_values(recipe: Recipe) -> None:
         raise InputError(f"train.accumulate={train.accumulate} is more than train.batch_size={train.batch_size}.")
     if train.steps is not None:
         _check_stream(recipe, train.steps)
+    if train.time_limit is not None:
+        _check_time_limit(recipe, train.time_limit)
     if recipe.cache.mode != "off" and data.views is None:
         raise InputError(
             f"cache.mode={recipe.cache.mode} (--teacher-cache) keeps outputs for K views of every sample, but every "

@@ -48,6 +48,13 @@ class Schedule:
     )
     step_epochs: float = option(30.0, "epochs between the drops of step, shrunk to a stage as milestones are", min=0.01)
     decay_rate: float = option(0.1, "factor of multistep's and step's drops", min=0.0, max=1.0)
+    epochs: Optional[int] = option(
+        None,
+        "epochs that rates, stages and what a method ramps are made for, after which each stays at its last; "
+        "default: as many as are trained",
+        min=1,
+        late=True,
+    )
 
 
 @dataclass
@@ -219,6 +226,12 @@ class Train:
         None,
         "epochs of the last stage without a better one on the validation split before it ends; none: it runs through",
         min=1,
+        late=True,
+    )
+    time_limit: Optional[str] = option(
+        None,
+        "how long all trainings may take together (2h, 90m, 45s): epochs that do not fit are cut before the run starts "
+        "(and what its schedule counts in epochs with them); none: all are run",
         late=True,
     )
     class_weights: str = option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -9,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdtool.runs import environment, resume as resuming
+from kdtool.runs import environment, extend, resume as resuming
 from kdtool.recipe import load as recipes
 from kdtool.runs.chain import links
 from kdtool.runs.execution import Execution
-from kdtool.engine.processes import from_main, is_main, joined, own_device
+from kdtool.engine.processes import from_main, is_main, joined, own_device, wait_for_all
 from kdtool.engine.signals import StopRequest
 from kdtool.runs.environment import as_recorded
 from kdtool.runs.result import describe
@@ -21,6 +22,7 @@ from kdtool.events import Reporter
 from kdtool.runs.listing import failure_noted
 from kdtool.runs.folder import RECIPE, RESULT, Resumed, choose_folder, claimed, held, open_for_resume, write_recipe
 from kdtool.runs.setting import Setting, build_setting
+from kdtool.runs.time_limit import Cut, cut
 from kdtool.recipe.schema import Recipe
 from kdtool.track import follow
 
@@ -63,7 +65,8 @@ def run(
     Args:
         recipe: a ``Recipe``, nested plain data, or the path or name of a recipe file; None: all defaults.
         reporter: who is told what happens; default: nobody.
-        resume: folder of an earlier run to go on with, instead of a recipe. A finished one returns its result.
+        resume: folder of an earlier run to go on with, instead of a recipe. A finished one returns its result, or goes
+            on to more epochs (``kdtool.runs.extend``) where ``flags`` or ``overrides`` have train.epochs.
         overrides, flags: with ``resume``, changes to that run's recipe, as ``kdtool.recipe.load`` takes them; models
             whose code is a file of one's own have to be named again.
         accept_changes: with ``resume``, go on though something that decides the result was changed.
@@ -86,6 +89,7 @@ def run(
     checked = _read(recipe, reporter)
     follow.check(checked.track.to)
     if dry_run:
+        checked, _ = _within_limit(checked, reporter)
         setting = build_setting(checked, reporter)
         return Result(None, describe(setting, setting.task.look(setting.data, setting.recipe)))
     if _restarted(checked):
@@ -110,6 +114,7 @@ def _restarted(recipe: Recipe) -> bool:
 
 def _start(recipe: Recipe, reporter: Reporter) -> Result:
     with StopRequest() as stop, _together(recipe):
+        recipe, cut = _within_limit(recipe, reporter)
         # The first link is built before the folder is, so that bad input leaves nothing behind.
         first = links(recipe, from_main(choose_folder(recipe) if is_main() else None))[0]
         setting = build_setting(first, reporter)
@@ -119,7 +124,30 @@ def _start(recipe: Recipe, reporter: Reporter) -> Result:
         if first is recipe:
             recipe = setting.recipe  # with the learning rates that it had left open
         with _only_main(claimed(recipe)) as claim:
+            if is_main() and cut is not None:
+                cut.write(claim)
             return _execute(recipe, reporter, from_main(claim), stop, setting)
+
+
+def _within_limit(recipe: Recipe, reporter: Reporter) -> tuple[Recipe, Cut | None]:
+    """Return a recipe with the epochs that its time limit leaves, and what was cut; None where it has no limit.
+
+    It is measured on networks of its own, so that the run is the one that the cut recipe gives without a limit.
+    """
+    limit = recipe.train.time_limit
+    if limit is None:
+        return recipe, None
+    whole = copy.deepcopy(recipe)
+    whole.train.time_limit = None
+
+    def measure() -> Cut:
+        setting = build_setting(whole)
+        look = setting.task.look(setting.data, setting.recipe)
+        return cut(setting, limit, look.seconds if look is not None else None)
+
+    found = from_main(measure() if is_main() else None)
+    reporter.note(found.sentence())
+    return found.recipe, found
 
 
 def _tell(setting: Setting, reporter: Reporter) -> None:
@@ -140,9 +168,19 @@ def _go_on(folder: Path, found: Resumed, reporter: Reporter, accept_changes: boo
         if is_main() and (found.changes or accept_changes or not (folder / resuming.FILE).exists()):
             write_recipe(folder, recipe)
             resuming.record(folder, recipe, accept)
+        setting = None
+        if found.longer:
+            setting, accept = build_setting(recipe, reporter), True  # its checkpoints are of fewer epochs
+            if is_main():
+                for note in extend.notes(folder, setting.recipe):
+                    reporter.note(note)
+                extend.reopen(folder, setting)  # first: a run killed here is the one that it was, and ends again
+                write_recipe(folder, recipe)
+                resuming.record(folder, recipe, accept)
+            wait_for_all()
         if is_main() and not (folder / environment.FILE).exists():  # killed before it was noted, and before training
             environment.record(folder)
-        return _execute(recipe, reporter, folder, stop, accept_changes=accept)
+        return _execute(recipe, reporter, folder, stop, setting, accept_changes=accept)
 
 
 def _together(recipe: Recipe) -> AbstractContextManager[None]:

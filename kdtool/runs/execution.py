@@ -18,6 +18,7 @@ from kdtool.engine.shards import shard
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
 from kdtool.events import Reporter
+from kdtool.runs.estimate import asked, counted
 from kdtool.runs.folder import RESULT, resume_command
 from kdtool.runs.result import cost_of, origin_of, outcome
 from kdtool.runs.resume import training_key
@@ -57,6 +58,8 @@ class Execution:
         data, nets = self.setting.data, self.setting.networks
         data.list_faults(self.folder)
         costs = [cost_of(built) for built in (shipped(self.setting), *nets.teachers)]
+        if is_main():
+            self.reporter.outlook(counted(self.setting).parts(self.setting, *asked(self.setting)))
         self.ready_teachers(stop)
         self.seconds["teachers"] = time.monotonic() - began
         teacher_val = self.check_teachers()

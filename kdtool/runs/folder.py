@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdtool.runs import environment, resume as resuming
+from kdtool.runs import environment, extend, resume as resuming
 from kdtool.recipe import load as recipes
 from kdtool.system.disk import aside, sweep, write_whole
 from kdtool.errors import InputError
@@ -152,11 +152,13 @@ class Resumed:
         recipe: as it is now.
         result: of a finished run, else None.
         changes: what differs from the recipe that it began with.
+        longer: it is finished, and goes on to more epochs.
     """
 
     recipe: Recipe
     result: dict[str, Any] | None
     changes: list[str]
+    longer: bool = False
 
 
 def open_for_resume(
@@ -183,13 +185,25 @@ def open_for_resume(
     except (OSError, ValueError) as error:
         raise InputError(f"{folder / RESULT} is not readable ({error}): delete it and resume again.") from error
     given = dict(flags or {})
-    if result is not None:
-        if overrides or given:
-            raise InputError(f"--resume {folder}: that run is finished, nothing of it can change; start a new one.")
+    keys = {*given, *(recipes.split_override(each)[0] for each in overrides)}
+    longer = result is not None and "train.epochs" in keys
+    if result is not None and not longer:
+        if keys:
+            raise InputError(
+                f"--resume {folder}: that run is finished, and all that can change is that it becomes longer "
+                "(--epochs); start a new one."
+            )
         tidy(folder)
         return Resumed(Recipe(), result, [])
     recipe = recipes.load(folder / RECIPE, overrides, {**given, "out": str(folder)})
     recipe.out = str(folder)
+    if recipe.train.time_limit is not None:
+        raise InputError(
+            f"--resume {folder}: what fits a time limit is settled when a run starts, and train.time_limit cannot "
+            "come later. Leave it out."
+        )
+    if longer:
+        return Resumed(extend.extended(folder, recipe, "schedule.epochs" in keys), None, [], longer)
     changes = resuming.changes(folder, recipe)
     if changes and not accept_changes:
         raise InputError(

@@ -22,7 +22,7 @@ from kdtool.runs.paired import Rows, difference
 from kdtool.runs.setting import Setting
 from kdtool.runs.shipping import shipped
 from kdtool.runs.verdict import sentences
-from kdtool.tasks.common.cost import macs, parameters
+from kdtool.tasks.common.cost import parameters
 from kdtool.tasks.common.data_report import DataReport
 from kdtool.tasks.task import Built
 
@@ -73,7 +73,7 @@ def cost_of(built: Built) -> Cost:
     """Return what a network costs, which is whole on this process: parameters, multiply-accumulates, bytes as a file."""
     return {
         "params": parameters(built.module),
-        "macs": macs(built.tapped(), built.dry_inputs(1)),
+        "macs": built.macs,
         "bytes": _bytes(built.module),
     }
 

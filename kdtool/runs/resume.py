@@ -62,15 +62,25 @@ def accepted(folder: Path) -> bool:
         return False
 
 
-def changes(folder: Path, recipe: Recipe) -> list[str]:
-    """Return, as "train.epochs: 5 -> 7", what differs from what the run in ``folder`` began with."""
+def begun(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return what was noted when a run began: its "recipe" by dotted key, and the digests of "code".
+
+    Raises:
+        InputError: it is not there, or cannot be read.
+    """
     try:
-        begun = json.loads((folder / FILE).read_text())
-        before, code = dict(begun["recipe"]), dict(begun["code"])
-    except FileNotFoundError:
-        return []  # stopped before it was noted, and before anything was trained
+        found = json.loads((folder / FILE).read_text())
+        return {name: dict(found[name]) for name in ("recipe", "code")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / FILE} cannot be read ({error}): the run cannot be gone on with.") from error
+
+
+def changes(folder: Path, recipe: Recipe) -> list[str]:
+    """Return, as "train.epochs: 5 -> 7", what differs from what the run in ``folder`` began with."""
+    if not (folder / FILE).exists():
+        return []  # stopped before it was noted, and before anything was trained
+    found = begun(folder)
+    before, code = found["recipe"], found["code"]
     now = json.loads(json.dumps(deciding(recipe)))  # as it will have come back from a file
     keys = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
     digests = {model: _digest(model) for _, model in recipes.own_code(recipe)}

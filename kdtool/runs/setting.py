@@ -125,6 +125,11 @@ def build_pair(recipe: Recipe, reporter: Reporter) -> Pair:
     Raises:
         InputError: something that the recipe names is wrong.
     """
+    if recipe.train.time_limit is not None:
+        raise InputError(
+            "train.time_limit cuts a run's epochs (kdtool run), and nothing else is to be cut so: leave it out, and "
+            "say the epochs (train.epochs)."
+        )
     task, say = tasks.get(recipe.task), reporter.note
     reporter.about(task.unit, task.headline)
     device = own_device(recipe.train.device)
@@ -197,7 +202,7 @@ def complete(pair: Pair, reporter: Reporter) -> Setting:
         refuse_softmax(pair.methods, method, *nets, _dry_inputs(pair, 4))
     for remark in method.remarks() if method is not None else ():
         reporter.warn(remark)
-    stages = plan_stages(method, recipe.train.epochs, recipe.train.task_weight)
+    stages = plan_stages(method, recipe.train.epochs, recipe.train.task_weight, recipe.schedule.epochs)
     for note in composed(method, stages[-1].stage.task_weight):
         reporter.note(note)
     setting = Setting(

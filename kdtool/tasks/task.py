@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -148,6 +149,13 @@ class Built:
     def dry_inputs(self, count: int) -> Any:
         """Return inputs of ``count`` samples that the network takes, fixed noise of its own type."""
         raise NotImplementedError
+
+    @cached_property
+    def macs(self) -> int:
+        """Multiply-accumulates of one sample's forward."""
+        from kdtool.tasks.common.cost import macs  # torch, which reading a recipe does without
+
+        return macs(self.tapped(), self.dry_inputs(1))
 
     def dry_input(self) -> str:
         """Return how large a sample of ``dry_inputs`` is, for people: "32x32", "12 tokens"; "": all are alike."""

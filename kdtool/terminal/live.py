@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from rich.console import Console, Group
@@ -15,6 +15,7 @@ from rich.text import Text
 
 from kdtool.events import Metric, Reporter
 from kdtool.terminal import numbers, words
+from kdtool.terminal.outlook import Outlook
 
 _HISTORY = 6
 """Epochs that stay in view; all of them are in metrics.jsonl."""
@@ -33,7 +34,7 @@ class RichReporter(Reporter):
         self.console = Console(file=stream, highlight=False)
         self.live: Live | None = None
         self.unit, self.metric = "samples", Metric()
-        self.phase_name = ""
+        self.phase_name, self.ahead = "", Outlook()
         self.history: deque[Mapping[str, Any]] = deque(maxlen=_HISTORY)
         self._begin_stage("", 1, 1, 0)
 
@@ -60,6 +61,9 @@ class RichReporter(Reporter):
 
     def warn(self, text: str) -> None:
         self.console.print(Text(f"warning: {words.clean(text)}", style="yellow"))
+
+    def outlook(self, parts: Sequence[tuple[str, str, float]]) -> None:
+        self.ahead = Outlook([(words.clean(phase), words.clean(stage), work) for phase, stage, work in parts])
 
     def phase(self, name: str) -> None:
         self.close()
@@ -128,11 +132,12 @@ class RichReporter(Reporter):
         return Group(*([self._past()] if self.history else []), head, Text(words.loss_terms(self.terms), style="cyan"))
 
     def _eta(self, steps_left: int) -> str:
-        if steps_left <= 0:
-            return "done"
-        return (
-            "ETA ..." if self.seconds_per_step is None else f"ETA {words.duration(steps_left * self.seconds_per_step)}"
-        )
+        if self.seconds_per_step is None:
+            return "ETA ..." if steps_left > 0 else "done"
+        left = steps_left * self.seconds_per_step
+        after = self.ahead.after(self.phase_name, self.stage_name, self.epochs * self.steps * self.seconds_per_step)
+        stage = f"ETA {words.duration(left)}" if steps_left > 0 else "done"
+        return f"{stage}, of the run {words.duration(left + after)}" if after else stage
 
     def _past(self) -> Table:
         names = list(dict.fromkeys(name for record in self.history for name in record["train"] if name != "total"))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from kdtool.events import Metric, Reporter
 from kdtool.terminal import numbers, words
+from kdtool.terminal.outlook import Outlook
 
 _PATIENCE = 30.0
 """Seconds after which a long epoch says how far it is."""
@@ -25,7 +26,7 @@ class PlainReporter(Reporter):
     def __init__(self, stream: TextIO, table: bool = True):
         self.stream, self.table = stream, table
         self.unit, self.metric = "samples", Metric()
-        self.where = ""
+        self.where, self.ahead = "", Outlook()
         self.position = ""
         self.epochs = 0
         self.done_epochs = 0
@@ -43,6 +44,9 @@ class PlainReporter(Reporter):
 
     def warn(self, text: str) -> None:
         self._say(f"warning: {words.clean(text)}")
+
+    def outlook(self, parts: Sequence[tuple[str, str, float]]) -> None:
+        self.ahead = Outlook(parts)
 
     def phase(self, name: str) -> None:
         self.where = words.clean(name)
@@ -65,8 +69,16 @@ class PlainReporter(Reporter):
             numbers.reading(self.metric, record.get("val")),
             f"{record['samples_per_s']:.0f} {self.unit}/s",
             f"{record['seconds']:.1f} s",
+            self._left(record),
         ]
         self._say("  ".join(piece for piece in pieces if piece))
+
+    def _left(self, record: Mapping[str, Any]) -> str:
+        """Return what is left of the whole run, where that is long enough to wait for."""
+        epoch = record["seconds"]
+        after = self.ahead.after(record["phase"], record["stage"], record["epochs"] * epoch)
+        left = (record["epochs"] - record["epoch"]) * epoch + (after or 0.0)
+        return f"ETA of the run {words.duration(left)}" if after is not None and left >= _PATIENCE else ""
 
     def progress(self, what: str, done: int, total: int, figures: Mapping[str, float], per_s: float) -> None:
         if done >= total or time.monotonic() - self.spoke >= _PATIENCE:

@@ -123,6 +123,9 @@ class Follower(Reporter):
     def warn(self, text: str) -> None:
         self.reporter.warn(text)
 
+    def outlook(self, parts: Sequence[tuple[str, str, float]]) -> None:
+        self.reporter.outlook(parts)
+
     def step(self, terms: Mapping[str, float], step: int, steps: int, samples_per_s: float) -> None:
         self.reporter.step(terms, step, steps, samples_per_s)
 

@@ -116,3 +116,15 @@ def test_what_is_no_training_is_one_line_that_ends(reporter: RichReporter) -> No
         assert each in text
     reporter.progress("asking [b]", 80, 80, {}, 2.0)
     assert reporter.live is None
+
+
+def test_the_block_says_how_long_the_whole_run_takes(reporter: RichReporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("kdtool.terminal.live.time.monotonic", lambda: now[0])
+    reporter.outlook([("baseline", "train", 10.0), ("student", "distill", 30.0)])
+    reporter.phase("baseline")
+    reporter._begin_stage("train", 3, 10, 0)
+    assert "of the run" not in drawn(reporter)
+    now[0] = 5.0
+    reporter.step({"total": 0.5}, 5, 10, 640.0)  # a second a step: 25 s are left, and three times 30 s for the student
+    assert "ETA 0:25, of the run 1:55" in drawn(reporter)

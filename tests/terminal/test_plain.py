@@ -110,3 +110,16 @@ def test_the_reporter_fits_where_its_output_goes(
     reporter.note("hello")
     assert "hello" not in other.getvalue()
     assert ("hello" in ours.getvalue()) is (not quiet)
+
+
+def test_a_long_run_says_how_much_of_it_is_left() -> None:
+    stream = io.StringIO()
+    reporter = plain.PlainReporter(stream, table=False)
+    reporter.outlook([("teacher t", "train", 10.0), ("baseline", "train", 20.0), ("student", "hint", 30.0)])
+    record = {"phase": "teacher t", "stage": "train", "epoch": 3, "epochs": 4, "lr": 0.1, "seconds": 20.0,
+              "samples_per_s": 5.0, "train": {"total": 1.0}, "val": None}  # fmt: skip
+    reporter.epoch(record)  # 80 s for 10 units of work: 20 s of it are left, and 50 units
+    reporter.epoch({**record, "phase": "student", "stage": "hint", "seconds": 1.0})
+    first, second = stream.getvalue().splitlines()
+    assert first.endswith("20.0 s  ETA of the run 7:00")
+    assert "ETA" not in second

@@ -121,6 +121,13 @@ class Data(schema.Data):
         decides=EVERYTHING,
         late=True,
     )
+    draft: bool = option(
+        False,
+        "decode training JPEGs in files at a half, a quarter or an eighth where that has all pixels that a crop keeps: "
+        "faster, and not the same pixels; evaluation reads them whole",
+        decides=EVERYTHING,
+        late=True,
+    )
     crop: str = option("auto", "pad: shift a padded image; resized: random resized crop; none; auto: by size",
                        choices=("auto", "pad", "resized", "none"), decides=EVERYTHING)  # fmt: skip
     crop_padding: Optional[int] = option(

@@ -13,7 +13,7 @@ from kdtool.measure.timing import in_turns, summary
 EXACT = 1e-5
 """Largest difference of fp32 logits, relative to the student's largest absolute logit."""
 
-POINTS = {"onnx-fp16": 0.5, "onnx-int8": 2.0, "torchao-int8": 2.0}
+POINTS = {"onnx-fp16": 0.5, "openvino-fp16": 0.5, "onnx-int8": 2.0, "torchao-int8": 2.0}
 """Points of accuracy that a format may lose unless ``--tolerance`` says otherwise; the others must be exact."""
 
 

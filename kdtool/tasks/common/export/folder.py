@@ -13,7 +13,7 @@ from torch import Tensor
 from kdtool.errors import InputError, did_you_mean
 from kdtool.system.disk import aside, writing
 from kdtool.system.locks import sole_lock
-from kdtool.tasks.common.export import onnx_file
+from kdtool.tasks.common.export import onnx_file, openvino_file
 from kdtool.tasks.common.export.checks import Reference
 
 EXPORTS = "export"
@@ -26,7 +26,7 @@ def check_asked(to: Sequence[str], formats: Sequence[str], tolerance: float | No
     """Refuse formats that there are none of, and tolerances that are none.
 
     Raises:
-        InputError: so it is, or ONNX is asked for and its packages are missing.
+        InputError: so it is, or the packages of what is asked for are missing.
     """
     if wrong := [name for name in to if name not in formats] or ([""] if not to else []):
         raise InputError(f"--to {wrong[0]} is no format. {did_you_mean(wrong[0], formats)}")
@@ -34,6 +34,8 @@ def check_asked(to: Sequence[str], formats: Sequence[str], tolerance: float | No
         raise InputError(f"--tolerance {tolerance:g}: points of accuracy, from 0 to 100.")
     if any(name.startswith("onnx") for name in to):
         onnx_file.need_packages()
+    if any(name.startswith("openvino") for name in to):
+        openvino_file.need_package()
 
 
 def folder_for(name: str, path: Path | None, out: str | Path | None) -> Path:
@@ -94,7 +96,8 @@ def keep_if_good(
         reference: what it is compared with.
         tolerance: see ``Reference.compare``.
         needed: its bytes, about.
-        write: writes it to a path, and returns what there is to say of it.
+        write: writes it to a path, with what belongs to it beside it under the same stem, and returns what there is to
+            say of it.
         open_file: loads it back as a network.
         logits: of such a network on the reference's samples.
 
@@ -106,10 +109,13 @@ def keep_if_good(
         more = write(made)
     network = open_file(made)
     found = reference.compare(form, logits(network), tolerance)
-    size = made.stat().st_size
-    if found["accepted"]:
-        made.replace(place)
-    else:
-        place.unlink(missing_ok=True)  # an older one is no export of this student
+    parts = sorted(apart.glob(f"{made.stem}.*"))
+    size = sum(part.stat().st_size for part in parts)
+    for part in parts:
+        if found["accepted"]:
+            part.replace(place.with_name(part.name))
+        else:
+            part.unlink()
+            place.with_name(part.name).unlink(missing_ok=True)  # an older one is no export of this student
     about = {"file": str(place) if found["accepted"] else None, "bytes": size, **found, **more}
     return about, network if found["accepted"] else None

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from kdtool.tasks.images.data.reduced import read
 from kdtool.tasks.images.data.unreadable import FILE, Pool, Unreadable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from kdtool.tasks.images.data.decode import Enough
     from kdtool.tasks.images.data.stream import Stream
 
 SMALL, MEDIUM, LARGE = 32, 64, 224
@@ -50,8 +52,12 @@ class Joined:
         return len(self.first) + len(self.second)
 
     def __getitem__(self, row: int) -> Image:
+        return self.reduced(row, None)
+
+    def reduced(self, row: int, enough: Enough | None) -> Image:
+        """Return image ``row`` as its source's ``reduced`` does, whole where that has none."""
         own = len(self.first)
-        return self.first[row] if row < own else self.second[row - own]
+        return read(self.first, row, enough) if row < own else read(self.second, row - own, enough)
 
     @property
     def reader(self) -> int | None:

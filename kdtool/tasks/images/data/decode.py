@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from typing import IO, Any
@@ -19,6 +20,9 @@ upright as their tags say."""
 
 ORIENTATION = 0x0112
 """The number of EXIF's tag."""
+
+LYING = (5, 6, 7, 8)
+"""Its values for images that lie on their side."""
 
 MAX_ASPECT = 1000
 """Longest side over shortest: resized by its short side, a picture of 1 x 60000 pixels would fill the memory."""
@@ -75,13 +79,16 @@ def decode_bytes(data: bytes) -> Image.Image:
     return decode(io.BytesIO(data))
 
 
-def decode(file: str | IO[bytes], at_least: int | None = None) -> Image.Image:
+Enough = Callable[[tuple[int, int]], tuple[int, int]]
+"""From an image's width and height, as it is seen, to those that are enough of it."""
+
+
+def decode(file: str | IO[bytes], enough: Enough | None = None) -> Image.Image:
     """Return the image in a file; see ``in_colour``.
 
     Args:
         file: its path, or it, opened.
-        at_least: pixels a side that are enough: JPEG is decoded at a half, a quarter or an eighth where that leaves
-            them.
+        enough: JPEG is decoded at a half, a quarter or an eighth where that leaves so many pixels. None: whole.
 
     Raises:
         any of ``UNREADABLE``: it is no image that PIL can read whole.
@@ -89,9 +96,19 @@ def decode(file: str | IO[bytes], at_least: int | None = None) -> Image.Image:
     with Image.open(file, formats=_formats()) as image:
         if max(image.size) > MAX_ASPECT * min(image.size):
             raise ValueError(f"{image.size[0]} x {image.size[1]} pixels are no picture")
-        if at_least is not None:
-            image.draft("RGB", (at_least, at_least))
+        if enough is not None and image.format == "JPEG":
+            _draft(image, enough)
         return in_colour(image)
+
+
+def _draft(image: Any, enough: Enough) -> None:
+    width, height = image.size
+    try:
+        lies = image.getexif().get(ORIENTATION, 1) in LYING
+    except Exception:  # as in ``upright``
+        lies = False
+    wanted = enough((height, width) if lies else (width, height))
+    image.draft("RGB", wanted[::-1] if lies else wanted)
 
 
 @cache

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from kdtool.errors import InputError
-from kdtool.tasks.images.data.decode import HEIF, READER, UNREADABLE, decode, endings
+from kdtool.tasks.images.data.decode import HEIF, READER, UNREADABLE, Enough, decode, endings
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,15 +36,16 @@ class FileImages:
         return len(self.paths)
 
     def __getitem__(self, row: int) -> Image.Image:
-        try:
-            return decode(self.paths[row])
-        except UNREADABLE as error:
-            raise InputError(f"image {self.paths[row]} cannot be read ({error}): mend or remove it.") from error
+        return self.reduced(row, None)
 
     def glance(self, row: int) -> Image.Image:
         """Return image ``row``, of a JPEG a fraction of its pixels, as ``__getitem__`` does."""
+        return self.reduced(row, lambda _: (GLANCE, GLANCE))
+
+    def reduced(self, row: int, enough: Enough | None) -> Image.Image:
+        """Return image ``row``, of a JPEG as many pixels as are ``enough``, as ``__getitem__`` does."""
         try:
-            return decode(self.paths[row], at_least=GLANCE)
+            return decode(self.paths[row], enough)
         except UNREADABLE as error:
             raise InputError(f"image {self.paths[row]} cannot be read ({error}): mend or remove it.") from error
 

@@ -205,7 +205,7 @@ class _Pixels:
         pixels, missing = self.pixels, np.unique(rows[~self.done[rows]])
 
         def decode(row: int) -> Replaced | None:
-            image, replaced = pool.read(self.images, row)
+            image, replaced = pool.read(self.images, row, views.enough(row, 0))
             pixels[row] = views.host(image, row, 0).permute(1, 2, 0)
             return replaced
 
@@ -233,7 +233,7 @@ class _Decoder(Dataset[Any]):
         for row in self.rows[positions.numpy()].tolist():
             self.at.note(row)
             try:
-                image, replaced = self.pool.read(self.images, row)
+                image, replaced = self.pool.read(self.images, row, self.views.enough(row, view))
             except InputError as error:
                 return str(error)
             pixels.append(self.views.host(image, row, view))

@@ -18,11 +18,13 @@ import numpy as np
 
 from kdtool.errors import InputError, RunError
 from kdtool.system.disk import append_line
+from kdtool.tasks.images.data.reduced import read
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from kdtool.tasks.images.data.dataset import Images
+    from kdtool.tasks.images.data.decode import Enough
 
 FILE = "bad-images.jsonl"
 """The list's name in a run's folder."""
@@ -156,19 +158,24 @@ class Pool:
     unreadable: Unreadable
     images: Images | None = None
 
-    def read(self, images: Images, row: int) -> tuple[Image, Replaced | None]:
+    def read(self, images: Images, row: int, enough: Enough | None = None) -> tuple[Image, Replaced | None]:
         """Return an image, or the next readable one of the same class, and whether it is that.
+
+        Args:
+            images: of them.
+            row: which.
+            enough: as for ``kdtool.tasks.images.data.reduced.read``.
 
         Raises:
             InputError: neither can be read.
         """
         try:
-            return images[row], None
+            return read(images, row, enough), None
         except InputError as error:
             why = str(error)
         for other in self._after(row)[:TRIES].tolist():
             try:
-                return images[other], Replaced(row, other, why)
+                return read(images, other, enough), Replaced(row, other, why)
             except InputError:
                 continue
         raise InputError(f"{why} No other image of its class was found that can.")

@@ -16,7 +16,7 @@ from torch import Tensor
 from kdtool.errors import InputError
 from kdtool.randomness import seeded_libraries, uniforms
 from kdtool.tasks.images.data.dataset import MEDIUM
-from kdtool.tasks.images.data.decode import with_channels
+from kdtool.tasks.images.data.decode import Enough, with_channels
 from kdtool.tasks.images.data.mixing import Mixing
 from kdtool.tasks.images.options import Data
 
@@ -57,7 +57,7 @@ class Views:
         self.cfg, self.size, self.train, self.interpolation = cfg, image_size, train, interpolation
         self.mean, self.std = torch.tensor(list(mean)), torch.tensor(list(std))
         self._norms: dict[torch.device, list[Tensor]] = {}
-        self.seed = cfg.view_seed
+        self.seed, self.draft = cfg.view_seed, cfg.draft and train
         by_size = "pad" if max(native_size) <= MEDIUM else "resized"
         self.crop = (by_size if cfg.crop == "auto" else cfg.crop) if train else "none"
         self.padding = (image_size // 8 if cfg.crop_padding is None else cfg.crop_padding) if self.crop == "pad" else 0
@@ -82,7 +82,8 @@ class Views:
     @property
     def pixels_key(self) -> tuple[Any, ...]:
         """What decides the pixels that ``host`` gives, where they are fixed."""
-        return self.size, self.channels, self.cfg.eval_crop, self.interpolation
+        drafted = ["draft"] if self.draft else []
+        return self.size, self.channels, self.cfg.eval_crop, self.interpolation, *drafted
 
     @property
     def decides(self) -> dict[str, Any]:
@@ -109,6 +110,7 @@ class Views:
             "flip": self.flip,
             **(random if self.train else {}),
             "mean": self.mean.tolist() if pixels else None,
+            **({"draft": True} if self.draft else {}),
             **({"interpolation": self.interpolation} if self.interpolation != "bicubic" else {}),
         }
 
@@ -140,6 +142,20 @@ class Views:
             raise InputError(
                 f"data.auto_augment={policy} is no policy of timm's; examples: rand-m9-mstd0.5, original, augmix-m3."
             ) from error
+
+    def enough(self, row: int, view: int) -> Enough | None:
+        """Return which size of a sample's image has all pixels that its view keeps; None: it is to be read whole."""
+        if not self.draft:
+            return None
+
+        def needed(size: tuple[int, int]) -> tuple[int, int]:
+            if self.crop != "resized":
+                side = math.ceil(self.size / self.cfg.eval_crop)
+                return side, side
+            left, top, right, bottom = self._box(size, row, view)
+            return math.ceil(size[0] * self.size / (right - left)), math.ceil(size[1] * self.size / (bottom - top))
+
+        return needed
 
     def host(self, image: Image.Image, row: int, view: int) -> Tensor:
         """Return uint8 (C, S, S) pixels of one image."""

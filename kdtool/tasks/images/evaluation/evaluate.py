@@ -22,6 +22,7 @@ from kdtool.tasks.common.targets import Found, recipe_for, trained_on
 from kdtool.tasks.images.data.dataset import DataSet
 from kdtool.tasks.images.data.open import open_data
 from kdtool.tasks.images.evaluation.corruptions import Corruption
+from kdtool.tasks.images.evaluation.exported import size_of
 from kdtool.tasks.images.evaluation.predictions import Examined, write
 from kdtool.tasks.images.evaluation.target import MODEL_KEYS, Target, find, open_target
 from kdtool.tasks.images.evaluation.teachers import own_teachers
@@ -191,7 +192,7 @@ def about(target: Target) -> dict[str, Any]:
         "model": built.name if built is not None else None,
         "params": parameters(built.module) if built is not None else said and said.params,
         "macs": macs(built.module, built.image_size, built.channels) if built is not None else said and said.macs,
-        "bytes": target.file.stat().st_size if target.file is not None else None,
+        "bytes": size_of(target.file) if target.file is not None else None,
         "classes": target.num_classes,
     }
 

@@ -1,4 +1,4 @@
-"""Exported files as networks for images: ONNX through onnxruntime, torch.export programs."""
+"""Exported files as networks for images: ONNX through onnxruntime, torch.export programs, OpenVINO's graphs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from kdtool.errors import InputError
 from kdtool.tasks.common.export.onnx_file import OUTPUT
-from kdtool.tasks.common.export.opened import SUFFIXES, onnx_session, program_module
+from kdtool.tasks.common.export.opened import onnx_session, program_module
+from kdtool.tasks.common.export.openvino_file import SUFFIX, openvino_network, weights_of
 from kdtool.tasks.images.evaluation.preprocessing import Metadata
 
-__all__ = ["INPUT", "SUFFIXES", "Exported", "open_exported"]
-
 INPUT = "images"
-"""Name of an ONNX file's input (B, C, S, S)."""
+"""Name of an ONNX or OpenVINO file's input (B, C, S, S)."""
+
+KINDS = {".onnx": "onnx", ".pt2": "program", ".xml": "openvino"}
+"""What kind of exported file a name's ending says."""
 
 
 class Exported(nn.Module):
@@ -44,7 +46,13 @@ def open_exported(path: Path) -> tuple[Exported, Metadata]:
     """
     if not path.is_file():
         raise InputError(f"there is no file {str(path)!r}.")
-    return _open_onnx(path) if path.suffix == ".onnx" else _open_program(path)
+    return _OPENERS[KINDS[path.suffix]](path)
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a network's file, with what belongs to it."""
+    beside = [weights_of(path)] if path.suffix == SUFFIX else []
+    return sum(each.stat().st_size for each in (path, *beside))
 
 
 def _open_onnx(path: Path) -> tuple[Exported, Metadata]:
@@ -61,3 +69,16 @@ def _open_onnx(path: Path) -> tuple[Exported, Metadata]:
 def _open_program(path: Path) -> tuple[Exported, Metadata]:
     module, said = program_module(path)
     return Exported(module), Metadata.read(said, str(path))
+
+
+def _open_openvino(path: Path) -> tuple[Exported, Metadata]:
+    network, said = openvino_network(path)
+
+    def run(images: Tensor) -> Tensor:
+        pixels = np.ascontiguousarray(images.detach().cpu().float().numpy())
+        return torch.from_numpy(np.array(network(pixels)))
+
+    return Exported(run), Metadata.read(said, str(path))
+
+
+_OPENERS = {"onnx": _open_onnx, "program": _open_program, "openvino": _open_openvino}

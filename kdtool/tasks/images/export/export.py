@@ -15,7 +15,7 @@ from kdtool.errors import InputError, RunError
 from kdtool.measure.profile import machine
 from kdtool.system import strict_json
 from kdtool.system.disk import write_whole
-from kdtool.tasks.common.export import onnx_file, program
+from kdtool.tasks.common.export import onnx_file, openvino_file, program
 from kdtool.tasks.common.export.checks import POINTS, Reference, refusal, slower, speeds
 from kdtool.tasks.common.export.folder import check_asked, folder_for, held, keep_if_good
 from kdtool.tasks.common.matching import choose, class_map
@@ -24,7 +24,7 @@ from kdtool.tasks.images.data.dataset import DataSet
 from kdtool.tasks.images.data.loader import Loader
 from kdtool.tasks.images.data.open import open_data
 from kdtool.tasks.images.evaluation.evaluate import data_recipe
-from kdtool.tasks.images.evaluation.exported import INPUT, open_exported
+from kdtool.tasks.images.evaluation.exported import INPUT, KINDS, open_exported
 from kdtool.tasks.images.evaluation.predictions import EvaluationViews, Examined
 from kdtool.tasks.images.evaluation.preprocessing import Metadata, Preprocessing
 from kdtool.tasks.images.evaluation.target import Target, find, open_target
@@ -40,6 +40,8 @@ FORMATS = {
     "onnx-fp16": "student-fp16.onnx",
     "onnx-int8": "student-int8.onnx",
     "torchao-int8": "student-torchao-int8.pt2",
+    "openvino": "student.xml",
+    "openvino-fp16": "student-fp16.xml",
 }
 """What can be made, and the file's name."""
 
@@ -144,7 +146,7 @@ def _check(
 ) -> Path:
     """Return the folder to write to, after refusing what cannot be done."""
     check_asked(to, list(FORMATS), tolerance)
-    if found.kind in ("onnx", "program"):
+    if found.kind in KINDS.values():
         raise InputError(f"{found.name} is an export already: name the run or the student's folder.")
     if push_to_hub is not None:
         check_repo(push_to_hub)
@@ -254,6 +256,9 @@ def _write(form: str, path: Path, making: _Making, tolerance: float | None) -> d
     """Write one format; return what there is to say of it."""
     if form == "program":
         program.write_program(making.program(), path, making.metadata)
+    elif form.startswith("openvino"):
+        half = form == "openvino-fp16"
+        openvino_file.write_openvino(making.program(), path, making.metadata, INPUT, onnx_file.OUTPUT, half)
     elif form == "torchao-int8":
         quantised = program.quantised_by_torchao(program.plain_copy(making.module))
         program.write_program(traced(quantised, making.size, making.channels), path, making.metadata)

@@ -1,0 +1,87 @@
+"""OpenVINO's format: compared with its student like ONNX, measured and served by kdtool and without it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.running import Done, call, distil
+
+ALONE = """
+import sys
+for name in ("kdtool", "torch", "timm"):
+    sys.modules[name] = None
+import json
+import numpy, openvino
+core = openvino.Core()
+model = core.read_model(sys.argv[1])
+told = json.loads(model.get_rt_info(["kdtool", "preprocessing"]).value)
+names = json.loads(model.get_rt_info(["kdtool", "class_names"]).value)
+images = numpy.zeros((2, 3, told["size"], told["size"]), numpy.float32)
+print(core.compile_model(model, "CPU")({"images": images})["logits"].shape, len(names))
+"""
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    return distil(tmp_path_factory.mktemp("ov") / "run", "--method", "none", "--student", "test_resnet",
+                  "--image-size", "32")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def exports(done: Done) -> dict[str, Any]:
+    said = call("export", done.folder, "--to", "openvino,openvino-fp16", "--json")
+    assert said.code == 0, said.err
+    found: dict[str, Any] = json.loads(said.out)
+    assert set(found["speed"]) == {"student", "openvino", "openvino-fp16"}
+    return dict(found["exports"])
+
+
+def test_it_agrees_with_its_student(exports: dict[str, Any]) -> None:
+    whole, half = exports["openvino"], exports["openvino-fp16"]
+    assert whole["relative_difference"] <= 1e-5
+    assert half["tolerance"] == {"lost_points": 0.5}
+    assert 0 < half["relative_difference"] < 0.05  # other weights, so other logits
+    assert half["bytes"] < 0.75 * whole["bytes"]
+    assert Path(whole["file"]).with_suffix(".bin").is_file()
+
+
+@pytest.mark.slow
+def test_eval_and_profile_take_the_file(done: Done, exports: dict[str, Any]) -> None:
+    found = json.loads(call("eval", exports["openvino"]["file"], "--json").out)
+    assert found["metrics"]["top1"] == done.result["test"]["student"]["top1"]
+    assert found["target"]["params"] == done.result["student"]["params"]
+    assert found["target"]["bytes"] == exports["openvino"]["bytes"]
+    profiled = call("profile", exports["openvino"]["file"], "--json")
+    assert profiled.code == 0, profiled.err
+
+
+@pytest.mark.slow
+def test_it_runs_without_kdtool(exports: dict[str, Any]) -> None:
+    command = [sys.executable, "-c", ALONE, exports["openvino"]["file"]]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout.split("\n")[0] == "(2, 10) 10"
+
+
+def test_a_graph_without_its_weights_is_said(exports: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "student.xml").write_bytes(Path(exports["openvino"]["file"]).read_bytes())
+    said = call("eval", tmp_path / "student.xml", "--data", "digits")
+    assert said.code == 2
+    assert "student.bin" in said.err
+    (tmp_path / "student.xml").write_text("<html></html>")
+    (tmp_path / "student.bin").write_bytes(b"")
+    said = call("eval", tmp_path / "student.xml", "--data", "digits")
+    assert said.code == 2
+    assert "no graph that OpenVINO can run" in said.err
+
+
+def test_a_missing_package_is_named(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    said = call("export", done.folder, "--to", "openvino")
+    assert said.code == 2
+    assert "pip install 'kdtool[openvino]'" in said.err
