@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kdtool.tasks.language.models.built import Built
     from kdtool.tasks.language.objective import NextToken
     from kdtool.tasks.language.written import Answers
+    from kdtool.tasks.prediction import Prediction
     from kdtool.tasks.task import Reading
 
 UNUSED = ("labels_per_class", "exclude_classes", "unlabelled")
@@ -171,6 +172,12 @@ class Language(task.Task):
         from kdtool.tasks.language.evaluation.evaluate import evaluate
 
         return evaluate(target, data, **given)
+
+    def predict(self, target: str, inputs: Sequence[str], **options: Any) -> Iterator[Prediction]:
+        """Return what a network goes on with after prompts."""
+        from kdtool.tasks.language.predict import predict
+
+        return predict(target, inputs, **options)
 
     def answerer(self, target: str, device: str | None) -> Answerer:
         """Return a network that answers."""
