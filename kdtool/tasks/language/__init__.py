@@ -179,6 +179,19 @@ class Language(task.Task):
 
         return predict(target, inputs, **options)
 
+    def export(self, target: str, to: Sequence[str] | None, **given: Any) -> dict[str, Any]:
+        """Write a student as files that take token numbers."""
+        from kdtool.tasks.language.export.export import export
+
+        return export(target, to, **given)
+
+    def profiled(self, target: str, say: task.Say, **given: Any) -> list[task.Profiled]:
+        """Return a run's teachers, student and exports, or the one network that is named."""
+        from kdtool.tasks.language.profiled import profiled
+
+        self.refuse_others(given, {"length"})
+        return profiled(target, say, **given)
+
     def answerer(self, target: str, device: str | None) -> Answerer:
         """Return a network that answers."""
         from kdtool.tasks.language.answerer import Answerer
