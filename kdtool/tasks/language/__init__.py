@@ -84,10 +84,12 @@ class Language(task.Task):
         return list(build_teachers(recipe, data, online))
 
     def adapt(self, network: Any, teacher: task.Built, student: task.Built) -> Unchanged:
-        """Return the teacher as it is: it was built for the tokens that both know."""
+        """Return the teacher as it is, for it was built for the tokens that both know, or with its context."""
         from kdtool.tasks.common.adapted import Unchanged
+        from kdtool.tasks.language.context import InContext
 
-        return Unchanged(network)
+        context = cast("Built", teacher).context
+        return Unchanged(network) if context is None else InContext(network, context)
 
     def batches(
         self, data: LanguageData, split: Split, recipe: schema.Recipe, networks: Sequence[task.Built], reading: Reading
