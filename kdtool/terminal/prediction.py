@@ -44,9 +44,9 @@ class AsTable:
     def add(self, found: Prediction) -> None:
         table = Table(box=None, show_header=self.first, pad_edge=False)
         writes = found.completion is not None
-        titles = (("", PLACE), ("class", CLASS), ("p", SHARE), ("input", None))
+        titles: list[tuple[str, int | None]] = [("", PLACE), ("class", CLASS), ("p", SHARE), ("input", None)]
         if writes:
-            titles = (("", PLACE), ("prompt", ASKED), ("completion", None))
+            titles = [("", PLACE), ("prompt", ASKED), ("completion", None)]
         for title, width in titles:
             right = title in ("", "p")
             table.add_column(title, width=width, justify="right" if right else "left", overflow="fold")
@@ -55,9 +55,9 @@ class AsTable:
         shares = "\n".join(words.percent(p) for _, p in found.guesses)
         sample = found.sample if found.line is not None else found.file
         shown = sample if len(sample) <= LONGEST else f"{sample[: LONGEST - 1]}…"
-        cells = (place, names, shares, words.clean(shown))
+        cells = [place, names, shares, words.clean(shown)]
         if writes:
-            cells = (place, words.clean(shown), _completion(found))
+            cells = [place, words.clean(shown), _completion(found)]
         table.add_row(*map(Text, cells))
         self.console.print(table)
         self.first = False
