@@ -91,13 +91,14 @@ def export(
     networks: dict[str, Network] = {"student": making.own}
     with held(folder) as apart:
         for form in dict.fromkeys(asked):
-            exports[form], exported = keep_if_good(
+            kept = keep_if_good(
                 form, folder / FORMATS[form], apart, reference, tolerance,
                 needed=4 * parameters(making.served),
                 write=making.writer(form),
                 open_file=open_exported,
                 logits=making.exported_logits,
             )  # fmt: skip
+            exports[form], exported = kept
             if exported is not None:
                 networks[form] = exported.run
             say(f"{form}: {'kept' if exported is not None else 'refused'}, top-1 {100 * exports[form]['top1']:.2f} %")
