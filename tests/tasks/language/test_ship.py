@@ -88,9 +88,7 @@ def test_a_profile_counts_tokens_read_and_written(shipped: Shipped) -> None:
     rows = json.loads(done.out)["rows"]
     assert [row["part"] for row in rows] == ["teacher"] * 2 + ["student"] * 2 + ["export"] * 2
     reading, writing = rows[2], rows[3]
-    assert reading["params"] == next(
-        each["params"] for each in shipped[0].result["models"] if each["role"] == "student"
-    )
+    assert reading["params"] == shipped[0].result["student"]["params"]
     assert rows[0]["params"] > reading["params"]
     assert reading["tokens"] == int(reading["input"].split()[0])
     for row in (reading, writing):
