@@ -39,12 +39,16 @@ def identity(
     """
     import torch
 
+    from kdtool.engine.quantised import PACKAGE, need_package
     from kdtool.tasks.common.weights import digest
 
     train = keys_deciding(recipe.train, OUTPUTS)
     tf32 = train.pop("tf32") and precision == "fp32" and device.type == "cuda"
     del train["precision"]  # the teacher's own stands in its section
     keys = {key: value for key, value in keys_deciding(recipe.data, OUTPUTS).items() if key not in views}
+    versions = {"torch": torch.__version__, **task.versions(OUTPUTS)}
+    if precision == "int8":
+        versions[PACKAGE] = need_package()
     found: dict[str, Any] = {
         "format": FORMAT,
         "task": task.name,
@@ -65,7 +69,7 @@ def identity(
             **views,
         },
         "cache": keys_deciding(recipe.cache, OUTPUTS),
-        "versions": {"torch": torch.__version__, **task.versions(OUTPUTS)},
+        "versions": versions,
     }
     plain: dict[str, Any] = json.loads(json.dumps(found))  # as it will come back from a file
     return plain

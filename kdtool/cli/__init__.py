@@ -19,7 +19,7 @@ _COMMANDS = {
     "run": ("kdtool.cli.run", "Distil a student from a teacher."),
     "compare": ("kdtool.cli.compare", "Compare methods over students and seeds, paired."),
     "eval": ("kdtool.cli.eval", "Measure a run, a model or an exported file on data."),
-    "predict": ("kdtool.cli.predict", "Tell the classes of new inputs, as they come."),
+    "predict": ("kdtool.cli.predict", "Tell the classes of new inputs, or complete prompts."),
     "generate": ("kdtool.cli.generate", "Ask a teacher, and keep its answers as data to train on."),
     "profile": ("kdtool.cli.profile", "Measure size, memory and speed of networks on this machine."),
     "report": ("kdtool.cli.report", "Write one page on runs or a comparison, that opens offline."),

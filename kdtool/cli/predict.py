@@ -10,16 +10,24 @@ from kdtool.cli import complete, options
 from kdtool.errors import InputError
 
 
-@click.command("predict", short_help="Tell the classes of new inputs, as they come.")
+@click.command("predict", short_help="Tell the classes of new inputs, or complete prompts.")
 @click.argument("target", shell_complete=complete.models)
 @click.argument("inputs", nargs=-1, required=True, metavar="FILE|-...")
 @options.task
 @click.option("--top", type=click.IntRange(1), metavar="K", default=1, show_default=True, help="Classes of each input.")
 @click.option("--weights", metavar="W", default="auto", help="Weights of a model that is given by name.")
 @click.option("--image-size", type=int, metavar="N", help="Pixels a side, for a model that is given by name.")
+@click.option(
+    "--new-tokens", type=click.IntRange(1), metavar="N", help="Tokens of a completion at most.  [default: 256]"
+)
 @click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Inputs at once.")
 @click.option("--device", metavar="NAME", help="auto, cpu, mps, cuda or cuda:N.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV: file, line, input, rank, class, probability.")
+@click.option(
+    "--csv",
+    "as_csv",
+    is_flag=True,
+    help="Print CSV: file, line, input; rank, class, probability, or completion, finished.",
+)
 @options.json
 @options.debug
 def command(
@@ -27,6 +35,7 @@ def command(
     inputs: tuple[str, ...],
     task: str | None,
     top: int,
+    new_tokens: int | None,
     weights: str,
     image_size: int | None,
     batch_size: int | None,
@@ -34,11 +43,13 @@ def command(
     as_csv: bool,
     as_json: bool,
 ) -> None:
-    """Tell the class of each new input, and how likely it is.
+    """Tell the class of each new input, and how likely it is; of a language model, what it writes to each prompt.
 
     TARGET is what `kdtool eval` takes. Of sentences, FILE holds one a line or is a table (.tsv, .csv, .jsonl, .parquet)
     whose column data.text=[NAME] names, and - is standard input, read as it comes. Of pictures, FILE is one of them or
-    a folder. What cannot be read is told and left out.
+    a folder. Of prompts, FILE holds one a line or is a table as `kdtool generate` takes it; they are posed as the
+    model's chat template has it, or gone on with as they are (data.template=plain). What cannot be read is told and
+    left out.
 
     \b
     Examples:
@@ -60,6 +71,7 @@ def command(
             weights=weights,
             image_size=image_size,
             top=top,
+            new_tokens=new_tokens,
             batch_size=batch_size,
             device=device,
             overrides=overrides,

@@ -93,6 +93,7 @@ class Precision:
     Attributes:
         dtype: of weights and inputs.
         half: what autocast computes in; None without autocast.
+        int8: a frozen network's linear layers are kept in 8 bits, and computed in fp32 ("int8").
     """
 
     def __init__(self, name: str, device: torch.device):
@@ -101,6 +102,7 @@ class Precision:
         self.dtype = torch.float64 if name == "fp64" else torch.float32
         self.device = device
         self.half = _AUTOCAST.get(name)
+        self.int8 = name == "int8"
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 
     def forward(self) -> AbstractContextManager[object]:

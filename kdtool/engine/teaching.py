@@ -13,6 +13,7 @@ from kdtool.engine.by_input import call, frozen
 from kdtool.engine.folding import CPU, folded
 from kdtool.engine.job import OWN, Replay
 from kdtool.engine.precision import Precision
+from kdtool.engine.quantised import in_int8, need_package
 from kdtool.engine.shards import is_sharded
 from kdtool.engine.step import as_out, in_all_views
 from kdtool.engine.watched import Watched
@@ -42,6 +43,8 @@ class FrozenTeachers:
     ):
         if isinstance(precisions, Precision):
             precisions = [precisions] * len(networks)
+        if any(each.int8 for each in precisions):
+            need_package()
         self.originals, self.precisions, self.layout = networks, precisions, layout
         self.networks: list[nn.Module] = []
 
@@ -81,6 +84,8 @@ class FrozenTeachers:
         ready = ready.to(precision.dtype).eval().requires_grad_(False)
         # The layout decides the kernels, and so the last bits: one just trained must not differ from one reloaded.
         ready = ready.to(memory_format=self.layout)
+        if precision.int8:
+            ready = in_int8(ready)
         if precision.half is not None:
             for module in ready.modules():
                 # What autocast would do to these weights anew at every step.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,22 +125,43 @@ def _text(path: Path) -> list[Row]:
 
 
 def _table(table: Table, names: Collection[str]) -> list[Row]:
+    rows = []
+    for line, row in questions(table, names):
+        if isinstance(row, Unfit):
+            raise InputError(f"{table.origin}, {table.unit} {line}: {row} Mend or remove it.") from row
+        rows.append(row)
+    return rows
+
+
+def questions(table: Table, names: Collection[str] = ()) -> Iterator[tuple[int, Row | Unfit]]:
+    """Return by number of its line each row of a table, or why it is none.
+
+    Args:
+        table: what to read.
+        names: columns that are wanted besides question and answer.
+
+    Raises:
+        InputError: it has no column of questions.
+    """
     columns, answers = _columns(table)
     ids = columns_called(table, ["id"]) or ()
     more = [name for name in names if name in table.columns]
     wanted = list(dict.fromkeys([*columns, *answers, *ids, *more]))
-    rows = []
-    for each in table.rows(wanted):
-        try:
-            if each.cells is None:
-                raise Unfit(each.why)
-            cells = dict(zip(wanted, each.cells, strict=True))
-            name = str(cells[ids[0]]) if ids and cells[ids[0]] is not None else str(each.line)
-            values = {column: str(cells[column]) for column in more if cells[column] is not None}
-            rows.append(_row(name, cells, columns, answers, values))
-        except Unfit as why:
-            raise InputError(f"{table.origin}, {table.unit} {each.line}: {why} Mend or remove it.") from why
-    return rows
+
+    def each() -> Iterator[tuple[int, Row | Unfit]]:
+        for line in table.rows(wanted):
+            try:
+                if line.cells is None:
+                    raise Unfit(line.why)
+                cells = dict(zip(wanted, line.cells, strict=True))
+                name = str(cells[ids[0]]) if ids and cells[ids[0]] is not None else str(line.line)
+                values = {column: str(cells[column]) for column in more if cells[column] is not None}
+                row: Row | Unfit = _row(name, cells, columns, answers, values)
+            except Unfit as why:
+                row = why
+            yield line.line, row
+
+    return each()
 
 
 def _columns(table: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -157,24 +178,35 @@ def _columns(table: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _row(
     name: str, cells: Mapping[str, Any], asked: Sequence[str], answers: Sequence[str], values: dict[str, str]
 ) -> Row:
-    history: Messages = ()
     if len(asked) == 1 and asked[0].strip().casefold() == HISTORY:
-        turns = _turns(cells[asked[0]], asked[0])
-        last = max((i for i, (role, _) in enumerate(turns) if role == "user"), default=None)
-        if last is None:
-            raise Unfit(f"its {shown(asked[0])} has no message of the user.")
-        history, question = turns[:last], turns[last][1]
-        if last + 1 < len(turns):
-            values[ANSWER] = turns[last + 1][1]
-    else:
-        first, *more = asked
-        question = text_of(cells[first], first)
-        question += "".join(f"\n\n{cells[each]}" for each in more if str(cells[each] or "").strip())
-        for column in answers:
-            if cells[column] is not None and str(cells[column]).strip():
-                values[ANSWER] = text_of(str(cells[column]), column)
+        found = row_of_messages(cells[asked[0]], asked[0])
+        return Row(name, {**values, **found.values}, found.history)
+    first, *more = asked
+    question = text_of(cells[first], first)
+    question += "".join(f"\n\n{cells[each]}" for each in more if str(cells[each] or "").strip())
+    for column in answers:
+        if cells[column] is not None and str(cells[column]).strip():
+            values[ANSWER] = text_of(str(cells[column]), column)
     values[QUESTION] = question
-    return Row(name, values, history)
+    return Row(name, values)
+
+
+def row_of_messages(messages: Any, column: str = HISTORY) -> Row:
+    """Return messages as a row: the user's last is the question, the answer what follows it.
+
+    Args:
+        messages: {"role", "content"} each.
+        column: their name in errors.
+
+    Raises:
+        Unfit: they are none, or none is the user's.
+    """
+    turns = _turns(messages, column)
+    last = max((i for i, (role, _) in enumerate(turns) if role == "user"), default=None)
+    if last is None:
+        raise Unfit(f"its {shown(column)} has no message of the user.")
+    known = {ANSWER: turns[last + 1][1]} if last + 1 < len(turns) else {}
+    return Row("", {**known, QUESTION: turns[last][1]}, turns[:last])
 
 
 def _turns(messages: Any, column: str) -> Messages:

@@ -48,7 +48,7 @@ def profile(
     Returns:
         "machine" and "rows", one a network: part, name, kind, params, macs, bytes, classes, "unit" (what its samples
         are called), "input" (how large one is), "memory" (the forward's peak by batch size, and how it was "measured")
-        and "speed" (a list by batch size: median_ms, p95_ms, samples_per_s, runs).
+        and "speed" (a list by batch size: median_ms, p95_ms, samples_per_s, runs; of language models tokens_per_s).
 
     Raises:
         InputError: a target or a number is wrong.
@@ -71,7 +71,9 @@ def profile(
         for batch_size in batch_sizes:
             runs = [each.forward(batch_size, place) for each in networks]
             for row, times in zip(rows, in_turns(runs, seconds, place), strict=True):
-                row["speed"].append(summary(times, batch_size))
+                speed = summary(times, batch_size)
+                per_token = {"tokens_per_s": speed["samples_per_s"] * row["tokens"]} if row.get("tokens") else {}
+                row["speed"].append({**speed, **per_token})
         return {"machine": machine(place), "rows": rows}
 
 

@@ -86,8 +86,12 @@ class Teacher:
         False, "keep of the weights all but the last layer, which is new and trained on the data", late=True
     )
     model_args: dict[str, Any] = option(dict, "further arguments of the model's constructor")
-    precision: str = option("same", "arithmetic of its forward while it teaches; same: train.precision",
-                            choices=("same", "fp32", "bf16", "fp16", "fp64"))  # fmt: skip
+    precision: str = option(
+        "same",
+        "arithmetic of its forward while it teaches; same: train.precision; int8: fp32 with the weights of linear "
+        "layers in 8 bits (torchao)",
+        choices=("same", "fp32", "bf16", "fp16", "fp64", "int8"),
+    )
     check: str = option("error", "what to do with a teacher at chance level", choices=("error", "warn", "off"))
     train: TeacherTrain = option(
         TeacherTrain, "its training on the data, where that is needed", decides=(TEACHER, STUDENT)

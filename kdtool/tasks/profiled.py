@@ -16,7 +16,8 @@ class Profiled:
 
     Attributes:
         about: what tables show of it: "part" (teacher, student, export or model), "name", "kind", "params", "macs",
-            "bytes", "input" (how large a sample is, as ``Built.dry_input`` says it) and whatever the task adds.
+            "bytes", "input" (how large a sample is, as ``Built.dry_input`` says it) and whatever the task adds;
+            "tokens": how many of them a sample is, where these are what one counts.
         forward: given a batch size and a device, returns a function that runs it once.
         held: given a batch size, returns the bytes that a forward holds at most, None where they are not known; None:
             it is torch's own, and its tensors are counted.

@@ -18,6 +18,9 @@ from kdtool.terminal.table import width_for
 PLACE, CLASS, SHARE, LONGEST = 8, 24, 9, 200
 """Width of the table's first three columns, and characters of an input that it shows; --csv and --json have all."""
 
+ASKED = 28
+"""Width of the column of prompts."""
+
 
 class Writer(Protocol):
     """Writes predictions."""
@@ -40,7 +43,10 @@ class AsTable:
 
     def add(self, found: Prediction) -> None:
         table = Table(box=None, show_header=self.first, pad_edge=False)
-        titles = (("", PLACE), ("class", CLASS), ("p", SHARE), ("input", None))
+        writes = found.completion is not None
+        titles: list[tuple[str, int | None]] = [("", PLACE), ("class", CLASS), ("p", SHARE), ("input", None)]
+        if writes:
+            titles = [("", PLACE), ("prompt", ASKED), ("completion", None)]
         for title, width in titles:
             right = title in ("", "p")
             table.add_column(title, width=width, justify="right" if right else "left", overflow="fold")
@@ -49,7 +55,10 @@ class AsTable:
         shares = "\n".join(words.percent(p) for _, p in found.guesses)
         sample = found.sample if found.line is not None else found.file
         shown = sample if len(sample) <= LONGEST else f"{sample[: LONGEST - 1]}…"
-        table.add_row(*map(Text, (place, names, shares, words.clean(shown))))
+        cells = [place, names, shares, words.clean(shown)]
+        if writes:
+            cells = [place, words.clean(shown), _completion(found)]
+        table.add_row(*map(Text, cells))
         self.console.print(table)
         self.first = False
 
@@ -57,16 +66,24 @@ class AsTable:
         """Leave nothing to say: what was left out was told."""
 
 
+def _completion(found: Prediction) -> str:
+    lines = (words.clean(line) for line in (found.completion or "").splitlines())
+    return "\n".join(lines) + ("" if found.finished else " [cut off: --new-tokens]")
+
+
 class AsCsv:
-    """A line for each class of an input."""
+    """A line for each class of an input, or for its completion."""
 
     def __init__(self, stream: TextIO):
         self.stream, self.rows, self.first = stream, csv.writer(stream, lineterminator="\n"), True
 
     def add(self, found: Prediction) -> None:
         if self.first:
-            self.rows.writerow(["file", "line", "input", "rank", "class", "probability"])
+            guess = ["rank", "class", "probability"] if found.completion is None else ["completion", "finished"]
+            self.rows.writerow(["file", "line", "input", *guess])
             self.first = False
+        if found.completion is not None:
+            self.rows.writerow([found.file, found.line, found.sample, found.completion, str(found.finished).lower()])
         for rank, (name, p) in enumerate(found.guesses, 1):
             self.rows.writerow([found.file, found.line, found.sample, rank, name, f"{p:.6g}"])
         self.stream.flush()

@@ -26,6 +26,7 @@ def show(found: Mapping[str, Any], stream: TextIO) -> None:
     facts = _table("networks", "parameters", "MACs", "file", "input", f"memory of a forward, batch {at}")
     units = {row["unit"] for row in rows}
     unit = words.clean(units.pop()) if len(units) == 1 else "samples"
+    unit = "tokens" if all("tokens_per_s" in row["speed"][0] for row in rows) else unit
     speed = _table(f"latency: median (95th percentile), {unit} a second", *(f"batch {size}" for size in sizes), "speed")
     for row in rows:
         style = "bold" if row["part"] == "student" else ""
@@ -33,14 +34,16 @@ def show(found: Mapping[str, Any], stream: TextIO) -> None:
         cells = [words.count(row["params"]), words.count(row["macs"]), words.size(row["bytes"])]
         cells += [words.clean(row["input"]), held]
         _row(facts, row, cells, style)
-        times = [
-            f"{each['median_ms']:.2f} ms ({each['p95_ms']:.2f})\n{each['samples_per_s']:.0f}/s" for each in row["speed"]
-        ]
+        times = [f"{each['median_ms']:.2f} ms ({each['p95_ms']:.2f})\n{_rate(each)}/s" for each in row["speed"]]
         gain = rows[0]["speed"][0]["median_ms"] / row["speed"][0]["median_ms"]
         _row(speed, row, [*times, f"{gain:.2f}x"], style)
     console.print(facts)
     console.print(speed)
     console.print(Text(f"speed: of the first network's latency at batch {sizes[0]}"))
+
+
+def _rate(speed: Mapping[str, Any]) -> str:
+    return f"{speed['tokens_per_s']:.0f} tokens" if "tokens_per_s" in speed else f"{speed['samples_per_s']:.0f}"
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -69,7 +69,7 @@ def predicted(
     unit: str,
     several: bool = False,
 ) -> Iterator[Prediction]:
-    """Yield what a network makes of each item, in order.
+    """Yield the classes that a network tells of each item, in order.
 
     Args:
         chunks: items, as many as go through the network at once.
@@ -82,15 +82,31 @@ def predicted(
     Raises:
         InputError: at the end, where there was nothing that could be read.
     """
+    guess = _several if several else _guesses
+    return applied(chunks, lambda some: [{"guesses": each} for each in guess(logits(some), names, top)], unit)
+
+
+def applied(
+    chunks: Iterable[Sequence[Item]], apply: Callable[[list[Any]], Sequence[Mapping[str, Any]]], unit: str
+) -> Iterator[Prediction]:
+    """Yield what a network makes of each item, in order.
+
+    Args:
+        chunks: items, as many as go through the network at once.
+        apply: of the contents of B items, for each what ``Prediction`` is to hold of it.
+        unit: what the inputs are called.
+
+    Raises:
+        InputError: at the end, where there was nothing that could be read.
+    """
     good = bad = 0
     for chunk in chunks:
         contents = [item.content for item in chunk if not item.problem]
-        guess = _several if several else _guesses
-        found = iter(guess(logits(contents), names, top) if contents else ())
+        found = iter(apply(contents) if contents else ())
         good, bad = good + len(contents), bad + len(chunk) - len(contents)
         for item in chunk:
-            guesses = () if item.problem else next(found)
-            yield Prediction(item.file, item.line, item.shown, guesses, item.problem)
+            said = {} if item.problem else next(found)
+            yield Prediction(item.file, item.line, item.shown, problem=item.problem, **said)
     if not good:
         raise InputError(
             f"none of the {bad} {unit} could be read." if bad else f"there are no {unit} in what was given."
@@ -112,6 +128,15 @@ def check(top: int, batch_size: int | None, names: Sequence[str], samples: Any, 
     """
     if not 1 <= top <= len(names):
         raise InputError(f"--top {top}: there are {len(names)} classes, so a number from 1 to {len(names)}.")
+    check_given(batch_size, samples, inputs)
+
+
+def check_given(batch_size: int | None, samples: Any, inputs: Sequence[str]) -> None:
+    """Refuse a batch size that is none, and no inputs or both kinds of them; see ``check``.
+
+    Raises:
+        InputError: so it is.
+    """
     if batch_size is not None and batch_size < 1:
         raise InputError(f"--batch-size {batch_size}: a number from 1 on.")
     if (samples is None) == (not inputs):

@@ -37,6 +37,7 @@ def predict(
     device: str = "auto",
     overrides: Sequence[str] = (),
     say: Say | None = None,
+    **others: Any,
 ) -> Iterator[Prediction]:
     """Return what a network makes of images.
 
@@ -50,10 +51,13 @@ def predict(
         device: where the network runs; exported files run on the CPU.
         overrides: texts ``student.mean=…`` and the like for a model by name, as for ``kdtool.evaluate``.
         say: takes sentences for the user.
+        others: what other tasks take: refused by name.
 
     Raises:
         InputError: something that was given is wrong.
     """
+    for name in others:
+        raise InputError(f"--{name.replace('_', '-')} does not apply to images: leave it out.")
     found = find(target)
     recipe = _recipe(found, overrides)
     files = _files(inputs)

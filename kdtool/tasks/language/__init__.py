@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kdtool.tasks.language.models.built import Built
     from kdtool.tasks.language.objective import NextToken
     from kdtool.tasks.language.written import Answers
+    from kdtool.tasks.prediction import Prediction
     from kdtool.tasks.task import Reading
 
 UNUSED = ("labels_per_class", "exclude_classes", "unlabelled")
@@ -83,10 +84,12 @@ class Language(task.Task):
         return list(build_teachers(recipe, data, online))
 
     def adapt(self, network: Any, teacher: task.Built, student: task.Built) -> Unchanged:
-        """Return the teacher as it is: it was built for the tokens that both know."""
+        """Return the teacher as it is, for it was built for the tokens that both know, or with its context."""
         from kdtool.tasks.common.adapted import Unchanged
+        from kdtool.tasks.language.context import InContext
 
-        return Unchanged(network)
+        context = cast("Built", teacher).context
+        return Unchanged(network) if context is None else InContext(network, context)
 
     def batches(
         self, data: LanguageData, split: Split, recipe: schema.Recipe, networks: Sequence[task.Built], reading: Reading
@@ -171,6 +174,25 @@ class Language(task.Task):
         from kdtool.tasks.language.evaluation.evaluate import evaluate
 
         return evaluate(target, data, **given)
+
+    def predict(self, target: str, inputs: Sequence[str], **options: Any) -> Iterator[Prediction]:
+        """Return what a network goes on with after prompts."""
+        from kdtool.tasks.language.predict import predict
+
+        return predict(target, inputs, **options)
+
+    def export(self, target: str, to: Sequence[str] | None, **given: Any) -> dict[str, Any]:
+        """Write a student as files that take token numbers."""
+        from kdtool.tasks.language.export.export import export
+
+        return export(target, to, **given)
+
+    def profiled(self, target: str, say: task.Say, **given: Any) -> list[task.Profiled]:
+        """Return a run's teachers, student and exports, or the one network that is named."""
+        from kdtool.tasks.language.profiled import profiled
+
+        self.refuse_others(given, {"length"})
+        return profiled(target, say, **given)
 
     def answerer(self, target: str, device: str | None) -> Answerer:
         """Return a network that answers."""

@@ -15,6 +15,7 @@ import torch
 from kdtool.engine.dry import undisturbed
 from kdtool.errors import InputError
 from kdtool.tasks.common.targets import network_folder
+from kdtool.tasks.language.context import context_of
 from kdtool.tasks.language.data.batches import padded
 from kdtool.tasks.language.data.dataset import LanguageData
 from kdtool.tasks.language.models.build import WORDS, Request, build, is_own
@@ -111,8 +112,26 @@ def build_teachers(recipe: Any, data: LanguageData, online: bool) -> list[Built]
     found = []
     for number, section in enumerate(recipe.teacher):
         role, seed = (f"peer{number}", recipe.train.seed) if online else ("teacher", section.train.seed)
-        found.append(build(_request(recipe, section, data, seed, role)))
+        built = build(_request(recipe, section, data, seed, role))
+        built.context = context_of(section, data, recipe.data.loss_on, recipe.data.view_seed)
+        if built.context is not None:
+            _check_context(built, recipe.data.max_length, online)
+        found.append(built)
     return found
+
+
+def _check_context(built: Built, longest: int, online: bool) -> None:
+    """Refuse a context that a teacher cannot read, or that is a peer's."""
+    assert built.context is not None
+    if online:
+        raise InputError("teacher.prefix and teacher.demonstrations are for teachers that do not train along.")
+    most, size = getattr(built.module.config, "max_position_embeddings", None), built.context.longest
+    if most is not None and size + longest > most:
+        raise InputError(
+            f"teacher {built.name} reads {most:,} tokens at most, which its context of {size:,} and samples of "
+            f"data.max_length={longest:,} exceed: lower that, or show less (teacher.prefix, teacher.demonstrations)."
+        )
+    built.notes.append(f"teacher {built.name} reads {size:,} tokens before every sample, which the student does not")
 
 
 def _request(recipe: Any, section: Any, data: LanguageData, seed: int, role: str) -> Request:

@@ -31,6 +31,15 @@ MODEL = (
 @dataclass
 class Teacher(schema.Teacher):
     model: str = option("llama-mini", MODEL)
+    prefix: Optional[str] = option(
+        None, "a file with a text that the teacher reads before every sample, and the student does not", late=True
+    )
+    demonstrations: int = option(
+        0,
+        "so many solved training samples, drawn by data.view_seed, that the teacher reads before every other sample, "
+        "and the student does not",
+        min=0, late=True,
+    )  # fmt: skip
 
 
 @dataclass

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from kdtool.engine import tree
 from kdtool.engine.job import OWN, Loaded
 from kdtool.randomness import key_of
+from kdtool.tasks.language.context import as_read
 from kdtool.tasks.language.data.batches import padded
 from kdtool.tasks.language.kept import Kept
 from kdtool.tasks.language.models.tokens import Tokens
@@ -54,7 +55,9 @@ class Answers:
         cfg, prompts = self.cfg, prompts_of(loaded)
         if self.kept is None:
             how = [cfg.teacher_tokens, cfg.teacher_temperature, cfg.view_seed if cfg.teacher_temperature else 0]
-            self.kept = Kept.of(teacher, [*how, cfg.max_length, self.tokens.digest])
+            context = getattr(teacher, "context", None)
+            more = [] if context is None else [context.digest]
+            self.kept = Kept.of(teacher, [*how, cfg.max_length, self.tokens.digest, *more])
         if any(prompt not in self.kept for prompt in prompts):
             # All of them, so that one killed half-way writes the same again.
             pick: Pick = likeliest
@@ -67,7 +70,7 @@ class Answers:
     def _write(self, network: nn.Module, prompts: Sequence[Sequence[int]], most: int, pick: Pick) -> list[list[int]]:
         plain: Any = getattr(network, "network", network)  # a teacher is adapted
         limits = [min(most, max(1, self.cfg.max_length - len(prompt))) for prompt in prompts]
-        return go_on(plain, prompts, limits, self.end, pick)
+        return go_on(plain, as_read(network, prompts), limits, self.end, pick)
 
     def _batch(self, loaded: Loaded, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Loaded:
         made = [(np.array([*prompt, *answer]), np.arange(len(prompt) + len(answer)) >= len(prompt))

@@ -14,7 +14,7 @@ import pytest
 
 import kdtool
 from kdtool.errors import InputError
-from kdtool.tasks.text.data import inputs
+from kdtool.tasks.common.files.stream import AT_ONCE
 from kdtool.tasks.text.data.inputs import chunks_of
 from tests.running import Done, call
 from tests.tasks.text.data.files import write
@@ -153,7 +153,7 @@ def test_a_stream_is_never_held_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Endless()
     chunks = chunks_of("-", stream, (), 8)  # type: ignore[arg-type]
     assert [len(next(chunks)) for _ in range(5)] == [8] * 5
-    assert stream.sent == inputs.AT_ONCE
+    assert stream.sent == AT_ONCE
 
 
 def test_lines_of_pairs(tmp_path: Path) -> None:

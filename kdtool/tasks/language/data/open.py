@@ -21,7 +21,7 @@ from kdtool.tasks.language.data import pydocs
 from kdtool.tasks.language.data.chats import Chat, Sample, Writer
 from kdtool.tasks.language.data.dataset import LanguageData, Names, Split, digest_of
 from kdtool.tasks.language.data.encode import tokenize
-from kdtool.tasks.language.data.read import KINDS, Part, read, read_table
+from kdtool.tasks.language.data.read import KINDS, Part, first_sample, read, read_table
 from kdtool.tasks.language.models.tokens import Tokens
 from kdtool.tasks.language.options import Data
 
@@ -155,6 +155,20 @@ def _open(cfg: Data) -> Raw:
         f"--data {name}: there is no such file or folder. {near}Valid: pydocs, a file ({', '.join(KINDS)}), a folder "
         f"of them, or {hub.PREFIX}NAME for a data set of Hugging Face."
     )
+
+
+def an_example(cfg: Data) -> Sample | None:
+    """Return a training sample, to tell what the data are of; None: they are not there, or only on the hub."""
+    if cfg.name == "pydocs":
+        return _pydocs().samples[0]
+    path = Path(cfg.name).expanduser()
+    try:
+        if not path.is_dir():
+            return first_sample(path) if path.is_file() else None
+        by_split = files_of(path, cfg, KINDS)
+        return first_sample(by_split[roles_of(by_split, cfg, "file")["train"]][0])
+    except InputError:  # since the run, they became something else
+        return None
 
 
 def _joined(parts: dict[str, list[Part]], cfg: Data) -> Raw:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,22 @@ def read(path: Path) -> Part:
     if kind not in TABLES:
         raise InputError(f"{path}: a file of texts is one of {', '.join(KINDS)}.")
     return read_table(TABLES[kind](path, str(path)))
+
+
+def first_sample(path: Path) -> Sample | None:
+    """Return a file's first sample, which tells what its samples are; None: it has none.
+
+    Raises:
+        InputError: as ``read``.
+    """
+    if path.suffix.lower() not in TABLES:
+        return next(iter(read(path).samples), None)
+    table = TABLES[path.suffix.lower()](path, str(path))
+    columns, make = _kind(table)
+    for row in table.rows(columns):
+        with suppress(Unfit):
+            return _sample(row, columns, make)
+    return None
 
 
 def read_table(table: Table) -> Part:

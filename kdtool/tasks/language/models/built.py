@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from kdtool.tasks import task
 from kdtool.tasks.common.hooked import Hooked, Point
 from kdtool.tasks.language.models.layout import Layout, apart, packed
 from kdtool.tasks.language.models.tokens import Tokens
+
+if TYPE_CHECKING:
+    from kdtool.tasks.language.context import Context
 
 DRY_LENGTH = 12
 """Tokens of a sample in dry forwards."""
@@ -122,6 +125,7 @@ class Built(task.Built):
         cut: what of the teacher it is, for a student that was cut out of one.
         fixed: names of parameters that are never trained.
         update_scale: factor of low-rank updates, where it has some.
+        context: what it reads before samples where it teaches.
     """
 
     tokens: Tokens = field(kw_only=True)
@@ -132,6 +136,7 @@ class Built(task.Built):
     cut: dict[str, Any] | None = field(default=None, kw_only=True)
     fixed: frozenset[str] = field(default=frozenset(), kw_only=True)
     update_scale: float = field(default=0.0, kw_only=True)
+    context: Context | None = field(default=None, kw_only=True)
 
     input_keys = ("tokenizer",)
 
@@ -153,13 +158,15 @@ class Built(task.Built):
         return f"{DRY_LENGTH} tokens"
 
     def identity(self) -> dict[str, Any]:
-        """Return architecture, arguments, classes and tokenizer."""
+        """Return architecture, arguments, classes and tokenizer, and what it reads before samples."""
+        read = {"context": self.context.digest} if self.context is not None else {}
         return {
             "architecture": self.base or self.name,
             "model_args": self.model_args,
             "cut": self.cut,
             "classes": self.num_classes,
             "tokenizer": self.tokens.digest,
+            **read,
         }
 
     def describe(self) -> dict[str, Any]:

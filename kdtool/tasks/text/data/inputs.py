@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -10,17 +9,11 @@ from typing import IO, Any
 from kdtool.errors import InputError
 from kdtool.tasks.common.files.cells import Unfit, sound, text_of
 from kdtool.tasks.common.files.kinds import KINDS, open_table
-from kdtool.tasks.common.files.lines import NOT_UTF8
+from kdtool.tasks.common.files.stream import blocks, decoded
 from kdtool.tasks.common.files.tables import Table
 from kdtool.tasks.common.predicting import Item, in_chunks
 from kdtool.tasks.text.data.columns import choose
 from kdtool.tasks.text.models.tokens import Text
-
-AT_ONCE = 1 << 16
-"""Bytes that are read at once at most; of a pipe, those that are there."""
-
-LONGEST = 1 << 20
-"""Bytes of a line at most: an endless one would fill the memory."""
 
 
 def chunks_of(file: str, stream: IO[bytes], columns: Sequence[str], most: int) -> Iterator[list[Item]]:
@@ -33,7 +26,7 @@ def chunks_of(file: str, stream: IO[bytes], columns: Sequence[str], most: int) -
         most: lines at once.
     """
     number = 0
-    for some in _blocks(stream):
+    for some in blocks(stream):
         items = []
         for line in some:
             number += 1
@@ -42,35 +35,10 @@ def chunks_of(file: str, stream: IO[bytes], columns: Sequence[str], most: int) -
         yield from in_chunks(items, most)
 
 
-def _blocks(stream: IO[bytes]) -> Iterator[list[bytes | None]]:
-    """Yield whole lines without their ends; None for one that is too long."""
-    read = getattr(stream, "read1", stream.read)
-    rest, first, endless = b"", True, False
-    while data := read(AT_ONCE):
-        *whole, rest = (rest + data).split(b"\n")
-        if first and whole:
-            whole[0], first = whole[0].removeprefix(codecs.BOM_UTF8), False
-        lines: list[bytes | None] = [line if len(line) <= LONGEST else None for line in whole]
-        if endless and lines:
-            lines[0], endless = None, False
-        if len(rest) > LONGEST:
-            rest, endless = b"", True
-        if lines:
-            yield lines
-    if rest or endless:
-        yield [None if endless else rest.removeprefix(codecs.BOM_UTF8) if first else rest]
-
-
 def _item(file: str, number: int, line: bytes | None, pairs: bool) -> Item:
-    if line is None:
-        return Item(file, number, "", problem=f"it is longer than {LONGEST:,} bytes.")
-    try:
-        text = line.decode()
-    except UnicodeDecodeError as error:
-        shown = line.decode(errors="replace")
-        return Item(
-            file, number, shown, problem=f"{NOT_UTF8[:-1]} (byte {error.start + 1}: 0x{line[error.start]:02x})."
-        )
+    text, problem = decoded(line)
+    if problem:
+        return Item(file, number, text, problem=problem)
     fields = text.rstrip("\r").split("\t") if pairs else [text]
     if pairs and len(fields) != 2:
         return Item(file, number, text, problem="a pair of texts with one tab between them is wanted.")
