@@ -166,10 +166,13 @@ class Graphed:
     @contextmanager
     def _tensor_rates(self) -> Iterator[None]:
         groups = self.optimizer.param_groups
-        before = [{key: group[key] for key in ("lr", "capturable") if key in group} for group in groups]
+        keys: tuple[str, ...] = ("lr", "capturable")
+        before = [{key: group[key] for key in keys if key in group} for group in groups]
         for group, rate in zip(groups, self.rates, strict=True):
             rate.fill_(group["lr"])
-            group.update({"lr": rate, **({"capturable": True} if "capturable" in group else {})})
+            group["lr"] = rate
+            if "capturable" in group:
+                group["capturable"] = True
         try:
             yield
         finally:
@@ -250,7 +253,7 @@ class _Watch(TorchDispatchMode):
     """Notes what the host reads of the device, and what it computes, and draws, itself."""
 
     def __init__(self, problems: list[str]):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.problems = problems
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -53,15 +53,16 @@ def write_parts(folder: Path, parts: Mapping[str, Tensor]) -> Path:
     Raises:
         RunError: one of them could not be written.
     """
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     if is_main() and folder.exists():
         for left in folder.iterdir():  # of a run that was killed
             left.unlink()
     wait_for_all()
     try:
-        dcp.save(dict(parts), storage_writer=_files().HuggingFaceStorageWriter(str(folder), save_distributed=True))
-    except dcp.api.CheckpointException as error:
+        save(dict(parts), storage_writer=_files().HuggingFaceStorageWriter(str(folder), save_distributed=True))
+    except CheckpointException as error:
         raise RunError(f"{folder.parent} cannot be written: {_first(error)}") from error
     return folder
 
@@ -107,12 +108,13 @@ def _at(targets: Any, key: Any) -> Any:
 
 
 def _read(folder: Path, into: dict[str, Any]) -> None:
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     reader = _files().HuggingFaceStorageReader(str(folder))
     try:
-        dcp.load(into, storage_reader=reader, no_dist=world_size() == 1)
-    except dcp.api.CheckpointException as error:
+        load(into, storage_reader=reader, no_dist=world_size() == 1)
+    except CheckpointException as error:
         raise RunError(f"{folder} cannot be read: {_first(error)}") from error
 
 

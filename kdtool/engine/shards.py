@@ -95,7 +95,8 @@ def total_norm(gradients: Iterable[Tensor]) -> Tensor:
         return nn.utils.get_total_norm(gradients)
     others = [gradient for gradient in gradients if not is_shard(gradient)]
     norms = [whole(nn.utils.get_total_norm(parts))] + ([nn.utils.get_total_norm(others)] if others else [])
-    return torch.linalg.vector_norm(torch.stack(norms))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return norm
 
 
 def clip(parameters: Sequence[nn.Parameter], largest_norm: float) -> Tensor:

@@ -79,8 +79,8 @@ def changes(folder: Path, recipe: Recipe) -> list[str]:
     """Return, as "train.epochs: 5 -> 7", what differs from what the run in ``folder`` began with."""
     if not (folder / FILE).exists():
         return []  # stopped before it was noted, and before anything was trained
-    found = begun(folder)
-    before, code = found["recipe"], found["code"]
+    noted = begun(folder)
+    before, code = noted["recipe"], noted["code"]
     now = json.loads(json.dumps(deciding(recipe)))  # as it will have come back from a file
     keys = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
     digests = {model: _digest(model) for _, model in recipes.own_code(recipe)}
