@@ -29,6 +29,8 @@ def check_shard(setting: Setting) -> None:
     refused = {
         f"train.ema={train.ema:g}": (train.ema > 0, "an average is a second network, whole on each process"),
         "train.precision=fp16": (train.precision == "fp16", "its scaler sees a part of the gradients; bf16 needs none"),
+        "teacher.precision=int8": (any(each.precision == "int8" for each in recipe.teacher),
+                                   "what is divided is kept as it is"),
         f"train.compile={train.compile}": (train.compile != "off", "what is compiled holds whole weights"),
         "train.auto_batch=true": (train.auto_batch, "a step that finds no memory on one process stops all of them"),
         "cache.mode=build": (recipe.cache.mode == "build", "processes run a teacher each on batches of their own while "

@@ -178,6 +178,7 @@ def test_methods_with_parts_of_their_own(method: str, more: list[str], trained: 
         pytest.param(["--precision", "fp16"], "bf16 needs none", marks=pytest.mark.slow),
         pytest.param(["train.compile=default"], "train.compile=default", marks=pytest.mark.slow),
         pytest.param(["--auto-batch"], "train.auto_batch=true", marks=pytest.mark.slow),
+        pytest.param(["teacher.precision=int8"], "teacher.precision=int8", marks=pytest.mark.slow),
         pytest.param(["cache.mode=build", "data.views=1"], "kdtool cache build", marks=pytest.mark.slow),
         pytest.param(["--method", "at", "at.attention=gradient"], "gradients by the images", marks=pytest.mark.slow),
     ],
