@@ -54,7 +54,7 @@ def _methods(install: Callable[..., None]) -> None:
         ("data.crop_scale=[1, 0.5]", "the smaller first"),
         ("data.crop_scale=[0.5]", "two numbers"),
         ("data.crop_scale=[0.5, 2]", r"data\.crop_scale\.1=2\.0 is out of range"),
-        ("data.mean=[0.5]", "three numbers"),
+        ("data.mean=[0.5]", "3 numbers"),
         ("data.mean=x", r"data\.mean: expected a list of numbers or null"),
         ("data.name= ", r"data\.name is empty"),
         ("student.model=", "has no value"),
@@ -121,7 +121,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("teacher: 3\n", r"teacher\.0 is a section"),
         ("method: 3\n", "expected a name"),
         ("trian: {epochs: 3}\n", "unknown key 'trian'.*'train'"),
-        ("eval: {x: 1}\n", "reserved"),
+        ("export: {x: 1}\n", "reserved"),
         ("method: null\ntrain: {epoch: 1}\n", "'train.epochs'"),
     ],
 )
