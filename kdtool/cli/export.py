@@ -10,7 +10,7 @@ from kdtool.cli import options
 from kdtool.system import strict_json
 
 
-@click.command("export", short_help="Write a student as a torch.export program, ONNX or OpenVINO, checked.")
+@click.command("export", short_help="Write a student as ONNX, OpenVINO or torch.export.")
 @click.argument("target", metavar="RUN", type=options.PathName())
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(

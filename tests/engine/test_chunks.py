@@ -22,7 +22,7 @@ from kdtool.engine.precision import Precision
 from kdtool.engine.rows import Deferred
 from kdtool.engine.step import Step
 from kdtool.engine.teaching import FrozenTeachers, Teaching, watched
-from kdtool.engine.update import StepResult, Updater
+from kdtool.engine.update import StepResult, Updater, When
 from kdtool.losses import softened_kl
 from kdtool.method import Batch, Method, Setup, Terms
 from tests.engine import tiny
@@ -106,7 +106,7 @@ def updater(folder: Path, late: bool = True, method: str = "fit", wrapped: Any =
 
 def backward(of: Updater, pieces: int = 1, norms: bool = False) -> tuple[dict[str, Tensor], StepResult]:
     """Return the gradients by parameter, and what the step came to."""
-    result, _ = of._backward(whole(), 0, 0, pieces, measure_norms=norms)
+    result, _ = of._backward(whole(), When(0, 0.0, 0), pieces, norms, None)
     return {name: p.grad.clone() for name, p in of.step.named_parameters() if p.grad is not None}, result
 
 
@@ -153,7 +153,7 @@ def test_gradient_norms_are_those_of_the_first_chunk(tmp_path: Path, monkeypatch
     _, result = backward(updater(tmp_path), norms=True)
     first = whole().parts([2, 2])[0]  # its samples have six rows
     alone = updater(tmp_path, late=False)
-    norms = alone._backward(first, 0, 0, 1, measure_norms=True)[0].norms
+    norms = alone._backward(first, When(0, 0.0, 0), 1, True, None)[0].norms
     assert result.norms.keys() == norms.keys() == {"kl", "fit", "task"}
     assert result.norms["kl"] == pytest.approx(float(norms["kl"]), rel=1e-9)
     assert result.norms["fit"] == pytest.approx(float(norms["fit"]), rel=1e-9)
@@ -211,7 +211,7 @@ def _process(rank: int, folder: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     own = whole().parts((1, 3))[rank]
     found = updater(Path(folder), wrapped=DistributedDataParallel)
-    found._backward(replace(own), 0, 0, 1, measure_norms=False)
+    found._backward(replace(own), When(0, 0.0, 0), 1, False, None)
     if rank == 0:
         torch.save({name: p.grad for name, p in found.step.named_parameters() if p.grad is not None}, f"{folder}/found")
     torch.distributed.destroy_process_group()

@@ -17,7 +17,7 @@ from kdtool.engine.plan import plan_stages
 from kdtool.engine.precision import Precision
 from kdtool.engine.step import Step
 from kdtool.engine.teaching import FrozenTeachers, Teaching
-from kdtool.engine.update import Updater
+from kdtool.engine.update import Updater, When
 from kdtool.method import Batch, Method, Setup, Terms
 from tests.engine import tiny
 
@@ -81,7 +81,7 @@ def gradients(folder: Path, loaded: Loaded, pieces: int, wrapped: Any = None) ->
     step.stage = planned.stage
     teaching = Teaching(FrozenTeachers(job.teachers, precision), None, lambda text: None)
     updater = Updater(job, step, wrapped(step) if wrapped else step, teaching, planned, lambda updates: None)
-    result, _ = updater._backward(loaded, 0, 0, pieces, measure_norms=False)
+    result, _ = updater._backward(loaded, When(0, 0.0, 0), pieces, False, None)
     return [p.grad.clone() for p in step.student.parameters() if p.grad is not None], result.terms
 
 
