@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kdtool.engine.checkpoint import FORMAT, checkpoints, load_checkpoint, load_newest, save_checkpoint
+from kdtool.engine.checkpoint import FORMAT, IN_PARTS, checkpoints, load_checkpoint, load_newest, save_checkpoint
 from kdtool.errors import InputError, RunError
 
 
@@ -135,10 +135,10 @@ def test_where_none_is_sound_all_are_named(two: Path) -> None:
 
 
 def test_another_format_is_refused_with_a_reason(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdtool.engine.checkpoint.FORMAT", FORMAT + 1)
+    monkeypatch.setattr("kdtool.engine.checkpoint.FORMAT", IN_PARTS + 1)
     save_checkpoint(two, "step-3", state(3), keep=3)
     monkeypatch.undo()
-    with pytest.raises(InputError, match=rf"step-3 has format {FORMAT + 1}, this kdtool .* reads format {FORMAT}"):
+    with pytest.raises(InputError, match=rf"step-3 has format {IN_PARTS + 1}, this kdtool .* reads format {FORMAT}"):
         load_newest(two)
     shutil.rmtree(two / "step-3")
     (two / "step-2" / "digests.json").write_text("{}")  # the first format's manifest
