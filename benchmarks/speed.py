@@ -26,6 +26,7 @@ BENCHES = {
     "kd": f"{PAIR} --method kd",
     "fitnets": f"{PAIR} --method fitnets",
     "methods": f"{PAIR} --methods all --pairs 7 --steps 1",
+    "text": "--task text --teacher transformer-mini --student bilstm --method kd",
     "larger": LARGER,
     "larger-glibc": LARGER,
 }
@@ -42,8 +43,8 @@ TEXT = """## Speed
 
 The floor is a bare loop on ready batches with the same layout, folding, precision and replay. Both take turns;
 shares are medians of the pairs, with 95% sign-test intervals. Images are scikit-learn's digits, where nothing is said
-32x32 in batches of 64. The two benches of the larger pair differ in whether a step's memory is kept for the next,
-as it is by default, or goes back to the system (`MALLOC_...`).
+32x32 in batches of 64; sentences are those of the Python documentation. The two benches of the larger pair differ in
+whether a step's memory is kept for the next, as it is by default, or goes back to the system (`MALLOC_...`).
 """
 
 
