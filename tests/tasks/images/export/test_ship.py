@@ -96,7 +96,7 @@ def test_the_readme_serves_an_export_without_torch(done: Done, tmp_path: Path, c
     import torch
     from PIL import Image
 
-    from kdtool.tasks.images.data.decode import decode
+    from kdtool.tasks.images.data.decode import decode, with_channels
 
     code = re.search(r"<!-- serve -->\n```python\n(.*?)```", README.read_text(), re.S)
     assert code is not None
@@ -118,7 +118,7 @@ def test_the_readme_serves_an_export_without_torch(done: Done, tmp_path: Path, c
         arguments = [sys.executable, tmp_path / "serve.py", place / "export" / "student.onnx", picture]
         said = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, check=True).stdout
         with torch.no_grad():
-            expected = student(transform(decode(str(picture)))[None])[0]
+            expected = student(transform(with_channels(decode(str(picture)), 3))[None])[0]
         assert json.loads(said.partition(" ")[2]) == pytest.approx(expected.tolist(), abs=1e-4)
 
 
