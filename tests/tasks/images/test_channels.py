@@ -82,6 +82,7 @@ def test_grey_images_are_learnt_as_grey(done: Done, digits: Path) -> None:
     assert alone["robustness"]
 
 
+@pytest.mark.slow
 def test_outputs_for_grey_are_kept_as_such(done: Done, digits: Path, tmp_path: Path) -> None:
     again = distil(tmp_path / "again", "--data", digits, *GREY, "cache.mode=require")
     assert again.file() == done.file()

@@ -82,6 +82,7 @@ def test_each_class_is_learnt_on_its_own(done: Done) -> None:
     assert "outputs replayed" in done.out
 
 
+@pytest.mark.slow
 def test_eval_tells_of_each_class(done: Done, table: Path) -> None:
     found = json.loads(call("eval", done.folder, "--json").out)
     assert found["metrics"] == {k: v for k, v in done.result["test"]["student"].items() if k in found["metrics"]}
