@@ -12,7 +12,6 @@ Three figures, of a split's own samples alone:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from kdtool.events import Metric
 from kdtool.losses import at_least_fp32
+from kdtool.tasks.common.kept_rows import KeptRows
 
 KNN = Metric("knn", "k-NN")
 RANK = Metric("rankme", "effective rank", percent=False)
@@ -103,23 +103,8 @@ class Embeddings:
         return EmbeddingMeter()
 
 
-class EmbeddingMeter:
+class EmbeddingMeter(KeptRows):
     """Keeps all embeddings: each is compared with all others."""
-
-    def __init__(self) -> None:
-        self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
-
-    def add(self, logits: Tensor, labels: Tensor, index: Tensor) -> None:
-        """Take (R, D) embeddings, (R,) int64 labels (-1: none) and the (R,) numbers of the rows."""
-        self.parts.append((index.cpu(), labels.cpu(), logits.float().cpu()))
-
-    def state(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Return what was added."""
-        return self.parts
-
-    def merge(self, states: Sequence[list[tuple[Tensor, Tensor, Tensor]]]) -> None:
-        """Replace what was added by what all processes added."""
-        self.parts = [part for parts in states for part in parts]
 
     def metrics(self) -> dict[str, Any]:
         """Return "knn" and "probe" in [0, 1], None where fewer than two samples have a class, and "rankme"."""

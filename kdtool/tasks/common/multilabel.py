@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kdtool.events import Metric
 from kdtool.losses import at_least_fp32
+from kdtool.tasks.common.kept_rows import KeptRows
 
 MAP = Metric("map", "mAP")
 
@@ -58,24 +59,12 @@ class MultiLabel:
         return MultiLabelMeter(self.sets)
 
 
-class MultiLabelMeter:
+class MultiLabelMeter(KeptRows):
     """Keeps each row's probabilities: average precision is of their order over all samples."""
 
     def __init__(self, sets: Tensor):
+        super().__init__()
         self.sets = sets
-        self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
-
-    def add(self, logits: Tensor, labels: Tensor, index: Tensor) -> None:
-        """Take (R, K) logits, (R,) int64 numbers of sets (-1: none) and the (R,) numbers of the rows."""
-        self.parts.append((index.cpu(), labels.cpu(), logits.float().cpu()))
-
-    def state(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Return what was added."""
-        return self.parts
-
-    def merge(self, states: Sequence[list[tuple[Tensor, Tensor, Tensor]]]) -> None:
-        """Replace what was added by what all processes added."""
-        self.parts = [part for parts in states for part in parts]
 
     def metrics(self) -> dict[str, Any]:
         """Return map, macro_f1, micro_f1 and exact, each in [0, 1]; see ``figures``."""
