@@ -6,6 +6,7 @@ import atexit
 import signal
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any, Generic, TypeVar
@@ -21,6 +22,9 @@ DEATH_SECONDS = 10
 
 GRACE_SECONDS = 30
 """How long a worker goes on after SIGTERM."""
+
+HELD = {signal.SIGINT, signal.SIGTERM}
+"""Signals that wait while workers start."""
 
 Request = TypeVar("Request")
 
@@ -75,7 +79,8 @@ class Workers(Generic[Request]):
             RunError: a worker ended, or failed.
         """
         self.plan.requests = requests
-        iterator = iter(self.loader)
+        with _held_signals():
+            iterator = iter(self.loader)
         if self.count and self._ending is None:
             # Whoever still refers to the loader (a circle, a traceback, the end of the program): workers are told to
             # end while their queues still work. Left to torch, each takes seconds.
@@ -166,6 +171,19 @@ def _do_not_interrupt(iterator: Any) -> None:
         iterator._worker_pids_set = False
 
 
+@contextmanager
+def _held_signals() -> Iterator[None]:
+    """Keep signals from workers that start until they have handlers; a process begins with the mask of its parent."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _outlive_signals(worker: int) -> None:
     """Leave Ctrl-C and SIGTERM to the main process, which has a step to finish and a checkpoint to write.
 
@@ -175,3 +193,5 @@ def _outlive_signals(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "alarm"):
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_SECONDS))
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)

@@ -316,6 +316,21 @@ def test_a_signal_to_the_whole_group_does_not_end_workers_at_once() -> None:
     assert _same(got, _all(_loader(cfg=ANEW)))
 
 
+def test_a_signal_to_a_worker_that_only_starts_does_not_end_it() -> None:
+    signalled = [signal.SIGTERM, signal.SIGINT]
+
+    def at_birth() -> None:
+        for number in signalled:
+            os.kill(os.getpid(), number)
+
+    os.register_at_fork(after_in_child=at_birth)
+    try:
+        batches = _all(_loader(cfg=ANEW, workers=2))
+    finally:
+        signalled.clear()  # what is registered stays so
+    assert _same(batches, _all(_loader(cfg=ANEW)))
+
+
 class Deadly(Pictures):
     """Ends the process that reads image 20, or fails in a way that nobody expected."""
 
