@@ -25,6 +25,13 @@ def keys_deciding(section: Any, what: str, inherited: Sequence[str] = (STUDENT,)
     return dict(_walk(section, what, frozenset(inherited), ""))
 
 
+def digested(section: Any) -> dict[str, Any]:
+    """Return all of a section's plain values as nested mappings, but for keys that came late and hold their default."""
+    kept = [field for field in dataclasses.fields(section) if not _unsaid(field, getattr(section, field.name))]
+    values = {field.name: getattr(section, field.name) for field in kept}
+    return {name: digested(v) if dataclasses.is_dataclass(v) else to_plain(v) for name, v in values.items()}
+
+
 def _walk(section: Any, what: str, inherited: frozenset[str], prefix: str) -> Iterator[tuple[str, Any]]:
     for field in dataclasses.fields(section):
         value, name = getattr(section, field.name), f"{prefix}{field.name}"
@@ -35,7 +42,7 @@ def _walk(section: Any, what: str, inherited: frozenset[str], prefix: str) -> It
         elif isinstance(value, list) and value and all(map(dataclasses.is_dataclass, value)):
             for number, each in enumerate(value):
                 yield from _walk(each, what, decides, f"{name}." if len(value) == 1 else f"{name}.{number}.")
-        elif what in decides and not (field.metadata.get("late") and value == _default(field)):
+        elif what in decides and not _unsaid(field, value):
             yield from _plain(name, to_plain(value))
 
 
@@ -46,6 +53,10 @@ def _plain(name: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _plain(f"{name}.{key}", each)
     else:
         yield name, value
+
+
+def _unsaid(field: dataclasses.Field[Any], value: Any) -> bool:
+    return bool(field.metadata.get("late")) and value == _default(field)
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

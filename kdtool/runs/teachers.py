@@ -21,7 +21,7 @@ from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
 from kdtool.errors import InputError
 from kdtool.events import Reporter
-from kdtool.recipe.decides import keys_deciding
+from kdtool.recipe.decides import digested, keys_deciding
 from kdtool.recipe.options import TEACHER
 from kdtool.recipe.schema import Checkpoint, Recipe, Teacher, Train
 from kdtool.runs.kept import NOTE, PARTIAL, is_kept, kept_folder, lock_of, mark_used
@@ -145,7 +145,7 @@ def _key(section: Teacher, built: Built, recipe: Recipe, task: Task, data: Any) 
         "model": [built.name, built.model_args, built.source_hash, built.weights_id],
         "head": built.num_classes,
         "input": [own[name] for name in built.input_keys if name in own],
-        "train": dataclasses.asdict(section.train),
+        "train": digested(section.train),
         "precision": list(keys_deciding(recipe.train, TEACHER).values()),
         "data": [data.fingerprint, keys_deciding(recipe.data, TEACHER)],
         "versions": [torch.__version__, *task.versions(TEACHER).values()],

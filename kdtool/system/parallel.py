@@ -12,13 +12,15 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any
 
+from kdtool.errors import InputError
 from kdtool.system.children import Child, Lifeline, ending, shared_threads, start
 
 SECONDARY_S = 3.0
 """How long a process that lost the others keeps silent: whoever failed first is to be heard first."""
 
-GRACE_S, ENDING_S = 0.5, 30.0
-"""How long the first process may take to fail by itself after another did, and to end after a signal."""
+GRACE_S, REFUSED_S, ENDING_S = 0.5, 10.0, 30.0
+"""How long the first process may take to fail by itself after another did, to refuse what another refused, which is
+the same for all, and to end after a signal."""
 
 _POLL_S = 0.05
 
@@ -75,7 +77,8 @@ class _Processes:
             codes = [worker.process.poll() for worker in self.workers]
             if any(codes):
                 # Where all fail of one cause, or stop as told, the first process says it best.
-                self._let_end(ENDING_S if self.signal is not None else GRACE_S)
+                refused = all(code in (None, 0, InputError.exit_code) for code in codes)
+                self._let_end(ENDING_S if self.signal is not None else REFUSED_S if refused else GRACE_S)
                 return self._told(next(rank for rank, worker in enumerate(self.workers) if worker.process.poll()))
             if all(code == 0 for code in codes):
                 return 0
