@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 # The Python for a machine with a card, where that has no package index: any that has what pyproject.toml names.
 GPU_PYTHON ?= $(BIN)/python
-# Two test processes of one thread each: networks this small gain nothing from a second thread.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# Two test processes of one thread each: networks this small gain nothing from a second thread. One that dies ends the
+# whole, since what waits for its tests would wait for ever.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --max-worker-restart 0 --dist loadfile
 STAMP = $(VENV)/.installed
 
 DEMO = --method fitnets --teacher resnet50 --student mobilenetv3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,10 @@ def openvino_network(path: Path) -> tuple[Callable[[Any], Any], dict[str, str]]:
         core = openvino.Core()
         model = core.read_model(str(path))
         said = model.get_rt_info([_ABOUT]).value if model.has_rt_info([_ABOUT]) else {}
-        compiled = core.compile_model(model, "CPU", threads)
+        # In a thread of its own: it gives the thread that it is called in a stack for signals, and of two networks the
+        # one that is freed last puts back the other's, which is gone. The next signal would end the process.
+        with ThreadPoolExecutor(1) as apart:
+            compiled = apart.submit(core.compile_model, model, "CPU", threads).result()
     except Exception as error:  # openvino raises RuntimeErrors of its own
         line = (str(error).strip().splitlines() or [""])[-1][:200]
         raise InputError(f"{str(path)!r} is no graph that OpenVINO can run: {line}") from error

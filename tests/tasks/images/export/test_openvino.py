@@ -27,6 +27,20 @@ print(core.compile_model(model, "CPU")({"images": images})["logits"].shape, len(
 """
 
 
+TWO_AND_A_SIGNAL = """
+import gc, os, signal, sys
+from pathlib import Path
+from kdtool.tasks.common.export.openvino_file import openvino_network
+one, other = (openvino_network(Path(sys.argv[1]))[0] for _ in range(2))
+del one
+gc.collect()
+del other
+gc.collect()
+signal.signal(signal.SIGTERM, lambda *_: print("heard"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     return distil(tmp_path_factory.mktemp("ov") / "run", "--method", "none", "--student", "test_resnet",
@@ -49,6 +63,13 @@ def test_it_agrees_with_its_student(exports: dict[str, Any]) -> None:
     assert 0 < half["relative_difference"] < 0.05  # other weights, so other logits
     assert half["bytes"] < 0.75 * whole["bytes"]
     assert Path(whole["file"]).with_suffix(".bin").is_file()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_signals_reach_a_process_that_let_go_of_two(exports: dict[str, Any]) -> None:
+    command = [sys.executable, "-c", TWO_AND_A_SIGNAL, exports["openvino"]["file"]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
 
 
 @pytest.mark.slow
