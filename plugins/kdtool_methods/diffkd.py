@@ -78,7 +78,7 @@ def denoised(feat: Tensor, predict: Callable[[Tensor, int], Tensor], alpha_T: Te
 
 
 class Bottleneck(nn.Module):
-    """Three convolutions around which the input is added.
+    """Three convolutions around which the input is added; without biases, which the norms after them would take out.
 
     Args:
         channels: C.
@@ -89,9 +89,9 @@ class Bottleneck(nn.Module):
         super().__init__()
         middle = max(1, channels // reduction)
         self.block = nn.Sequential(
-            nn.Conv2d(channels, middle, 1), nn.BatchNorm2d(middle), nn.ReLU(),
-            nn.Conv2d(middle, middle, 3, padding=1), nn.BatchNorm2d(middle), nn.ReLU(),
-            nn.Conv2d(middle, channels, 1), nn.BatchNorm2d(channels),
+            nn.Conv2d(channels, middle, 1, bias=False), nn.BatchNorm2d(middle), nn.ReLU(),
+            nn.Conv2d(middle, middle, 3, padding=1, bias=False), nn.BatchNorm2d(middle), nn.ReLU(),
+            nn.Conv2d(middle, channels, 1, bias=False), nn.BatchNorm2d(channels),
         )  # fmt: skip
 
     def forward(self, feat_BCHW: Tensor) -> Tensor:
@@ -115,14 +115,19 @@ class Diffusion(nn.Module):
         self.size, self.steps = size_of(teacher), steps
         channels = latent or width(teacher)
         self.encode = (
-            nn.Sequential(nn.Conv2d(width(teacher), channels, 1), nn.BatchNorm2d(channels)) if latent else None
+            nn.Sequential(nn.Conv2d(width(teacher), channels, 1, bias=False), nn.BatchNorm2d(channels))
+            if latent
+            else None
         )
         self.decode = nn.Conv2d(channels, width(teacher), 1) if latent else None
         self.enter = nn.Conv2d(width(student), channels, 1)
         self.leave = nn.Conv2d(channels, channels, 1)
         self.times = nn.Embedding(TIMES, channels)
         self.predict = nn.Sequential(
-            Bottleneck(channels, 4), Bottleneck(channels, 4), nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels)
+            Bottleneck(channels, 4),
+            Bottleneck(channels, 4),
+            nn.Conv2d(channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
         )
         self.adapt = nn.Sequential(
             Bottleneck(channels, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 2)
