@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.recorded import Graph, Recording
 
 _READS = {"_local_scalar_dense", "equal", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive",
-          "_linalg_eigh", "_linalg_svd"}  # fmt: skip
+          "_linalg_eigh", "_linalg_svd", "linalg_matrix_exp"}  # fmt: skip
 """Operations whose result the host waits for."""
 
 _FROM_BOTH = {"copy_", "_to_copy", "index", "index_put", "index_put_", "_index_put_impl_", "set_"}

@@ -145,7 +145,7 @@ class SSKD(Method):
     def head(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss of the teacher's head: which upright image is it?"""
         scores = self.similarities(self.teacher_head, batch.teachers[0])
-        return {"contrast": F.cross_entropy(scores, _each(batch.index.new_tensor(range(scores.shape[1]))))}
+        return {"contrast": F.cross_entropy(scores, _each(torch.arange(scores.shape[1], device=scores.device)))}
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         cfg, student, teacher = self.cfg, batch.student, batch.teachers[0]

@@ -16,7 +16,7 @@ from tests.simulated import simulated
 METHODS = sorted(entry.name for entry in registry.entries())
 WAITS = {
     "kdsvd": "a singular value decomposition",
-    "vkd": "a singular value decomposition",
+    "vkd": "the exponential of a matrix, whose kernels choose a degree by its norm",
 }
 """Methods whose loss makes the host wait, and for what."""
 
