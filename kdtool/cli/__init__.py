@@ -25,7 +25,7 @@ _COMMANDS = {
     "report": ("kdtool.cli.report", "Write one page on runs or a comparison, that opens offline."),
     "runs": ("kdtool.cli.runs", "List runs with their state and result."),
     "recipes": ("kdtool.cli.recipes", "List and copy the recipes that kdtool ships."),
-    "export": ("kdtool.cli.export", "Write a student as ONNX, OpenVINO or torch.export."),
+    "export": ("kdtool.cli.export", "Write a student in formats that run without kdtool."),
     "inspect": ("kdtool.cli.inspect", "Show two networks side by side and what a method would pair."),
     "list-methods": ("kdtool.cli.list_methods", "List the installed distillation methods."),
     "list-tasks": ("kdtool.cli.list_tasks", "List the installed tasks."),
