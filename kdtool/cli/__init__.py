@@ -32,7 +32,7 @@ _COMMANDS = {
     "show": ("kdtool.cli.show", "Show a method's paper, equation and options."),
     "check": ("kdtool.cli.check", "Check that an installed method keeps the contract."),
     "cache": ("kdtool.cli.cache", "Keep teachers' outputs for later runs."),
-    "bench": ("kdtool.cli.bench", "Measure what a step costs on this machine."),
+    "bench": ("kdtool.cli.bench", "Measure what a step, or reading, costs on this machine."),
     "doctor": ("kdtool.cli.doctor", "Look for what would keep kdtool from working here."),
     "new-method": ("kdtool.cli.new_method", "Write the package of a new method."),
     "completion": ("kdtool.cli.completion", "Print the script that completes kdtool's words in your shell."),
