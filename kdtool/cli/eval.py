@@ -69,7 +69,7 @@ def command(
     perplexity, and what it answers.
 
     TARGET is a run's folder, a student's folder, a model as `kdtool run` takes it, or an exported file (.onnx, .pt2,
-    .xml).
+    .xml, .tflite, .mlpackage, .engine).
     Classes are matched by name. KEY=VALUE changes how the data is read, by the recipe's data.* keys.
 
     \b

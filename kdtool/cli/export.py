@@ -10,14 +10,14 @@ from kdtool.cli import options
 from kdtool.system import strict_json
 
 
-@click.command("export", short_help="Write a student as ONNX, OpenVINO or torch.export.")
+@click.command("export", short_help="Write a student in formats that run without kdtool.")
 @click.argument("target", metavar="RUN", type=options.PathName())
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
     "--to",
     metavar="A,B",
-    help="program, onnx, onnx-fp16, onnx-int8, torchao-int8, openvino, openvino-fp16, as the task has them.  "
-    "[default: program,onnx]",
+    help="program, onnx, onnx-fp16, onnx-int8, torchao-int8, and of images openvino, openvino-fp16, litert, coreml, "
+    "coreml-fp16, tensorrt, tensorrt-fp16.  [default: program,onnx]",
 )
 @click.option("--out", metavar="FOLDER", help="Where to write.  [default: export in the run's folder]")
 @click.option("--data", metavar="NAME|FOLDER", help="Data to compare on.  [default: the run's own]")

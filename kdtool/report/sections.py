@@ -84,12 +84,14 @@ class Picture:
     """A small image.
 
     Attributes:
-        png: base64.
+        content: base64.
         alt: what it shows.
+        format: "png" or "jpeg".
     """
 
-    png: str
+    content: str
     alt: str
+    format: str = "png"
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,39 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class Shot:
+    """A picture on a contact sheet.
+
+    Attributes:
+        picture: it.
+        label: what it is.
+        guess: what a network takes it for.
+        title: shown where one points at it.
+    """
+
+    picture: Picture
+    label: str
+    guess: Guess
+    title: str = ""
+
+    @property
+    def right(self) -> bool:
+        """Whether the network is right."""
+        return self.guess.name == self.label
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A card with many small pictures, over the whole width; ``about`` is a sentence above them."""
+
+    kind: ClassVar[str] = "sheet"
+    title: str
+    shots: Sequence[Shot]
+    about: str = ""
+    wide: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
 class Note:
     """A card with a sentence, over the whole width."""
 
@@ -131,7 +166,7 @@ class Note:
     wide: ClassVar[bool] = True
 
 
-Section = Chart | Table | Samples | Note
+Section = Chart | Table | Samples | Sheet | Note
 """A card of the page."""
 
 Fact = tuple[str, str]

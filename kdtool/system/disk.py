@@ -81,9 +81,9 @@ def sweep(folder: Path) -> None:
                 left.unlink()
 
 
-def bytes_in(folder: Path) -> int:
-    """Return what the files in a folder and below take."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def bytes_in(place: Path) -> int:
+    """Return what a file takes, or what the files in a folder and below do."""
+    return sum(path.stat().st_size for path in (place, *place.rglob("*")) if path.is_file())
 
 
 def append_line(path: Path, line: str) -> None:

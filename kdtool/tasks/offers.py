@@ -68,6 +68,14 @@ class Offers:
         """
         raise self.lacks("profiles")
 
+    def reading(self, recipe: Recipe, rounds: int, say: Say) -> dict[str, Any] | None:
+        """Return what reading the recipe's data costs, for ``kdtool bench``; None: the task cannot tell of such data.
+
+        Raises:
+            InputError: there is nothing to read.
+        """
+        return None
+
     def sections(self, run: Path, recipe: Recipe, say: Say) -> Any:
         """Return what the page shows of a run beyond its log and networks: a ``kdtool.report.sections.RunSections``.
 

@@ -31,9 +31,9 @@ def show_list(entries: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
     if rows:
         titles = ["cache", "data", "holds", "samples", "size", "last used"]
         console.print(fitted(Grid(titles, rows, 3), console.width))
-    for kind, name in (("outputs", "teacher caches"), ("teacher", "trained teachers")):
+    for kind, name in (("outputs", "teacher cache"), ("teacher", "trained teacher")):
         sizes = [entry["bytes"] for entry in entries if entry["kind"] == kind]
-        console.print(Text(f"{len(sizes)} {name}, {words.size(sum(sizes))}"))
+        console.print(Text(f"{len(sizes)} {name}{'s' * (len(sizes) != 1)}, {words.size(sum(sizes))}"))
 
 
 def _holds(entry: Mapping[str, Any]) -> str:

@@ -23,14 +23,15 @@ def show(found: Mapping[str, Any], stream: TextIO) -> None:
     titles = ["", metric, "difference", "file", *_batches(speed["student"])]
     rows = [["student", words.percent(test["top1"]), "", ""]]
     rows += [
-        [form, words.percent(each["top1"]), f"{each['relative_difference']:.1e}", words.size(each["bytes"])]
+        [form, words.percent(each["top1"]), _difference(each), words.size(each["bytes"])]
         for form, each in found["exports"].items()
     ]
     for row in rows:
-        row += [
+        timed = speed.get(row[0])
+        row += [""] * len(speed["student"]) if timed is None else [
             f"{own['median_ms']:.2f} ms ({student['median_ms'] / own['median_ms']:.2f}x)"
-            for own, student in zip(speed[row[0]], speed["student"], strict=True)
-        ]
+            for own, student in zip(timed, speed["student"], strict=True)
+        ]  # fmt: skip
     console.print(fitted(Grid(titles, rows, 1, title, main=0), console.width))
     machine = found["machine"]
     console.print(
@@ -44,6 +45,10 @@ def show(found: Mapping[str, Any], stream: TextIO) -> None:
     console.print(Text(f"All of it is in {words.clean(found['folder'])}"), soft_wrap=True)
     if found["hub"]:
         console.print(Text(f"On the hub: {words.clean(found['hub'])}"), soft_wrap=True)
+
+
+def _difference(export: Mapping[str, Any]) -> str:
+    return "not compared" if "not_compared" in export else f"{export['relative_difference']:.1e}"
 
 
 def _at(found: Mapping[str, Any]) -> str:

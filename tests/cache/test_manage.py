@@ -154,6 +154,7 @@ def test_trained_teachers_are_listed_and_pruned(home: Path) -> None:
     with sole_lock(stopped.with_name("resnet50-3.lock"), "a training"):
         assert answer("prune", "--days", 1) == []
     assert [each["name"] for each in answer("prune", "--days", 1)] == [stopped.name]
+    assert "1 trained teacher, " in " ".join(call("cache", "info").out.split())
     assert [each["why"] for each in answer("prune", fresh.name)] == ["named"]
     assert not fresh.exists()
 

@@ -172,7 +172,15 @@ def test_it_opens_in_chromium(found: dict[str, Any], width: int, tmp_path: Path)
     dom, said = opened(Path(found["page"]), width, tmp_path)
     assert "CONSOLE" not in said, said
     body = dom.split('<script id="figures"')[0]
-    for text in ("Loss terms", "Reliability", "Soft labels", "Embedding of the student", "baseline", "teacher, T = 1"):
+    for text in (
+        "Loss terms",
+        "Reliability",
+        "Soft labels",
+        "is least certain of",
+        "Embedding of the student",
+        "baseline",
+        "teacher, T = 1",
+    ):
         assert text in body
     assert body.count("main-svg") >= body.count('class="plot')  # every figure is drawn
 

@@ -19,6 +19,8 @@ from kdtool.report.sections import (
     Sample,
     Samples,
     Section,
+    Sheet,
+    Shot,
     Table,
 )
 from kdtool.tasks.common.targets import result_of
@@ -88,7 +90,8 @@ def classification(
             "teachers", each with "name", "metrics", "calibration", "per_class", "agreement", "params", "macs", "bytes".
         baseline: the same of the baseline, None without one.
         looked: at some samples: "count" (how many), "temperature" (the method's, or None), "soft_labels" (of chosen
-            samples "label", "networks" and "png" or "text"), "embeddings" (by network, see ``charts.plane``; or None)
+            samples "label", "networks" and "png" or "text"), "least_certain" (of samples "picture", "format", "label",
+            "predicted", "p" and "file"; may be left out), "embeddings" (by network, see ``charts.plane``; or None)
             and "notes".
         student: the model's name.
         metric: what the run's epochs were selected by.
@@ -112,6 +115,8 @@ def classification(
     ]
     if looked["soft_labels"]:
         cards.append(soft_labels(looked, unit))
+    if looked.get("least_certain"):
+        cards.append(sheet(looked["least_certain"], unit))
     cards += embeddings(looked["embeddings"], unit)
     return RunSections(
         cards,
@@ -195,6 +200,24 @@ def soft_labels(looked: Mapping[str, Any], unit: str) -> Samples:
     half = len(found) // 2
     chosen = f"of {looked['count']}, the {half} with the least certain soft labels and {len(found) - half} others"
     return Samples("Soft labels", [_sample(each, unit) for each in found], f"Top classes {at}; {chosen}.")
+
+
+def sheet(found: Sequence[Mapping[str, Any]], unit: str) -> Sheet:
+    """Return pictures of the samples that the student is least certain of."""
+    shots = [
+        Shot(
+            Picture(each["picture"], f"a test {numbers.one(unit)} of {each['label']}", each["format"]),
+            each["label"],
+            Guess(each["predicted"], each["p"]),
+            each["file"] or "",
+        )
+        for each in found
+    ]
+    wrong = sum(not shot.right for shot in shots)
+    about = (
+        f"What the student takes them for, with its probability, and what they are; {wrong} of {len(shots)} are wrong."
+    )
+    return Sheet(f"The test {unit} that the student is least certain of", shots, about)
 
 
 def embeddings(planes: Mapping[str, Mapping[str, Any] | None], unit: str) -> list[Chart]:

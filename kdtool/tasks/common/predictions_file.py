@@ -1,4 +1,4 @@
-"""Predictions as a table in a file: .csv where its name ends so, else parquet."""
+"""Predictions as a table in a file, .csv or .parquet."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ from kdtool.system.disk import write_whole
 
 CSV = ".csv"
 
+ENDINGS = (CSV, ".parquet")
+"""Of the names of files that predictions are written to."""
+
 
 def check_predictions(path: Path) -> None:
     """Refuse a place that cannot be written, before anything is computed.
 
     Raises:
-        InputError: its folder is not there, or pyarrow is missing.
+        InputError: its name has another ending, its folder is not there, or pyarrow is missing.
     """
+    if path.suffix.lower() not in ENDINGS:
+        raise InputError(f"--predictions {path}: its name tells the format. Valid endings: {', '.join(ENDINGS)}.")
     if path.suffix.lower() != CSV:
         try:
             import pyarrow  # noqa: F401

@@ -212,6 +212,12 @@ class Images(task.Task):
         self.refuse_others(given, {"image_size"})
         return profiled(target, say, **given)
 
+    def reading(self, recipe: schema.Recipe, rounds: int, say: Say) -> dict[str, Any] | None:
+        """See ``kdtool.tasks.images.reading``."""
+        from kdtool.tasks.images.reading import reading
+
+        return reading(cast(Recipe, recipe), rounds, say)
+
     def sections(self, run: Path, recipe: schema.Recipe, say: Say) -> Any:
         """Return classes, calibration, soft labels and embeddings of a run."""
         from kdtool.tasks.images.page.sections import sections

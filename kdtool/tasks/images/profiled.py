@@ -13,7 +13,7 @@ from kdtool.tasks.common.export.folder import EXPORTS
 from kdtool.tasks.common.export.held_memory import held_by
 from kdtool.tasks.common.targets import Found
 from kdtool.tasks.images.evaluation.evaluate import about
-from kdtool.tasks.images.evaluation.exported import INPUT, KINDS
+from kdtool.tasks.images.evaluation.exported import INPUT, KINDS, is_there
 from kdtool.tasks.images.evaluation.preprocessing import Preprocessing
 from kdtool.tasks.images.evaluation.target import Target, find, open_target
 from kdtool.tasks.images.models.built import Built
@@ -43,7 +43,7 @@ def _open(name: str, image_size: int | None, say: Say) -> list[tuple[str, Target
         return [("export" if found.kind in KINDS.values() else "student", open_target(found, None))]
     student = open_target(found, None)
     assert found.path is not None
-    files = sorted(p for p in (found.path / EXPORTS).glob("*") if p.suffix in KINDS)
+    files = sorted(p for p in (found.path / EXPORTS).glob("*") if is_there(p))
     exports = []
     for file in files:
         try:

@@ -11,13 +11,22 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from kdtool.errors import InputError, did_you_mean
-from kdtool.system.disk import aside, writing
+from kdtool.system.disk import aside, bytes_in, writing
 from kdtool.system.locks import sole_lock
-from kdtool.tasks.common.export import onnx_file, openvino_file
-from kdtool.tasks.common.export.checks import Reference
+from kdtool.tasks.common.export import coreml_file, litert_file, onnx_file, openvino_file, tensorrt_file
+from kdtool.tasks.common.export.checks import NotRun, Reference
 
 EXPORTS = "export"
 """The folder in a run's that ``kdtool export`` writes to."""
+
+NEEDS: dict[str, Callable[[], Any]] = {
+    "onnx": onnx_file.need_packages,
+    "openvino": openvino_file.need_package,
+    "litert": litert_file.need_package,
+    "coreml": coreml_file.need_package,
+    "tensorrt": tensorrt_file.need_package,
+}
+"""What refuses a format, by the first word of its name, where its packages (or what runs it) are missing."""
 
 N = TypeVar("N")
 
@@ -32,10 +41,8 @@ def check_asked(to: Sequence[str], formats: Sequence[str], tolerance: float | No
         raise InputError(f"--to {wrong[0]} is no format. {did_you_mean(wrong[0], formats)}")
     if tolerance is not None and not 0 <= tolerance <= 100:
         raise InputError(f"--tolerance {tolerance:g}: points of accuracy, from 0 to 100.")
-    if any(name.startswith("onnx") for name in to):
-        onnx_file.need_packages()
-    if any(name.startswith("openvino") for name in to):
-        openvino_file.need_package()
+    for kind in dict.fromkeys(name.partition("-")[0] for name in to):
+        NEEDS.get(kind, lambda: None)()
 
 
 def folder_for(name: str, path: Path | None, out: str | Path | None) -> Path:
@@ -84,7 +91,7 @@ def keep_if_good(
     *,
     needed: int,
     write: Callable[[Path], dict[str, Any]],
-    open_file: Callable[[Path], N],
+    open_file: Callable[[Path], N | NotRun],
     logits: Callable[[N], Tensor],
 ) -> tuple[dict[str, Any], N | None]:
     """Write one export into the folder ``apart``, load it back and compare it; move it to its place if it is good.
@@ -98,24 +105,36 @@ def keep_if_good(
         needed: its bytes, about.
         write: writes it to a path, with what belongs to it beside it under the same stem, and returns what there is to
             say of it.
-        open_file: loads it back as a network.
+        open_file: loads it back as a network, or says why it cannot be run here.
         logits: of such a network on the reference's samples.
 
     Returns:
-        What is known of it, and the loaded network where it was kept.
+        What is known of it, and the loaded network where it was kept and can be run.
     """
     made = apart / place.name
     with writing(made, needed):
         more = write(made)
-    network = open_file(made)
-    found = reference.compare(form, logits(network), tolerance)
+    opened = open_file(made)
+    if isinstance(opened, NotRun):
+        network, found = None, reference.not_compared(form, tolerance, opened)
+    else:
+        network, found = opened, reference.compare(form, logits(opened), tolerance)
     parts = sorted(apart.glob(f"{made.stem}.*"))
-    size = sum(part.stat().st_size for part in parts)
+    size = sum(bytes_in(part) for part in parts)
     for part in parts:
+        goes = place.with_name(part.name)
+        if not found["accepted"] or part.is_dir():
+            _remove(goes)  # an older one is no export of this student, and no folder replaces another
         if found["accepted"]:
-            part.replace(place.with_name(part.name))
+            part.replace(goes)
         else:
-            part.unlink()
-            place.with_name(part.name).unlink(missing_ok=True)  # an older one is no export of this student
+            _remove(part)
     about = {"file": str(place) if found["accepted"] else None, "bytes": size, **found, **more}
     return about, network if found["accepted"] else None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

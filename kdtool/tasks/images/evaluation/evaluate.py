@@ -46,6 +46,7 @@ def evaluate(
     batch_size: int | None = None,
     device: str | None = None,
     overrides: Sequence[str] = (),
+    keep: Callable[[Examined, Tensor, Tensor, list[str]], None] | None = None,
     say: Say | None = None,
 ) -> dict[str, Any]:
     """Measure a network on data.
@@ -62,6 +63,8 @@ def evaluate(
         batch_size, device: default: as in the run.
         overrides: texts ``data.key=value``; for a model by name also ``student.model_args.key=value``, and
             ``student.mean=…`` and the like, which say what its weights expect of their input.
+        keep: takes the images, the network's (N, K) logits, (N,) labels in their order, and the K names, where an
+            image has one class.
         say: takes sentences for the user.
 
     Returns:
@@ -124,6 +127,8 @@ def evaluate(
     )
     result = evaluation.document
     result["notes"] = [*student.notes, *notes]
+    if keep is not None:
+        keep(examined, evaluation.logits, evaluation.labels, evaluation.names)
     if predictions is not None:
         write(Path(predictions), examined, evaluation.logits, evaluation.labels, evaluation.names)
         result["predictions"] = str(predictions)

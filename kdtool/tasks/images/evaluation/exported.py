@@ -1,4 +1,4 @@
-"""Exported files as networks for images: ONNX through onnxruntime, torch.export programs, OpenVINO's graphs."""
+"""Exported files as networks for images, each run by the package that is made for its format."""
 
 from __future__ import annotations
 
@@ -11,16 +11,27 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.errors import InputError
+from kdtool.system.disk import bytes_in
+from kdtool.tasks.common.export import coreml_file, litert_file, openvino_file, tensorrt_file
 from kdtool.tasks.common.export.onnx_file import OUTPUT
 from kdtool.tasks.common.export.opened import onnx_session, program_module
-from kdtool.tasks.common.export.openvino_file import SUFFIX, openvino_network, weights_of
 from kdtool.tasks.images.evaluation.preprocessing import Metadata
 
 INPUT = "images"
-"""Name of an ONNX or OpenVINO file's input (B, C, S, S)."""
+"""Name of an exported file's input (B, C, S, S), where its format has names."""
 
-KINDS = {".onnx": "onnx", ".pt2": "program", ".xml": "openvino"}
+KINDS = {
+    ".onnx": "onnx",
+    ".pt2": "program",
+    openvino_file.SUFFIX: "openvino",
+    litert_file.SUFFIX: "litert",
+    coreml_file.SUFFIX: "coreml",
+    tensorrt_file.SUFFIX: "tensorrt",
+}
 """What kind of exported file a name's ending says."""
+
+_BESIDE = {openvino_file.SUFFIX: openvino_file.weights_of, tensorrt_file.SUFFIX: tensorrt_file.notes_of}
+"""What returns the file that belongs to an exported one."""
 
 
 class Exported(nn.Module):
@@ -44,15 +55,25 @@ def open_exported(path: Path) -> tuple[Exported, Metadata]:
     Raises:
         InputError: no such file, no export of kdtool's, or the package that runs it is missing.
     """
-    if not path.is_file():
+    if not is_there(path):
         raise InputError(f"there is no file {str(path)!r}.")
     return _OPENERS[KINDS[path.suffix]](path)
 
 
+def is_there(path: Path) -> bool:
+    """Return whether a path is that of an exported file that exists; Core ML's are folders."""
+    return path.is_dir() if path.suffix == coreml_file.SUFFIX else path.suffix in KINDS and path.is_file()
+
+
+def parts_of(path: Path) -> list[Path]:
+    """Return all that an exported file consists of: it, and what lies beside or inside it."""
+    inside = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    return [*inside, *([_BESIDE[path.suffix](path)] if path.suffix in _BESIDE else [])]
+
+
 def size_of(path: Path) -> int:
     """Return the bytes of a network's file, with what belongs to it."""
-    beside = [weights_of(path)] if path.suffix == SUFFIX else []
-    return sum(each.stat().st_size for each in (path, *beside))
+    return sum(map(bytes_in, parts_of(path)))
 
 
 def _open_onnx(path: Path) -> tuple[Exported, Metadata]:
@@ -72,8 +93,23 @@ def _open_program(path: Path) -> tuple[Exported, Metadata]:
 
 
 def _open_openvino(path: Path) -> tuple[Exported, Metadata]:
-    network, said = openvino_network(path)
+    return _of_arrays(path, *openvino_file.openvino_network(path))
 
+
+def _open_litert(path: Path) -> tuple[Exported, Metadata]:
+    return _of_arrays(path, *litert_file.litert_network(path, INPUT, OUTPUT))
+
+
+def _open_coreml(path: Path) -> tuple[Exported, Metadata]:
+    return _of_arrays(path, *coreml_file.coreml_network(path, INPUT, OUTPUT))
+
+
+def _open_tensorrt(path: Path) -> tuple[Exported, Metadata]:
+    network, said = tensorrt_file.tensorrt_network(path, INPUT, OUTPUT)
+    return Exported(network), Metadata.read(said, str(path))
+
+
+def _of_arrays(path: Path, network: Callable[[np.ndarray], Any], said: dict[str, str]) -> tuple[Exported, Metadata]:
     def run(images: Tensor) -> Tensor:
         pixels = np.ascontiguousarray(images.detach().cpu().float().numpy())
         return torch.from_numpy(np.array(network(pixels)))
@@ -81,4 +117,11 @@ def _open_openvino(path: Path) -> tuple[Exported, Metadata]:
     return Exported(run), Metadata.read(said, str(path))
 
 
-_OPENERS = {"onnx": _open_onnx, "program": _open_program, "openvino": _open_openvino}
+_OPENERS = {
+    "onnx": _open_onnx,
+    "program": _open_program,
+    "openvino": _open_openvino,
+    "litert": _open_litert,
+    "coreml": _open_coreml,
+    "tensorrt": _open_tensorrt,
+}

@@ -16,7 +16,7 @@ from kdtool.tasks.common.targets import Found, config_of, in_folder, recipe_abov
 from kdtool.tasks.common.weights import WEIGHTS
 from kdtool.tasks.images.data.dataset import DataSet
 from kdtool.tasks.images.data.open import default_image_size
-from kdtool.tasks.images.evaluation.exported import KINDS, open_exported
+from kdtool.tasks.images.evaluation.exported import KINDS, is_there, open_exported
 from kdtool.tasks.images.evaluation.preprocessing import Metadata, Preprocessing
 from kdtool.tasks.images.models.build import Built, build
 from kdtool.tasks.images.models.inputs import of_data, of_section
@@ -66,11 +66,11 @@ def find(name: str) -> Found:
         InputError: a run that has no student yet, a folder without one, a file that is no export, or no such thing.
     """
     path = Path(name.removeprefix("local-dir:")).expanduser()
-    if path.suffix in KINDS and not path.is_dir():
-        if not path.is_file():
-            raise InputError(f"there is no file {name!r}.")
+    if is_there(path):
         return Found(name, KINDS[path.suffix], path, recipe_above(path))
     if not path.is_dir():
+        if path.suffix in KINDS:
+            raise InputError(f"there is no file {name!r}.")
         if path.is_file() and ".py" not in path.suffix:
             raise InputError(f"{name!r} is a file, but no export ({', '.join(KINDS)}); weights go to --weights.")
         if "/" in name and not name.startswith(SOURCES) and not is_own_file(name):

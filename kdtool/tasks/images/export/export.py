@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from kdtool.errors import InputError, RunError
 from kdtool.measure.profile import machine
 from kdtool.system import strict_json
 from kdtool.system.disk import write_whole
-from kdtool.tasks.common.export import onnx_file, openvino_file, program
-from kdtool.tasks.common.export.checks import POINTS, Reference, refusal, slower, speeds
+from kdtool.tasks.common.export import coreml_file, litert_file, onnx_file, openvino_file, program, tensorrt_file
+from kdtool.tasks.common.export.checks import POINTS, NotRun, Reference, refusal, slower, speeds
 from kdtool.tasks.common.export.folder import check_asked, folder_for, held, keep_if_good
 from kdtool.tasks.common.matching import choose, class_map
 from kdtool.tasks.common.targets import Found
@@ -24,7 +24,7 @@ from kdtool.tasks.images.data.dataset import DataSet
 from kdtool.tasks.images.data.loader import Loader
 from kdtool.tasks.images.data.open import open_data
 from kdtool.tasks.images.evaluation.evaluate import data_recipe
-from kdtool.tasks.images.evaluation.exported import INPUT, KINDS, open_exported
+from kdtool.tasks.images.evaluation.exported import INPUT, KINDS, open_exported, parts_of
 from kdtool.tasks.images.evaluation.predictions import EvaluationViews, Examined
 from kdtool.tasks.images.evaluation.preprocessing import Metadata, Preprocessing
 from kdtool.tasks.images.evaluation.target import Target, find, open_target
@@ -42,6 +42,11 @@ FORMATS = {
     "torchao-int8": "student-torchao-int8.pt2",
     "openvino": "student.xml",
     "openvino-fp16": "student-fp16.xml",
+    "litert": "student.tflite",
+    "coreml": "student.mlpackage",
+    "coreml-fp16": "student-fp16.mlpackage",
+    "tensorrt": "student.engine",
+    "tensorrt-fp16": "student-fp16.engine",
 }
 """What can be made, and the file's name."""
 
@@ -115,9 +120,7 @@ def export(
             exports[form], network = _make(form, folder / FORMATS[form], apart, making, reference, tolerance)
             if network is not None:
                 networks[form] = network
-            verdict = "kept" if network is not None else "refused"
-            top1 = exports[form]["top1"]
-            say(f"{form}: {verdict}" + (f", top-1 {100 * top1:.2f} %" if top1 is not None else ""))
+            say(_verdict(form, exports[form]))
     times = speeds({name: _runner(each, student.preprocessing) for name, each in networks.items()})
     result = {
         "target": student.name,
@@ -128,7 +131,7 @@ def export(
         "test": {"data": opened.name, "images": len(test.labels), "top1": reference.top1(reference.logits)},
         "exports": exports,
         "speed": times,
-        "notes": slower(times),
+        "notes": slower(times) + _elsewhere(exports),
         "hub": None,
     }
     write_whole(folder / "export.json", strict_json.dumps(result, indent=2) + "\n")
@@ -137,8 +140,24 @@ def export(
         raise RunError("not kept: " + "; ".join(refused) + ".")
     if push_to_hub is not None:
         assert student.file is not None
-        result["hub"] = push(push_to_hub, student.file.parent, [folder / FORMATS[form] for form in exports])
+        files = [part for form in exports for part in parts_of(folder / FORMATS[form])]
+        result["hub"] = push(push_to_hub, student.file.parent, folder, files)
     return result
+
+
+def _verdict(form: str, found: dict[str, Any]) -> str:
+    kept = "kept" if found["accepted"] else "refused"
+    top1 = f", top-1 {100 * found['top1']:.2f} %" if found["top1"] is not None else ""
+    return f"{form}: {kept}{top1}" + (", not compared" if "not_compared" in found else "")
+
+
+def _elsewhere(exports: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Return sentences on the exports that were run elsewhere than their student, or nowhere."""
+    said = [f"{form}: {found['not_compared']}." for form, found in exports.items() if "not_compared" in found]
+    on_card = [form for form in exports if form.startswith("tensorrt")]
+    if on_card:
+        said.append(f"{', '.join(on_card)} ran on {torch.cuda.get_device_name()}, the student on the processor.")
+    return said
 
 
 def _check(
@@ -196,6 +215,11 @@ class _Making:
         return self.student.preprocessing.channels
 
     @property
+    def one(self) -> torch.Tensor:
+        """One image's pixels, (1, C, S, S): formats for phones have fixed sizes."""
+        return dry_images(self.module, self.size, self.channels)[:1]
+
+    @property
     def metadata(self) -> dict[str, str]:
         cost = parameters(self.module), macs(self.module, self.size, self.channels)
         return Metadata(
@@ -247,9 +271,23 @@ def _make(
         form, place, apart, reference, tolerance,
         needed=parameters(making.module),
         write=lambda path: _write(form, path, making, tolerance),
-        open_file=lambda path: open_exported(path)[0],
+        open_file=lambda path: _opened(path, making),
         logits=making.logits,
     )  # fmt: skip
+
+
+def _opened(path: Path, making: _Making) -> nn.Module | NotRun:
+    """Load an export back as a network; where none runs it, read it back.
+
+    Raises:
+        RunError: it is not what was to be written.
+    """
+    if path.suffix != coreml_file.SUFFIX or coreml_file.runs_here():
+        return open_exported(path)[0]
+    shape, weights, said = coreml_file.read_back(path, INPUT, onnx_file.OUTPUT)
+    if shape != tuple(making.one.shape) or any(said.get(key) != text for key, text in making.metadata.items()):
+        raise RunError(f"Core ML wrote a package that takes {shape}, or lost what it says of itself.")
+    return NotRun(f"{coreml_file.ELSEWHERE} ({weights:,} weights, the student has {parameters(making.module):,})")
 
 
 def _write(form: str, path: Path, making: _Making, tolerance: float | None) -> dict[str, Any]:
@@ -259,6 +297,16 @@ def _write(form: str, path: Path, making: _Making, tolerance: float | None) -> d
     elif form.startswith("openvino"):
         half = form == "openvino-fp16"
         openvino_file.write_openvino(making.program(), path, making.metadata, INPUT, onnx_file.OUTPUT, half)
+    elif form == "litert":
+        litert_file.write_litert(making.module, making.one, path, making.metadata, INPUT, onnx_file.OUTPUT)
+    elif form.startswith("coreml"):
+        alone, half = program.trace(making.module, [making.one], [{}]), form == "coreml-fp16"
+        shape = tuple(making.one.shape)
+        coreml_file.write_coreml(alone, shape, path, making.metadata, INPUT, onnx_file.OUTPUT, half)
+    elif form.startswith("tensorrt"):
+        model = making.onnx_model()
+        model = onnx_file.to_fp16(model) if form == "tensorrt-fp16" else model
+        tensorrt_file.write_tensorrt(model, path, making.metadata)
     elif form == "torchao-int8":
         quantised = program.quantised_by_torchao(program.plain_copy(making.module))
         program.write_program(traced(quantised, making.size, making.channels), path, making.metadata)

@@ -21,7 +21,7 @@ def check_repo(repo: str) -> None:
         raise InputError(f"--push-to-hub {repo}: expected OWNER/NAME.")
 
 
-def push(repo: str, student: Path, exports: Sequence[Path]) -> str:
+def push(repo: str, student: Path, folder: Path, exports: Sequence[Path]) -> str:
     """Upload a student's folder and its exports, in one commit; make the repository where there is none.
 
     The token is the one that huggingface_hub finds (``hf auth login``, or HF_TOKEN), the hub that of HF_ENDPOINT.
@@ -29,7 +29,8 @@ def push(repo: str, student: Path, exports: Sequence[Path]) -> str:
     Args:
         repo: OWNER/NAME.
         student: the folder with ``config.json`` and ``model.safetensors``.
-        exports: files that go beside them.
+        folder: the one that exports lie in.
+        exports: files there, and in folders there, that go beside the student's under the same names.
 
     Returns:
         The repository's address.
@@ -39,13 +40,14 @@ def push(repo: str, student: Path, exports: Sequence[Path]) -> str:
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    files = [*sorted(path for path in student.iterdir() if path.is_file()), *exports]
+    files = {path.name: path for path in sorted(student.iterdir()) if path.is_file()}
+    files |= {path.relative_to(folder).as_posix(): path for path in exports}
     try:
         api = HfApi()
         address = api.create_repo(repo, exist_ok=True)
         api.create_commit(
             repo,
-            [CommitOperationAdd(path.name, str(path)) for path in files],
+            [CommitOperationAdd(name, str(path)) for name, path in files.items()],
             commit_message="Student distilled with kdtool",
         )
     except Exception as error:  # whatever the hub or the network answers

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from kdtool.errors import InputError
 from kdtool.tasks.common.hooked import EMBEDDING
 from kdtool.tasks.common.looking import MOST, Shown, looked, method_temperature, outputs_of, see
 from kdtool.tasks.common.matching import choose, evenly
-from kdtool.tasks.images.data.dataset import Split
 from kdtool.tasks.images.evaluation.predictions import Examined
 from kdtool.tasks.images.evaluation.target import Target, find, open_target
 from kdtool.tasks.images.evaluation.teachers import own_teachers
 from kdtool.tasks.images.networks import as_given
 from kdtool.tasks.images.options import Recipe
-
-THUMB = 96
+from kdtool.tasks.images.page.thumbnail import picture, png
 
 
 def look(recipe: Recipe, run: str) -> dict[str, Any]:
@@ -33,8 +28,8 @@ def look(recipe: Recipe, run: str) -> dict[str, Any]:
         networks["teacher"] = teachers[0]
     shown = {part: _shown(network, examined, student, notes) for part, network in networks.items()}
     seen = see(shown, examined.data, examined.labels)
-    (split,) = examined.splits.values()
-    return looked(seen, method_temperature(recipe), lambda i: {"png": _thumbnail(split, i)}, notes)
+    (split,), channels = examined.splits.values(), recipe.data.channels
+    return looked(seen, method_temperature(recipe), lambda i: {"png": png(picture(split, i, channels)[0])}, notes)
 
 
 def _opened(recipe: Recipe, run: str) -> tuple[Examined, Target]:
@@ -68,11 +63,3 @@ def _tapped(network: Target, student: Target) -> torch.nn.Module:
         return plain
     how = student.preprocessing
     return as_given(plain, network.built, (how.mean, how.std))
-
-
-def _thumbnail(split: Split, position: int) -> str:
-    image = split.images[int(split.rows[position])].convert("RGB")
-    image.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return base64.b64encode(stream.getvalue()).decode()

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from kdtool.report.sections import RunSections
 from kdtool.tasks.common.page import page_of_run
 from kdtool.tasks.images.evaluation.evaluate import evaluate
+from kdtool.tasks.images.evaluation.predictions import Examined
 from kdtool.tasks.images.options import Recipe
 from kdtool.tasks.images.page.samples import look
+from kdtool.tasks.images.page.uncertain import least_certain
 from kdtool.tasks.task import Say
 
 
@@ -23,6 +28,19 @@ def sections(run: Path, recipe: Recipe, say: Say) -> RunSections:
     Raises:
         InputError: the run has no student yet, or its data are not there.
     """
-    if not recipe.data.labels or recipe.data.targets == "multi":
-        return RunSections()  # no one class an image to look at
-    return page_of_run(run, say, evaluate, lambda: look(recipe, str(run)), unit="images")
+    if not recipe.data.labels:
+        return RunSections(notes=["The student gives no classes: test images are not shown one by one."])
+    if recipe.data.targets == "multi":
+        return RunSections(notes=["An image has several classes: test images are not shown one by one."])
+    sheet: list[dict[str, Any]] = []
+
+    def keep(examined: Examined, logits: Tensor, labels: Tensor, names: list[str]) -> None:
+        sheet.extend(least_certain(examined, logits, labels, names))
+
+    def measured(target: Path) -> dict[str, Any]:
+        return evaluate(target, keep=keep if target == run else None)
+
+    def looked() -> dict[str, Any]:
+        return {**look(recipe, str(run)), "least_certain": sheet}
+
+    return page_of_run(run, say, measured, looked, unit="images")

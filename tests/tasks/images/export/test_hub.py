@@ -135,7 +135,7 @@ def push(hub: Hub, done: Done, home: Path, token: str) -> subprocess.CompletedPr
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGINGFACE"))}
     own = {"HF_ENDPOINT": hub.address, "HF_TOKEN": token, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1",
            "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}  # fmt: skip
-    words = ["export", str(done.folder), "--to", "program", "--out", str(home / "out"), "--push-to-hub", REPO]
+    words = ["export", str(done.folder), "--to", "program,openvino", "--out", str(home / "out"), "--push-to-hub", REPO]
     return subprocess.run([sys.executable, "-c", PROGRAM, *words], env=clean | own, capture_output=True, text=True)
 
 
@@ -143,7 +143,8 @@ def test_student_and_exports_reach_the_hub_and_timm_opens_them(hub: Hub, done: D
     said = push(hub, done, tmp_path, TOKEN)
     assert said.returncode == 0, said.stderr
     student = {path.name: path.read_bytes() for path in (done.folder / "student").iterdir()}
-    assert hub.repos[REPO] == {**student, "student.pt2": (tmp_path / "out" / "student.pt2").read_bytes()}
+    exports = {name: (tmp_path / "out" / name).read_bytes() for name in ("student.pt2", "student.xml", "student.bin")}
+    assert hub.repos[REPO] == student | exports
     assert len(hub.commits) == 1
     assert f"{hub.address}/{REPO}" in said.stdout
     assert "top class" in said.stdout

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.running import Done, call, distil
 
@@ -101,8 +102,30 @@ def test_a_graph_without_its_weights_is_said(exports: dict[str, Any], tmp_path: 
     assert "no graph that OpenVINO can run" in said.err
 
 
-def test_a_missing_package_is_named(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    said = call("export", done.folder, "--to", "openvino")
+@pytest.mark.parametrize(
+    ("form", "package", "extra"),
+    [
+        ("openvino", "openvino", "openvino"),
+        ("litert", "litert_torch", "litert"),
+        ("coreml-fp16", "coremltools", "coreml"),
+    ],
+)
+def test_a_missing_package_is_named(
+    done: Done, monkeypatch: pytest.MonkeyPatch, form: str, package: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    said = call("export", done.folder, "--to", form)
     assert said.code == 2
-    assert "pip install 'kdtool[openvino]'" in said.err
+    assert f"pip install 'kdtool[{extra}]'" in said.err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
+def test_tensorrt_without_a_card_says_what_to_do(done: Done, tmp_path: Path) -> None:
+    said = call("export", done.folder, "--to", "tensorrt")
+    assert said.code == 2
+    assert "NVIDIA card" in said.err
+    assert "kdtool[tensorrt]" in said.err
+    (tmp_path / "student.engine").write_bytes(b"x")
+    said = call("eval", tmp_path / "student.engine", "--data", "digits")
+    assert said.code == 2
+    assert "NVIDIA card" in said.err

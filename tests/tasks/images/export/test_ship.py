@@ -60,6 +60,7 @@ def test_a_bias_moves_every_answer(done: Done) -> None:
         (["--split", "nope"], "Valid: test, val, train, all"),
         (["--corrupt", "fog"], "--corrupt fog"),
         (["--weights", "w.pth"], "comes with its own weights"),
+        (["--predictions", "p.json"], "Valid endings: .csv, .parquet"),
         (["train.epochs=3"], "only those of data"),
     ],
 )
