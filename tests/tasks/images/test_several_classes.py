@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,8 @@ from sklearn.metrics import average_precision_score, f1_score
 from kdtool.tasks.common.multilabel import MultiLabel, per_class
 from kdtool.tasks.images.data.open import open_data
 from kdtool.tasks.images.options import Data
-from tests.running import Done, call, distil, start
+from kdtool.terminal.words import percent
+from tests.running import SMALL, TEACHER, Done, call, distil, start
 
 COLOURS = ("blue", "green", "red")
 SIDE = 16
@@ -87,14 +91,101 @@ def test_eval_tells_of_each_class(done: Done, table: Path) -> None:
     found = json.loads(call("eval", done.folder, "--json").out)
     assert found["metrics"] == {k: v for k, v in done.result["test"]["student"].items() if k in found["metrics"]}
     assert [row["class"] for row in found["per_class"]] == list(COLOURS)
+    assert [row["support"] for row in found["per_class"]] == [40, 40, 40]
     assert np.mean([row["ap"] for row in found["per_class"]]) == pytest.approx(found["metrics"]["map"])
     assert found["teachers"][0]["metrics"]["map"] == done.result["test"]["teacher"]["map"]
     shown = call("eval", done.folder / "student", "--data", table, "data.targets=multi")
     assert shown.code == 0, shown.err
     assert "average precision" in shown.out
-    wrong = call("eval", done.folder, "--corrupt", "noise")
+
+
+@pytest.mark.slow
+def test_eval_with_damage_shifts_and_a_file(done: Done, table: Path, tmp_path: Path) -> None:
+    plain = json.loads(call("eval", done.folder, "--json").out)
+    asked = ("--corrupt", "noise:5", "--bias", "red=100", "--predictions", tmp_path / "out.csv")
+    said = call("eval", done.folder, *asked, "--json")
+    assert said.code == 0, said.err
+    found = json.loads(said.out)
+    # A shift moves a class's threshold: its order, and so its average precision, stays.
+    assert found["bias"] == {"red": 100}
+    assert found["metrics"]["map"] == pytest.approx(plain["metrics"]["map"])
+    assert found["per_class"][2]["f1"] == pytest.approx(2 / 3)  # it is told of each, and half have it
+    assert found["per_class"][:2] == plain["per_class"][:2]
+    (worse,) = found["robustness"]
+    assert worse["drop_points"] == pytest.approx(100 * (found["metrics"]["map"] - worse["map"]), abs=1e-4)
+    with (tmp_path / "out.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 80
+    for row in rows:
+        classes, guessed, p = (json.loads(row[key]) for key in ("classes", "predicted_classes", "probabilities"))
+        assert classes == _classes(int(row["row"])) == _classes(int(Path(row["file"]).stem))
+        assert guessed == [name for name, each in zip(COLOURS, p, strict=True) if each >= 0.5]
+        assert "red" in guessed
+        assert row["correct"] == str(guessed == classes)
+        assert p == pytest.approx([1 / (1 + np.exp(-each)) for each in json.loads(row["logits"])])
+    shown = call("eval", done.folder, "--corrupt", "noise:5", "--bias", "red=100", "--data", table,
+                 "data.targets=multi").out  # fmt: skip
+    assert "loses" in shown
+    assert "red +100" in shown
+    wrong = call("eval", done.folder, "--bias", "pink=1")
     assert wrong.code == 2
-    assert "--corrupt" in wrong.err
+    assert "no such class" in wrong.err
+
+
+@pytest.mark.slow
+def test_the_page_tells_of_each_class(done: Done) -> None:
+    pytest.importorskip("plotly")
+    from tests.report.test_report import page_of, table_of
+
+    assert call("eval", done.folder, "--corrupt", "jpeg:5").code == 0
+    said = call("report", done.folder, "--json")
+    assert said.code == 0, said.err
+    found = json.loads(said.out)
+    (section,) = found["sections"]
+    page, evaluation = page_of(found), json.loads(call("eval", done.folder, "--json").out)
+    assert section["evaluation"] == evaluation
+    taught = {row["class"]: row["ap"] for row in evaluation["teachers"][0]["per_class"]}
+    assert table_of(page, "Classes") == [
+        [row["class"], str(row["support"]), percent(taught[row["class"]]), percent(row["ap"])]
+        for row in evaluation["per_class"]
+    ]
+    measured = {"teacher": evaluation["teachers"][0], "student": evaluation}
+    networks = {row[0]: row[2] for row in table_of(page, "Networks")}
+    assert networks == {part: percent(each["metrics"]["map"]) for part, each in measured.items()}
+    assert "jpeg:5" in page
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_equal_bytes(done: Done, table: Path, tmp_path: Path) -> None:
+    how = ("--method", "mld+at", "--data", table, *SEVERAL, "data.mixup=0.2", "--epochs", "2", "teacher.train.epochs=1")
+    whole = distil(tmp_path / "whole", *how)
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-u", "-m", "kdtool", "run", *SMALL, "--teacher", TEACHER, *how, "--out", killed]
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not list(killed.glob("checkpoints/*")):
+            time.sleep(0.02)
+        process.kill()
+    assert not (killed / "result.json").exists()
+    resumed = call("run", "--resume", killed, folder=killed)
+    assert resumed.code == 0, resumed.err
+    assert resumed.file() == whole.file()
+    assert resumed.result["test"] == whole.result["test"]
+
+
+@pytest.mark.slow
+def test_a_comparison_is_of_mean_average_precision(table: Path, tmp_path: Path) -> None:
+    how = ("--data", table, *SEVERAL, "--teacher", TEACHER, "--epochs", "1", "--seeds", "2", "teacher.train.epochs=1")
+    said = call("compare", "--methods", "none,mld", *how, "--out", tmp_path / "both")
+    assert said.code == 0, said.err
+    assert "mAP" in said.out
+    found = json.loads((tmp_path / "both" / "comparison.json").read_text())
+    assert found["metric"]["key"] == "map"
+    for row in found["rows"]:
+        values = [
+            json.loads((Path(run["folder"]) / "result.json").read_text())["test"]["student"]["map"]
+            for run in found["runs"] if run["method"] == row["method"]
+        ]  # fmt: skip
+        assert row["best"]["mean"] == pytest.approx(np.mean(values))
 
 
 @pytest.mark.slow
@@ -176,7 +267,7 @@ def test_the_metrics_are_scikit_learns() -> None:
     assert found["map"] == pytest.approx(average_precision_score(wanted, scores, average="macro"))
     assert found["macro_f1"] == pytest.approx(f1_score(wanted, guessed, average="macro"))
     rows = per_class(logits, torch.from_numpy(sets)[labels], ["a", "b", "c", "d"])
-    assert rows[3] == {"class": "d", "samples": 0, "ap": None, "f1": None}
+    assert rows[3] == {"class": "d", "support": 0, "ap": None, "f1": None}
 
 
 # --- what does not go with it -----------------------------------------------------------------------------------------
