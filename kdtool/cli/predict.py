@@ -14,7 +14,14 @@ from kdtool.errors import InputError
 @click.argument("target", shell_complete=complete.models)
 @click.argument("inputs", nargs=-1, required=True, metavar="FILE|-...")
 @options.task
-@click.option("--top", type=click.IntRange(1), metavar="K", default=1, show_default=True, help="Classes of each input.")
+@click.option(
+    "--top",
+    type=click.IntRange(1),
+    metavar="K",
+    default=1,
+    show_default=True,
+    help="Classes of each input, and where it has several, at least so many.",
+)
 @click.option("--weights", metavar="W", default="auto", help="Weights of a model that is given by name.")
 @click.option("--image-size", type=int, metavar="N", help="Pixels a side, for a model that is given by name.")
 @click.option(

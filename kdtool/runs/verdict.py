@@ -108,7 +108,9 @@ def _teacher(result: Result, recipe: Recipe, teachers: Sequence[Pair]) -> Iterat
     for number, (about, found) in enumerate(teachers):
         value, other = found[metric.key], alone[metric.key]
         shown = f"teacher {about['name']} reaches {metric.label} {numbers.value(metric, value)}"
-        if not metric.at_least_as_good(value, other) or value == other:
+        if metric.percent and value == other == 1:
+            yield f"The {shown}, and so does the student trained alone: nothing is left to gain on this test split."
+        elif not metric.at_least_as_good(value, other) or value == other:
             than = f"no more than the student trained alone ({numbers.value(metric, other)})"
             yield f"The {shown}, {than}: it has little to teach. {better_teacher(about, recipe.teacher[number])}"
         else:
@@ -123,7 +125,7 @@ def better_teacher(about: Mapping[str, Any], section: Teacher) -> str:
         section: its part of the recipe.
     """
     if about.get("trained"):
-        return f"Train it longer (teacher.train.epochs={section.train.epochs}) or choose another."
+        return f"Train it longer (teacher.train.epochs is {section.train.epochs}) or choose another."
     return f"{_whose(about['weights'])}: check that they are for these classes, in this order, or choose another."
 
 

@@ -51,7 +51,7 @@ class AsTable:
             right = title in ("", "p")
             table.add_column(title, width=width, justify="right" if right else "left", overflow="fold")
         place = "" if found.line is None else str(found.line)
-        names = "\n".join(words.clean(name) for name, _ in found.guesses)
+        names = "\n".join(words.clean(name) for name, _ in found.guesses) or "(none)"
         shares = "\n".join(words.percent(p) for _, p in found.guesses)
         sample = found.sample if found.line is not None else found.file
         shown = sample if len(sample) <= LONGEST else f"{sample[: LONGEST - 1]}…"
@@ -84,6 +84,8 @@ class AsCsv:
             self.first = False
         if found.completion is not None:
             self.rows.writerow([found.file, found.line, found.sample, found.completion, str(found.finished).lower()])
+        elif not found.guesses:  # of several classes none is likely, and the input has its line all the same
+            self.rows.writerow([found.file, found.line, found.sample, "", "", ""])
         for rank, (name, p) in enumerate(found.guesses, 1):
             self.rows.writerow([found.file, found.line, found.sample, rank, name, f"{p:.6g}"])
         self.stream.flush()

@@ -201,6 +201,13 @@ def test_what_ships_tells_all_classes(done: Done, table: Path) -> None:
     right = [sorted(some) == _classes(number) for number, some in zip(range(160, 176), names, strict=True)]
     assert np.mean(right) > 0.5
     assert all(each["probability"] > 0.5 for found in given[0]["predictions"] for each in found["classes"])
+    # An image in which nothing is seen has its line, too.
+    lines = list(csv.DictReader(call("predict", done.folder, *pictures, "--csv").out.splitlines()))
+    told = {str(picture): [row["class"] for row in lines if row["file"] == str(picture)] for picture in pictures}
+    assert list(told.values()) == [some or [""] for some in names]
+    assert [""] in told.values()
+    everything = json.loads(call("predict", file, pictures[0], "--top", "3", "--json").out)["predictions"][0]["classes"]
+    assert {each["class"] for each in everything} == set(COLOURS)
     refused = call("export", done.folder, "--to", "onnx-int8")
     assert refused.code == 2
     assert "tells several classes" in refused.err
@@ -219,6 +226,15 @@ def test_both_kinds_of_tables_say_the_same(columns: bool, tmp_path: Path) -> Non
         for label, row in zip(split.labels, split.rows, strict=True):
             names = [name for name, there in zip(COLOURS, data.sets[label], strict=True) if there]
             assert names == _classes(int(row))
+
+
+def test_the_data_report_counts_images_not_classes(table: Path, tmp_path: Path) -> None:
+    done = start(tmp_path / "run", "--method", "none", "--data", table, *SEVERAL, "--dry-run")
+    counts = {
+        row[1]: row[2:5] for line in done.out.splitlines() if len(row := [e.strip() for e in line.split("│")]) > 4
+    }
+    assert counts["all"] == ["144", "16", "80"]
+    assert counts["red"][2] == "40"
 
 
 def test_lists_and_unknown_labels(tmp_path: Path) -> None:
@@ -296,7 +312,7 @@ def test_methods_on_features_run_as_they_are(method: list[str], table: Path, tmp
         (["data.labels_per_class=3"], "data.labels_per_class does not go with data.targets=multi"),
         (["--data", "digits"], "takes a table"),
         (["data.labels=false"], "data.labels=false does not go"),
-        (["--class-weights"], "class_weights"),
+        (["--class-weights"], "not possible for samples with several classes"),
     ],
 )
 def test_what_is_wrong_is_said(given: list[str], says: str, table: Path, tmp_path: Path) -> None:
