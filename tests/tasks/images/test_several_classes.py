@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -49,7 +50,7 @@ def write_squares(folder: Path, count: int, *, columns: bool) -> Path:
         _picture(number, classes).save(folder / "images" / f"{number}.png")
         split = "test" if number >= count * 2 // 3 else "train"
         row: dict[str, Any] = {"image": f"images/{number}.png", "split": split}
-        rows.append(row | ({n: int(n in classes) for n in COLOURS} if columns else {"label": "|".join(classes)}))
+        rows.append(row | ({n: int(n in classes) for n in COLOURS[::-1]} if columns else {"label": "|".join(classes)}))
     with (folder / "labels.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
@@ -220,7 +221,7 @@ def test_what_ships_tells_all_classes(done: Done, table: Path) -> None:
 @pytest.mark.parametrize("columns", [False, True])
 def test_both_kinds_of_tables_say_the_same(columns: bool, tmp_path: Path) -> None:
     data = open_data(Data(name=str(write_squares(tmp_path, 48, columns=columns)), targets="multi"))
-    assert data.class_names == list(COLOURS)
+    assert data.class_names == list(COLOURS)  # whatever the order of the columns
     assert data.sets is not None
     for split in (data.train, data.test):
         for label, row in zip(split.labels, split.rows, strict=True):
@@ -304,6 +305,46 @@ def test_methods_of_one_class_are_refused_by_name(method: str, table: Path, tmp_
 def test_methods_on_features_run_as_they_are(method: list[str], table: Path, tmp_path: Path) -> None:
     done = start(tmp_path / "run", "--method", *method, "--data", table, *SEVERAL, "--dry-run")
     assert done.code == 0, done.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("names", "targets", "says"),
+    [
+        (["red", "green", "blue"], "multi", "the same in another order"),
+        (["blue", "green", "red"], None, "tells one class of a sample, and the data have several: teacher.new_head"),
+        (["blau", "grün", "rot"], "multi", ""),
+    ],
+)
+def test_a_teacher_of_other_classes(
+    names: list[str], targets: str | None, says: str, done: Done, table: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(done.folder / "student", tmp_path / "teacher")
+    config = json.loads((folder / "config.json").read_text())
+    assert config["targets"] == "multi"
+    changed = {**config, "label_names": names, "targets": targets}
+    (folder / "config.json").write_text(json.dumps({key: value for key, value in changed.items() if value}))
+    how = ("--method", "mld", "--data", table, *SEVERAL, "--teacher", f"local-dir:{folder}", "--dry-run")
+    found = start(tmp_path / "run", *how)
+    assert found.code == (2 if says else 0), found.err
+    assert says in found.err
+    if says:
+        assert start(tmp_path / "run", *how, "teacher.new_head=true").code == 0
+    else:
+        assert "are called blau, grün, rot, those of the data blue, green, red: taken to be the same" in found.out
+
+
+@pytest.mark.slow
+def test_a_teacher_of_several_classes_teaches_no_single_one(done: Done, table: Path, tmp_path: Path) -> None:
+    lines = [row for row in csv.DictReader(table.open()) if row["label"] in COLOURS]
+    with (table.parent / "single.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ("image", "label", "split"))
+        writer.writeheader()
+        writer.writerows(lines)
+    how = ("--method", "kd", "--data", table.parent / "single.csv", "--image-size", "16", "data.labels_per_class=null")
+    refused = start(tmp_path / "run", *how, "--teacher", done.folder, "--dry-run")
+    assert refused.code == 2
+    assert "tells several classes of a sample, and the data have one" in refused.err
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ def _rows(table: Table, image: str, label: str | None, place: Path, split: str |
     column = _column(table, SPLIT_COLUMNS)
     classes = [label] if label is not None else [name for name in table.columns if name not in (image, column)]
     wanted = [image, *([column] if column is not None else []), *classes]
-    declared = table.declared(label) if label is not None else classes
+    declared = table.declared(label) if label is not None else _in_order(classes)
     read.declared = read.declared or declared
     labels = several.one if cfg.targets == "single" else several.in_cell if label else several.by_column(classes)
     root = None if cfg.follow_links else os.path.realpath(place)
@@ -232,4 +232,8 @@ def _class_names(read: _Read, roles: Sequence[str | None], measuring: bool) -> l
         name for label, role in zip(read.labels, roles, strict=True) for name in label or ()
         if role == "train" or (measuring and role is not None)
     }  # fmt: skip
-    return sorted(found, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+    return _in_order(found)
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
