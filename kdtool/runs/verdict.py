@@ -73,7 +73,8 @@ def over_samples(metric: Metric, difference: Mapping[str, Any], unit: str) -> st
 def _gain(result: Result) -> Iterator[str]:
     gained, metric = result.get("gain"), Metric.of(result)
     if gained is None:
-        if result["method"] != "none" and result["test"].get("teacher") is not None:
+        labels = result["data"].get("classes") != 0  # without any, a student alone has nothing to learn
+        if labels and result["method"] != "none" and result["test"].get("teacher") is not None:
             yield "What distilling adds is not known: --baseline trains the student alone on the same budget."
         return
     difference = result.get("difference")
