@@ -229,6 +229,19 @@ def test_both_kinds_of_tables_say_the_same(columns: bool, tmp_path: Path) -> Non
             assert names == _classes(int(row))
 
 
+def test_a_share_is_held_out_where_each_image_has_a_set_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    lines = []
+    for number in range(60):
+        _picture(number, []).save(tmp_path / "images" / f"{number}.png")
+        classes = [f"bit{k}" for k in range(6) if number >> k & 1]
+        lines.append({"image": f"images/{number}.png", "label": classes})
+    (tmp_path / "labels.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    data = open_data(Data(name=str(tmp_path / "labels.jsonl"), targets="multi", val_fraction=0.25))
+    assert data.val is not None
+    assert [len(split) for split in (data.train, data.val, data.test)] == [36, 12, 12]
+
+
 def test_the_data_report_counts_images_not_classes(table: Path, tmp_path: Path) -> None:
     done = start(tmp_path / "run", "--method", "none", "--data", table, *SEVERAL, "--dry-run")
     counts = {
