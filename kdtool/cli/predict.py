@@ -14,11 +14,24 @@ from kdtool.errors import InputError
 @click.argument("target", shell_complete=complete.models)
 @click.argument("inputs", nargs=-1, required=True, metavar="FILE|-...")
 @options.task
-@click.option("--top", type=click.IntRange(1), metavar="K", default=1, show_default=True, help="Classes of each input.")
+@click.option(
+    "--top",
+    type=click.IntRange(1),
+    metavar="K",
+    default=1,
+    show_default=True,
+    help="Classes of each input, and where it has several, at least so many.",
+)
 @click.option("--weights", metavar="W", default="auto", help="Weights of a model that is given by name.")
 @click.option("--image-size", type=int, metavar="N", help="Pixels a side, for a model that is given by name.")
 @click.option(
     "--new-tokens", type=click.IntRange(1), metavar="N", help="Tokens of a completion at most.  [default: 256]"
+)
+@click.option(
+    "--sort",
+    "order",
+    type=click.Choice(["confidence", "class"]),
+    help="All inputs in order: the least certain first, or class by class.  [default: as they come]",
 )
 @click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Inputs at once.")
 @click.option("--device", metavar="NAME", help="auto, cpu, mps, cuda or cuda:N.")
@@ -35,6 +48,7 @@ def command(
     inputs: tuple[str, ...],
     task: str | None,
     top: int,
+    order: str | None,
     new_tokens: int | None,
     weights: str,
     image_size: int | None,
@@ -45,21 +59,21 @@ def command(
 ) -> None:
     """Tell the class of each new input, and how likely it is; of a language model, what it writes to each prompt.
 
-    TARGET is what `kdtool eval` takes. Of sentences, FILE holds one a line or is a table (.tsv, .csv, .jsonl, .parquet)
-    whose column data.text=[NAME] names, and - is standard input, read as it comes. Of pictures, FILE is one of them or
-    a folder. Of prompts, FILE holds one a line or is a table as `kdtool generate` takes it; they are posed as the
-    model's chat template has it, or gone on with as they are (data.template=plain). What cannot be read is told and
-    left out.
+    TARGET is what `kdtool eval` takes. Of sentences, FILE holds one a line or is a table (.tsv, .csv, .jsonl,
+    .parquet) whose column data.text=[NAME] names, and - is standard input, read as it comes. Of pictures, FILE is
+    one of them or a folder, and - is one on standard input. Of prompts, FILE holds one a line or is a table as
+    `kdtool generate` takes it; they are posed as the model's chat template has it, or gone on with as they are
+    (data.template=plain). What cannot be read is told and left out.
 
     \b
     Examples:
-      kdtool predict runs/transformer-tiny-bilstm-kd-1 reviews.txt --top 3
+      kdtool predict runs/transformer-tiny-bilstm-kd-1 reviews.txt --top 3 --sort confidence
       tail -f app.log | kdtool predict runs/transformer-tiny-bilstm-kd-1 - --csv
     """
     if as_csv and as_json:
         raise InputError("--csv and --json exclude each other.")
     from kdtool.measure.predict import predict
-    from kdtool.terminal.prediction import AsCsv, AsJson, AsTable, write
+    from kdtool.terminal.prediction import AsCsv, AsJson, AsTable, in_order, write
 
     files, overrides = options.sort_arguments(inputs)
     writer = (AsCsv if as_csv else AsJson if as_json else AsTable)(sys.stdout)
@@ -77,4 +91,4 @@ def command(
             overrides=overrides,
             say=lambda text: click.echo(text, err=True),
         )
-        write(found, writer, sys.stderr)
+        write(found if order is None else in_order(found, order), writer, sys.stderr)

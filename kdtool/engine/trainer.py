@@ -28,7 +28,7 @@ from kdtool.engine.saving import Progress, Saver, load_optimizer, weights_of
 from kdtool.engine.shards import is_sharded, shard
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.smallest import told_of_single
-from kdtool.engine.step import Step
+from kdtool.engine.step import TASK, Step
 from kdtool.engine.teaching import FrozenTeachers, Teaching, watched
 from kdtool.engine.tree import cast
 from kdtool.engine.update import StepResult, Updater
@@ -289,7 +289,8 @@ class _Trainer:
         self._read(meters)
         check_withheld(planned, epoch, self.at, self.job.train_batches.steps, self.reporter.warn)
         shares = meters.shares()
-        lopsided = imbalance(planned.stage.name, shares)
+        learnt = shares if job.objective.num_classes else {name: each for name, each in shares.items() if name != TASK}
+        lopsided = imbalance(planned.stage.name, learnt)
         if lopsided and epoch == 0:
             self.reporter.warn(lopsided)
         looks = bool(planned.stage.task_weight) or planned.selects

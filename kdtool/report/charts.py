@@ -121,11 +121,12 @@ def _stages(log: Sequence[Mapping[str, Any]], named: bool = True) -> dict[str, A
 # --- a classification -------------------------------------------------------------------------------------------------
 
 
-def class_changes(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """Recall of the student less that of others, class by class; the most changed ones of many.
+def class_changes(rows: Sequence[Mapping[str, Any]], what: str = "recall") -> Figure | None:
+    """A share of the student less that of others, class by class; the most changed ones of many.
 
     Args:
         rows: {"class", "student", "teacher", "baseline"}: shares, None where there is none.
+        what: what they are shares of, as the axis has it.
     """
     others = [part for part in ("baseline", "teacher") if any(row[part] is not None for row in rows)]
     compared = [row for row in rows if others and row["student"] is not None and row[others[0]] is not None]
@@ -145,7 +146,7 @@ def class_changes(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
     ]  # fmt: skip
     height = 95 + 26 * len(compared)
     axis = {"type": "category", "automargin": True}
-    return _figure(traces, height, yaxis=axis, xaxis={"title": {"text": "points of recall"}}, barmode="group")
+    return _figure(traces, height, yaxis=axis, xaxis={"title": {"text": f"points of {what}"}}, barmode="group")
 
 
 def confusion(found: Mapping[str, Any], unit: str) -> Figure:

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from kdtool.events import Metric
 from kdtool.recipe import yaml_file
 from kdtool.report.sections import Table
 from kdtool.runs.environment import FILE as ENVIRONMENT
 from kdtool.runs.folder import RECIPE
 from kdtool.runs.student import ROBUSTNESS
-from kdtool.terminal import words
+from kdtool.terminal import numbers, words
 
 EXPORTS = "export/export.json"
 """Where ``kdtool export`` leaves what it found of a run."""
@@ -56,8 +57,10 @@ def _lines(folder: str, found: Mapping[str, Any], result: Mapping[str, Any]) -> 
     if total := (result.get("seconds") or {}).get("total"):
         yield "time", words.duration(total)
     yield "exports", "; ".join(_exports(found["exports"])) or f"none yet: kdtool export {shlex.quote(folder)}"
+    metric = Metric.of(result)
     worse = "; ".join(
-        f"{each['corruption']}:{each['severity']} {words.percent(each['top1'])} ({-each['drop_points']:+.2f} points)"
+        f"{each['corruption']}:{each['severity']} {numbers.value(metric, each.get(metric.key))} "
+        f"({numbers.gain(metric, -each['drop_points'])})"
         for each in found["robustness"] or ()
     )
     yield "robustness", worse or f"not measured: kdtool eval {shlex.quote(folder)} --corrupt noise"
@@ -68,7 +71,8 @@ def _exports(found: Mapping[str, Any]) -> Iterator[str]:
         if each.get("accepted"):
             times = (found.get("speed") or {}).get(form) or []
             speed = f", {times[0]['median_ms']:.2f} ms" if times else ""
-            yield f"{form} {words.size(each['bytes'])}, {found['metric']} {words.percent(each['top1'])}{speed}"
+            right = f", {found['metric']} {words.percent(each['top1'])}" if each["top1"] is not None else ""
+            yield f"{form} {words.size(each['bytes'])}{right}{speed}"
 
 
 def _at(recipe: Any, key: str) -> Any:

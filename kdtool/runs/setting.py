@@ -180,9 +180,11 @@ def complete(pair: Pair, reporter: Reporter) -> Setting:
     placement = getattr(train_batches, "placement", "")
     reporter.note(f"data {data.name}: {size} training {task.unit}{', ' * bool(placement)}{placement}")
     labels = torch.from_numpy(transfer_set.labels) if data.stream is None else None
+    several = getattr(objective, "targets", "single") == "multi"
     if recipe.train.class_weights == "balanced":
         if labels is None or not isinstance(objective, Weighable):
-            of = "a stream, whose classes are not counted" if labels is None else f"the task {task.name!r}"
+            of = "samples with several classes" if several else f"the task {task.name!r}"
+            of = "a stream, whose classes are not counted" if labels is None else of
             raise InputError(f"train.class_weights=balanced is not possible for {of}. Valid: none.")
         objective.weigh(labels)
     if recipe.train.patience is not None and (data.val is None or recipe.train.select == "last"):
@@ -192,7 +194,6 @@ def complete(pair: Pair, reporter: Reporter) -> Setting:
         )
     batch_size = min(recipe.train.batch_size, size)
     kinds = task.kinds(data, transfer_set) if data.stream is None else {}
-    several = getattr(objective, "targets", "single") == "multi"
     known = torch.full_like(labels, -1) if several and labels is not None else labels  # numbers of sets are no classes
     method = make_method(recipe, pair.methods, networks, objective.num_classes, known, batch_size, kinds)
     nets = networks.student_net, networks.teacher_nets

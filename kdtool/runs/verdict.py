@@ -73,7 +73,8 @@ def over_samples(metric: Metric, difference: Mapping[str, Any], unit: str) -> st
 def _gain(result: Result) -> Iterator[str]:
     gained, metric = result.get("gain"), Metric.of(result)
     if gained is None:
-        if result["method"] != "none" and result["test"].get("teacher") is not None:
+        labels = result["data"].get("classes") != 0  # without any, a student alone has nothing to learn
+        if labels and result["method"] != "none" and result["test"].get("teacher") is not None:
             yield "What distilling adds is not known: --baseline trains the student alone on the same budget."
         return
     difference = result.get("difference")
@@ -108,7 +109,9 @@ def _teacher(result: Result, recipe: Recipe, teachers: Sequence[Pair]) -> Iterat
     for number, (about, found) in enumerate(teachers):
         value, other = found[metric.key], alone[metric.key]
         shown = f"teacher {about['name']} reaches {metric.label} {numbers.value(metric, value)}"
-        if not metric.at_least_as_good(value, other) or value == other:
+        if metric.percent and value == other == 1:
+            yield f"The {shown}, and so does the student trained alone: nothing is left to gain on this test split."
+        elif not metric.at_least_as_good(value, other) or value == other:
             than = f"no more than the student trained alone ({numbers.value(metric, other)})"
             yield f"The {shown}, {than}: it has little to teach. {better_teacher(about, recipe.teacher[number])}"
         else:
@@ -123,7 +126,7 @@ def better_teacher(about: Mapping[str, Any], section: Teacher) -> str:
         section: its part of the recipe.
     """
     if about.get("trained"):
-        return f"Train it longer (teacher.train.epochs={section.train.epochs}) or choose another."
+        return f"Train it longer (teacher.train.epochs is {section.train.epochs}) or choose another."
     return f"{_whose(about['weights'])}: check that they are for these classes, in this order, or choose another."
 
 

@@ -19,6 +19,9 @@ MANY_CLASSES = 30
 _METRICS = (("top-5", "top5"), ("macro recall", "macro_recall"), ("macro F1", "macro_f1"))
 """Figures of a classification beside its first."""
 
+_BESIDE = (("macro recall", "macro_recall"), ("macro F1", "macro_f1"), ("linear probe", "probe"))
+"""What damaged inputs are measured by beside the first figure: the first of these that there is."""
+
 _CORRELATION = "mcc"
 """A metric in [-1, 1], which is no share and that not every task has."""
 
@@ -50,6 +53,11 @@ def show(found: Mapping[str, Any], stream: TextIO) -> None:
         console.print(fitted(grid, console.width))
     if len(found["per_class"]) <= MANY_CLASSES:
         console.print(_confusion(found["confusion"], console.width))
+    _given(found, console)
+
+
+def _given(found: Mapping[str, Any], console: Console) -> None:
+    """Print what was asked for besides: shifted logits, and a file."""
     if found["bias"]:
         shifts = ", ".join(f"{words.clean(name)} {value:+g}" for name, value in found["bias"].items())
         console.print(Text(f"Added to the logits: {shifts}"))
@@ -85,29 +93,40 @@ def _language(found: Mapping[str, Any], console: Console) -> None:
             console.print(Text(f"{part}: {words.clean(text)}"))
 
 
-_SHARES = (("macro F1", "macro_f1"), ("micro F1", "micro_f1"), ("exact", "exact"), ("linear probe", "probe"))
-"""Figures of embeddings, and where a sample has several classes, beside the first."""
+SHARES = (("macro F1", "macro_f1"), ("micro F1", "micro_f1"), ("exact", "exact"), ("linear probe", "probe"))
+"""Figures of embeddings, and where a sample has several classes, beside the first, with their titles."""
 
 
 def _plain(found: Mapping[str, Any], console: Console) -> None:
     """Print what was found of networks that give embeddings, or tell several classes of a sample."""
     metric = Metric.of(found)
-    shown = [(title, key) for title, key in _SHARES if found["metrics"].get(key) is not None]
+    shown = [(title, key) for title, key in SHARES if found["metrics"].get(key) is not None]
     titles = ["", "network", metric.label, *(title for title, _ in shown), "parameters", "size"]
     target, rows = {**found["target"], "metrics": found["metrics"]}, []
     for part, each in [*(("teacher", each) for each in found["teachers"]), (target["kind"], target)]:
         figures = [numbers.value(metric, each["metrics"][metric.key]), *_figures(each["metrics"], shown)]
         shape = [words.count(each["params"]), words.size(each["bytes"])]
         rows.append([part, words.clean(each["name"]), *figures, *shape])
-    console.print(fitted(Grid(titles, rows, 2, "test", len(rows) - 1), console.width))
-    classes = sorted(found.get("per_class") or (), key=lambda row: -1 if row["ap"] is None else row["ap"])
+    console.print(fitted(Grid(titles, rows, 2, str(found["data"]["split"]), len(rows) - 1), console.width))
+    if found["robustness"]:
+        console.print(fitted(_robustness(found), console.width))
+    if found.get("per_class"):
+        console.print(fitted(_classes_apart(found["per_class"], str(found["data"]["unit"])), console.width))
+    _given(found, console)
+
+
+def _classes_apart(rows: Sequence[Mapping[str, Any]], unit: str) -> Grid:
+    """Return classes that are each told on their own, the worst first; those that no sample has at the end."""
+    known = sorted((row for row in rows if row["ap"] is not None), key=lambda row: float(row["ap"]))
+    absent = [row for row in rows if row["ap"] is None]
+    title = "classes, the worst first"
+    if len(rows) > MANY_CLASSES:
+        title = f"the worst {MANY_CLASSES} of {len(rows)} classes (all in --json)"
     lines = [
-        [words.clean(row["class"]), str(row["samples"]), words.percent(row["ap"]), words.percent(row["f1"])]
-        for row in classes[:MANY_CLASSES]
+        [words.clean(row["class"]), str(row["support"]), words.percent(row["ap"]), words.percent(row["f1"])]
+        for row in (*known, *absent)[:MANY_CLASSES]
     ]
-    if lines:
-        grid = Grid(["class", "samples", "average precision", "F1"], lines, 1, "classes, the worst first")
-        console.print(fitted(grid, console.width))
+    return Grid(["class", unit, "average precision", "F1"], lines, 1, title)
 
 
 def _networks(found: Mapping[str, Any]) -> Grid:
@@ -146,13 +165,20 @@ def _figures(metrics: Mapping[str, Any], shown: Sequence[tuple[str, str]]) -> li
 
 
 def _robustness(found: Mapping[str, Any]) -> Grid:
-    metric = Metric.of(found)
-    rows = [
-        [row["corruption"], str(row["severity"]), words.percent(row[metric.key]), f"{row['drop_points']:.2f} points",
-         words.percent(row["macro_recall"])]
-        for row in found["robustness"]
-    ]  # fmt: skip
-    return Grid(["corruption", "severity", metric.label, "loses", "macro recall"], rows, title="robustness")
+    metric, rows = Metric.of(found), found["robustness"]
+    more = [(title, key) for title, key in _BESIDE if rows[0].get(key) is not None][:1]
+    lines = [
+        [
+            row["corruption"],
+            str(row["severity"]),
+            numbers.value(metric, row[metric.key]),
+            f"{row['drop_points']:.2f} points" if metric.percent else f"{row['drop_points']:.4g}",
+            *(words.percent(row[key]) for _, key in more),
+        ]
+        for row in rows
+    ]
+    titles = ["corruption", "severity", metric.label, "loses", *(title for title, _ in more)]
+    return Grid(titles, lines, title="robustness")
 
 
 def _calibration(found: Mapping[str, Any], unit: str) -> Grid:

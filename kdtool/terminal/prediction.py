@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol, TextIO
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kdtool.errors import InputError
 from kdtool.system import strict_json
 from kdtool.tasks.prediction import Prediction
 from kdtool.terminal import words
@@ -51,7 +52,7 @@ class AsTable:
             right = title in ("", "p")
             table.add_column(title, width=width, justify="right" if right else "left", overflow="fold")
         place = "" if found.line is None else str(found.line)
-        names = "\n".join(words.clean(name) for name, _ in found.guesses)
+        names = "\n".join(words.clean(name) for name, _ in found.guesses) or "(none)"
         shares = "\n".join(words.percent(p) for _, p in found.guesses)
         sample = found.sample if found.line is not None else found.file
         shown = sample if len(sample) <= LONGEST else f"{sample[: LONGEST - 1]}…"
@@ -84,6 +85,8 @@ class AsCsv:
             self.first = False
         if found.completion is not None:
             self.rows.writerow([found.file, found.line, found.sample, found.completion, str(found.finished).lower()])
+        elif not found.guesses:  # of several classes none is likely, and the input has its line all the same
+            self.rows.writerow([found.file, found.line, found.sample, "", "", ""])
         for rank, (name, p) in enumerate(found.guesses, 1):
             self.rows.writerow([found.file, found.line, found.sample, rank, name, f"{p:.6g}"])
         self.stream.flush()
@@ -107,6 +110,27 @@ class AsJson:
     def end(self, left_out: int) -> None:
         self.stream.write(f'\n], "left_out": {left_out}}}\n')
         self.stream.flush()
+
+
+def in_order(predictions: Iterable[Prediction], by: str) -> Iterator[Prediction]:
+    """Yield predictions in order, once all are there; those without a class last, in the order in which they came.
+
+    Args:
+        predictions: as they come.
+        by: "confidence": of the likeliest class, the least certain first; "class": its name, the most certain first.
+
+    Raises:
+        InputError: they are completions, which have no class.
+    """
+    every = list(predictions)
+    if any(each.completion is not None for each in every):
+        raise InputError("--sort goes by classes, and a language model's completions have none. Leave it out.")
+    told = [each for each in every if each.guesses]
+    told.sort(key=lambda each: each.guesses[0][1], reverse=by == "class")
+    if by == "class":
+        told.sort(key=lambda each: each.guesses[0][0])
+    yield from told
+    yield from (each for each in every if not each.guesses)
 
 
 def write(predictions: Iterator[Prediction], writer: Writer, warn: TextIO, told: int = 20) -> None:

@@ -1,7 +1,11 @@
 """Multi-Label Knowledge Distillation. Yang et al., ICCV 2023. https://arxiv.org/abs/2308.06453
 
 Of the paper's two parts the distillation of logits (section 3.2): each class is a question of its own, answered yes or
-no. Their label-wise embeddings (section 3.3) need a decoder that gives one embedding a class, and are left out.
+no. Their label-wise embeddings (section 3.3) are left out. They compare, among the images that have a class and among
+the classes that an image has, the distances of one embedding a class. Those come from a decoder with a query a class,
+which is the head of their networks, teacher's and student's; networks whose classifier reads one pooled embedding, as
+timm's do, have none, and one that a method trained on top would neither be the teacher's nor ship. Besides, a label is
+here the number of a set of classes, and a method is not told which classes those are.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def test_guessing_is_called_so() -> None:
 
 def test_advice_on_a_teacher_follows_its_weights() -> None:
     trained = said(0.7, 0.8, 0.75, -0.2, 0.0, Metric())
-    assert "Train it longer (teacher.train.epochs=" in trained
+    assert "Train it longer (teacher.train.epochs is " in trained
     given = {"name": "resnet50", "weights": "file:mine.pth", "trained": False}
     text = said(0.7, 0.8, 0.75, -0.2, 0.0, Metric(), teacher=given)
     assert "Its weights are those of mine.pth: check" in text
@@ -96,3 +96,9 @@ def test_peers_are_no_teachers() -> None:
 )
 def test_what_counts_as_guessing(value: float, chance: float | None, samples: int, is_guess: bool) -> None:
     assert guessed(Metric(), value, chance, samples) == is_guess
+
+
+def test_where_all_is_right_no_teacher_is_blamed() -> None:
+    text = said(1.0, 1.0, 1.0, -0.02, 0.02, Metric())
+    assert "nothing is left to gain on this test split" in text
+    assert "Train it longer" not in text

@@ -23,17 +23,19 @@ class Part:
     Attributes:
         origin: where it is from.
         counts: K samples by class.
-        unlabelled: samples without a class.
+        unlabelled: samples without a label.
+        samples: all of them where one may have several classes, or none, so that counts do not add up; else None.
     """
 
     origin: str
     counts: Sequence[int]
     unlabelled: int = 0
+    samples: int | None = None
 
     @property
     def total(self) -> int:
         """All of its samples."""
-        return sum(self.counts) + self.unlabelled
+        return sum(self.counts) + self.unlabelled if self.samples is None else self.samples
 
 
 @dataclass
@@ -97,10 +99,10 @@ class DataReport:
             test = self.parts.get("test")
             shares = np.array(test.counts if test is not None else [0]) / max(test.total if test is not None else 1, 1)
             always = f": always answering the most frequent class is {100 * shares.max():.1f} % top-1 on test"
-            found.append(
-                f"the classes are uneven, in training of {few} to {many} {self.unit}{always}; macro recall and macro "
-                "F1 tell what top-1 hides"
-            )
+            tells = f"{always}; macro recall and macro F1 tell what top-1 hides"
+            if self.parts["training"].samples is not None:
+                tells = "; mAP and macro F1 count each class alike"
+            found.append(f"the classes are uneven, in training of {few} to {many} {self.unit}{tells}")
         for name, part in self.parts.items():
             missing = [each for each, count in zip(self.class_names, part.counts, strict=True) if not count]
             if missing and sum(part.counts):
@@ -126,7 +128,8 @@ def report_of(data: Any, unit: str, origins: Mapping[str, str]) -> DataReport:
         labels = split.labels
         known, sets = labels[labels >= 0], getattr(data, "sets", None)
         counts = np.bincount(known, minlength=classes) if sets is None else sets[known].sum(0).astype(np.int64)
-        parts[name] = Part(origins.get(name, data.name), counts.tolist(), int((labels < 0).sum()))
+        samples = len(labels) if sets is not None else None
+        parts[name] = Part(origins.get(name, data.name), counts.tolist(), int((labels < 0).sum()), samples)
     report = DataReport(data.name, unit, data.class_names, parts)
     report.warnings += report.uneven()
     return report

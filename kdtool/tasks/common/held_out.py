@@ -11,7 +11,7 @@ import numpy as np
 
 from kdtool.errors import InputError
 from kdtool.recipe.schema import Data
-from kdtool.tasks.common.splits import stratified
+from kdtool.tasks.common.splits import rare_joined, stratified
 
 S = TypeVar("S", bound="Labelled")
 
@@ -37,31 +37,35 @@ class Labelled(Protocol):
         ...
 
 
-def roles(train: S, val: S | None, test: S | None, cfg: Data, *, in_memory: bool = True) -> tuple[S, S | None, S]:
+def roles(
+    train: S, val: S | None, test: S | None, cfg: Data, *, in_memory: bool = True, sets: bool = False
+) -> tuple[S, S | None, S]:
     """Return the splits to train on, to choose epochs by (None: the last epoch is the result) and to test on.
 
     Args:
         train, val, test: those that the source has.
         cfg: the recipe's section ``data``.
         in_memory: False where the training set is streamed, so that nothing can be held out to choose by.
+        sets: labels are numbers of sets of classes, of which most may be one sample's alone.
     """
     if test is not None and cfg.test_split == "auto" and (test.labels < 0).all() and val is not None:
         test = None  # published without its labels
     if test is None and val is not None:
         test, val = val, None
     if test is None:
-        train, test = _hold_out(train, cfg.test_fraction, cfg.split_seed, "test")
+        train, test = _hold_out(train, cfg.test_fraction, cfg.split_seed, "test", sets)
     if cfg.watch_test:
         val = test
     elif cfg.val_fraction == 0:
         val = None  # the last epoch is the result, whatever the source offers to choose by
     elif val is None and in_memory:
-        train, val = _hold_out(train, cfg.val_fraction, cfg.split_seed, "validation")
+        train, val = _hold_out(train, cfg.val_fraction, cfg.split_seed, "validation", sets)
     return train, val, test
 
 
-def _hold_out(split: S, fraction: float, seed: int, what: str) -> tuple[S, S]:
-    keep, held = stratified(split.labels, split.rows, fraction, seed, what)
+def _hold_out(split: S, fraction: float, seed: int, what: str, sets: bool) -> tuple[S, S]:
+    strata = rare_joined(split.labels, fraction) if sets else split.labels
+    keep, held = stratified(strata, split.rows, fraction, seed, what)
     return split.take(keep), split.take(held)
 
 

@@ -102,7 +102,7 @@ def figures(logits: Tensor, targets: Tensor) -> dict[str, Any]:
 
 
 def per_class(logits: Tensor, targets: Tensor, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Return by class its name or number, how many samples have it, average precision and F1 (None where none has)."""
+    """Return by class "class" (name or number), "support" (samples that have it), "ap" and "f1" (None without any)."""
     from sklearn.metrics import average_precision_score, f1_score
 
     wanted, score = targets.numpy().astype(int), logits.double().numpy()
@@ -111,5 +111,29 @@ def per_class(logits: Tensor, targets: Tensor, names: Sequence[str] | None = Non
         count = int(wanted[:, k].sum())
         ap = float(average_precision_score(wanted[:, k], score[:, k])) if count else None
         f1 = float(f1_score(wanted[:, k], score[:, k] >= 0, zero_division=0.0)) if count else None
-        rows.append({"class": names[k] if names is not None else str(k), "samples": count, "ap": ap, "f1": f1})
+        rows.append({"class": names[k] if names is not None else str(k), "support": count, "ap": ap, "f1": f1})
     return rows
+
+
+def columns_of(logits: Tensor, targets: Tensor, names: Sequence[str]) -> dict[str, list[Any]]:
+    """Return each sample's classes, those that are predicted, all probabilities and all logits.
+
+    "correct" says whether there is no class too many or too few.
+
+    Args:
+        logits: (N, K).
+        targets: (N, K), 0 or 1.
+        names: of the K classes.
+    """
+    guessed, wanted = logits.ge(0), targets.bool()
+
+    def named(there: Tensor) -> list[list[str]]:
+        return [[name for name, is_there in zip(names, row, strict=True) if is_there] for row in there.tolist()]
+
+    return {
+        "classes": named(wanted),
+        "predicted_classes": named(guessed),
+        "correct": guessed.eq(wanted).all(1).tolist(),
+        "probabilities": logits.double().sigmoid().tolist(),
+        "logits": logits.tolist(),
+    }

@@ -164,29 +164,31 @@ def _further(metrics: Mapping[str, Any], metric: Metric) -> dict[str, str]:
     }
 
 
-def class_rows(evaluation: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """Return each class's support and recall by network; None where there is none."""
+def class_rows(
+    evaluation: Mapping[str, Any], baseline: Mapping[str, Any] | None, key: str = "recall"
+) -> list[dict[str, Any]]:
+    """Return each class's support and recall (or another figure, ``key``) by network; None where there is none."""
     teachers = evaluation["teachers"]
-    alone = {row["class"]: row["recall"] for row in baseline["per_class"]} if baseline else {}
-    taught = {row["class"]: row["recall"] for row in teachers[0]["per_class"]} if teachers else {}
+    alone = {row["class"]: row[key] for row in baseline["per_class"]} if baseline else {}
+    taught = {row["class"]: row[key] for row in teachers[0]["per_class"]} if teachers else {}
     return [
         {
             "class": row["class"],
             "support": row["support"],
             "teacher": taught.get(row["class"]),
-            "student": row["recall"],
+            "student": row[key],
             "baseline": alone.get(row["class"]),
         }
         for row in evaluation["per_class"]
     ]
 
 
-def classes(rows: Sequence[Mapping[str, Any]], unit: str) -> Table:
-    """Return the table behind the chart of classes."""
+def classes(rows: Sequence[Mapping[str, Any]], unit: str, what: str = "recall") -> Table:
+    """Return the table behind the chart of classes; ``what`` names the figure."""
     parts = [part for part in ("teacher", "student", "baseline") if any(row[part] is not None for row in rows)]
     return Table(
         "Classes",
-        ["class", unit, *(f"{part}'s recall" for part in parts)],
+        ["class", unit, *(f"{part}'s {what}" for part in parts)],
         [[row["class"], str(row["support"]), *(_share(row[part]) for part in parts)] for row in rows],
         numbers=1,
         folded=len(rows) > FEW,

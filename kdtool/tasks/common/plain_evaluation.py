@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kdtool.engine.job import Objective
 from kdtool.errors import InputError
-from kdtool.tasks.common.evaluation import Measured
+from kdtool.tasks.common.evaluation import Corruption, Measured, bias_vector
 from kdtool.tasks.common.matching import class_map
 
 PerClass = Callable[[Tensor], list[dict[str, Any]]]
@@ -25,8 +25,11 @@ def evaluate(
     labels: Tensor,
     about_data: Mapping[str, Any],
     per_class: PerClass | None = None,
-) -> dict[str, Any]:
-    """Return what is found of a student, and of teachers beside it, as plain data.
+    *,
+    corruptions: Sequence[Corruption] = (),
+    bias: Mapping[str, float] | None = None,
+) -> tuple[dict[str, Any], Tensor]:
+    """Return what is found of a student, and of teachers beside it, as plain data; and the student's (N, K) outputs.
 
     Args:
         student, teachers: the networks.
@@ -35,42 +38,60 @@ def evaluate(
         labels: (N,) int64, as the objective takes them.
         about_data: as for ``kdtool.tasks.common.evaluation.evaluate``.
         per_class: what is told of each class; None: nothing.
+        corruptions: each measured as well.
+        bias: what to add to a class's logit, by the class's name or number: its threshold, moved.
 
     Raises:
-        InputError: the networks' classes are not those of the data.
+        InputError: the networks' classes are not those of the data, or a bias is of none.
     """
+    metric, names = objective.metric, list(data.class_names)
+    shift = bias_vector(bias or {}, names) if objective.num_classes else torch.zeros(())
 
-    def measured(network: Measured) -> dict[str, Any]:
+    def outputs(network: Measured, corruption: Corruption | None = None) -> Tensor:
         if bool(network.num_classes) != bool(objective.num_classes):
             gives = "classes" if network.num_classes else "embeddings"
             raise InputError(f"{network.name} gives {gives}, which the network beside it does not.")
-        logits = network.logits(None)
+        found = network.logits(corruption)
         if objective.num_classes:
             number, _ = class_map(network.class_names, data, network.num_classes, network.name)
-            logits = logits[:, number]
-        meter = objective.meter()
-        meter.add(logits, labels, torch.arange(len(labels)))
-        return {"metrics": meter.metrics(), **({"per_class": per_class(logits)} if per_class is not None else {})}
+            found = found[:, number]
+        return found
 
-    return {
+    def metrics(found: Tensor) -> dict[str, Any]:
+        meter = objective.meter()
+        meter.add(found, labels, torch.arange(len(labels)))
+        return meter.metrics()
+
+    def measured(found: Tensor) -> dict[str, Any]:
+        return {"metrics": metrics(found), **({"per_class": per_class(found)} if per_class is not None else {})}
+
+    given = outputs(student) + shift
+    document: dict[str, Any] = {
         "target": dict(student.about),
         "data": dict(about_data),
-        "metric": objective.metric.to_dict(),
-        **measured(student),
-        "teachers": [{**each.about, **measured(each)} for each in teachers],
+        "metric": metric.to_dict(),
+        **measured(given),
+        "teachers": [{**each.about, **measured(outputs(each))} for each in teachers],
         "robustness": [],
-        "bias": {},
+        "bias": {name: value for name, value in zip(names, shift.tolist(), strict=True) if value} if bias else {},
         "predictions": None,
         "notes": [],
     }
+    for corruption in corruptions:
+        worse = metrics(outputs(student, corruption) + shift)
+        drop = round(metric.gain(document["metrics"][metric.key], worse[metric.key]), 4)
+        document["robustness"].append(
+            {"corruption": corruption.kind, "severity": corruption.severity, **worse, "drop_points": drop}
+        )
+    return document, given
 
 
 def refuse(asked: Mapping[str, Any], why: str) -> None:
-    """Refuse flags that go by one class a sample.
+    """Refuse flags that go by classes.
 
     Raises:
         InputError: one was given.
     """
     for flag, given in asked.items():
         if given:
-            raise InputError(f"{flag} goes by one class an image, and {why}. Leave it out.")
+            raise InputError(f"{flag} goes by classes, and {why}. Leave it out.")

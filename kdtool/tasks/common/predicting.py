@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kdtool.errors import InputError
+from kdtool.tasks.common.multilabel import THRESHOLD
 from kdtool.tasks.prediction import Prediction
 
 BATCH = 32
@@ -53,10 +54,10 @@ def _guesses(logits: Tensor, names: Sequence[str], top: int) -> list[list[tuple[
 
 @torch.no_grad()
 def _several(logits: Tensor, names: Sequence[str], top: int) -> list[list[tuple[str, float]]]:
-    """Return of each the classes above a half, the likeliest first; at least ``top`` where that is above 1."""
+    """Return of each the classes from a half on, the likeliest first; at least ``top`` where that is above 1."""
     probability, number = logits.double().cpu().sigmoid().sort(dim=1, descending=True)
     return [
-        [(names[k], p) for at, (p, k) in enumerate(zip(each, numbers, strict=True)) if p > 0.5 or at < top > 1]
+        [(names[k], p) for at, (p, k) in enumerate(zip(each, numbers, strict=True)) if p >= THRESHOLD or at < top > 1]
         for each, numbers in zip(probability.tolist(), number.tolist(), strict=True)
     ]
 
@@ -77,7 +78,7 @@ def predicted(
         names: of the K classes.
         top: how many classes of each.
         unit: what the inputs are called.
-        several: an input has several classes: those above a half, and at least ``top`` where that is above 1.
+        several: an input has several classes: those from a half on, and at least ``top`` where that is above 1.
 
     Raises:
         InputError: at the end, where there was nothing that could be read.

@@ -42,6 +42,13 @@ def stratified(
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
+def rare_joined(labels: np.ndarray, fraction: float) -> np.ndarray:
+    """Return (N,) labels in which those of fewer than 1 / fraction samples are one, since none of them has a share."""
+    numbers, counts = np.unique(labels[labels >= 0], return_counts=True)
+    rare = np.isin(labels, numbers[counts * fraction < 1])
+    return np.where(rare, labels.max(initial=0) + 1, labels)
+
+
 def pick_per_class(labels: np.ndarray, rows: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Return the positions of ``count`` samples of each class (all of a class with fewer), in order.
 

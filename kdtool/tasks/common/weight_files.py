@@ -36,7 +36,7 @@ def _plain_dict(*_: Any) -> dict[Any, Any]:
     return {}
 
 
-NESTED = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model", "model_state_dict", "net")
+NESTED = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model", "model_state_dict", "net", "module")
 """Keys under which training scripts keep the weights, in the order in which they are looked for: those averaged over
 training first, as timm's ``load_state_dict`` takes them."""
 
@@ -95,6 +95,8 @@ def open_state(path: str | Path, key: str | None = None) -> tuple[dict[str, Tens
     state = found[chosen] if chosen is not None else _tensors(content)
     if not state:
         keys = f" It holds: {', '.join(map(str, list(content)[:8]))}." if isinstance(content, Mapping) else ""
+        if found:
+            keys = f" It holds weights under {', '.join(found)}: weights_key, beside weights in the recipe, takes them."
         raise InputError(f"{str(path)!r} holds no state dict: tensors by name, or these under 'state_dict'.{keys}")
     others = [name for name in found if name != chosen and (name in NESTED or key is not None)]
     if chosen is None or not others:

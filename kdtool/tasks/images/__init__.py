@@ -88,10 +88,13 @@ class Images(task.Task):
 
     def teachers(self, recipe: schema.Recipe, data: DataSet, online: bool) -> list[task.Built]:
         """Return the teachers, each at its own image size."""
+        from kdtool.tasks.common.own_classes import check_teachers
         from kdtool.tasks.images.networks import build_teachers, image_size
 
-        size = image_size(cast(Recipe, recipe), data)
-        return list(build_teachers(cast(Recipe, recipe), data.classes, size, online))
+        own = cast(Recipe, recipe)
+        found = build_teachers(own, data.classes, image_size(own, data), online)
+        check_teachers(found, own.teacher, data.class_names, own.data.targets)
+        return list(found)
 
     def adapt(self, network: Any, teacher: task.Built, student: task.Built) -> Adapted:
         """Return a teacher that resizes and re-normalises the student's inputs to its own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -16,13 +17,16 @@ from kdtool.errors import InputError
 from kdtool.recipe import load as recipes
 from kdtool.tasks.common.predicting import BATCH, Item, check, in_chunks, predicted
 from kdtool.tasks.common.targets import Found
-from kdtool.tasks.images.data.decode import UNREADABLE, decode, in_colour
+from kdtool.tasks.images.data.decode import UNREADABLE, decode, decode_bytes, in_colour
 from kdtool.tasks.images.data.files import images_below, known_endings
 from kdtool.tasks.images.evaluation.predictions import EvaluationViews
 from kdtool.tasks.images.evaluation.target import MODEL_KEYS, find, open_target, refuse_backbone
 from kdtool.tasks.images.options import Data, Recipe
 from kdtool.tasks.prediction import Prediction
 from kdtool.tasks.task import Say
+
+STDIN = "-"
+"""What stands for standard input."""
 
 
 def predict(
@@ -43,7 +47,7 @@ def predict(
 
     Args:
         target: a run's folder, a saved model's folder, a model's name, or an exported file.
-        inputs: image files, and folders of them.
+        inputs: image files, and folders of them; "-" is one image, on standard input.
         samples: images of PIL, or paths, instead.
         weights, image_size: of a model by name.
         top: how many classes of each.
@@ -112,10 +116,12 @@ def _files(inputs: Sequence[str]) -> list[str]:
             found += below
         elif path.is_file():
             found.append(str(path))
+        elif name == STDIN and STDIN not in found:
+            found.append(STDIN)
         else:
             raise InputError(
-                "standard input is no image: name image files, or folders of them."
-                if name == "-"
+                "standard input is one image: name it once."
+                if name == STDIN
                 else f"there is no file or folder {name!r}."
             )
     return found
@@ -123,7 +129,8 @@ def _files(inputs: Sequence[str]) -> list[str]:
 
 def _file(path: str, views: EvaluationViews) -> Item:
     try:
-        return Item(path, None, os.path.basename(path), views.host(decode(path), 0, 0))
+        image = decode_bytes(sys.stdin.buffer.read()) if path == STDIN else decode(path)
+        return Item(path, None, os.path.basename(path), views.host(image, 0, 0))
     except UNREADABLE as error:
         return Item(path, None, os.path.basename(path), problem=f"it cannot be read as an image ({error}).")
 

@@ -79,9 +79,12 @@ class Text(task.Task):
 
     def teachers(self, recipe: schema.Recipe, data: TextData, online: bool) -> list[task.Built]:
         """Return the teachers, each with its own tokenizer."""
+        from kdtool.tasks.common.own_classes import check_teachers
         from kdtool.tasks.text.networks import build_teachers
 
-        return list(build_teachers(recipe, data, online))
+        found = build_teachers(recipe, data, online)
+        check_teachers(found, recipe.teacher, data.class_names)
+        return list(found)
 
     def adapt(self, network: Any, teacher: task.Built, student: task.Built) -> Adapted:
         """Return a teacher that reads its own tokens of the same sentences, and speaks of the student's."""

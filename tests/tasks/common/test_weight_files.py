@@ -157,6 +157,16 @@ def test_a_checkpoint_without_weights(tmp_path: Path, content: object) -> None:
         load_state(tmp_path / "c.pth")
 
 
+def test_weights_under_another_key_are_taken_where_it_is_named(tmp_path: Path) -> None:
+    state = {"weight": torch.ones(2, 2)}
+    torch.save({"ema": {"module": state, "updates": 3}}, tmp_path / "ema.pth")
+    with pytest.raises(InputError, match="It holds weights under ema: weights_key"):
+        load_state(tmp_path / "ema.pth")
+    assert load_state(tmp_path / "ema.pth", "ema")["weight"].equal(state["weight"])
+    torch.save({"module": state, "global_steps": 7}, tmp_path / "sharded.pt")  # as DeepSpeed saves one
+    assert load_state(tmp_path / "sharded.pt")["weight"].equal(state["weight"])
+
+
 def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
     (tmp_path / "teacher.pth").touch()
     with pytest.raises(InputError, match=r"teacher\.pth"):

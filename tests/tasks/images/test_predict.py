@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -49,10 +50,38 @@ def test_what_is_no_picture_is_told_and_counted(run: Done, tmp_path: Path) -> No
     assert "none of the 1 images" in done.err
 
 
+def test_they_are_sorted_where_that_is_asked_for(run: Done) -> None:
+    photos = run.folder.parent / "photos"
+    found = {}
+    for order in ("confidence", "class"):
+        done = call("predict", run.folder, photos, "--top", 2, "--sort", order, "--json")
+        predictions = json.loads(done.out)["predictions"]
+        assert len(predictions) == 40
+        found[order] = [(each["classes"][0]["class"], each["classes"][0]["probability"]) for each in predictions]
+    assert found["confidence"] == sorted(found["confidence"], key=lambda each: each[1])
+    assert found["class"] == sorted(found["class"], key=lambda each: (each[0], -each[1]))
+    assert call("predict", run.folder, photos, "--sort", "name").code == 2
+
+
+def test_standard_input_is_one_picture(run: Done, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = run.folder.parent / "photos" / "bee" / "3.png"
+
+    def said(contents: bytes, *words: str) -> Done:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(contents)))
+        return call("predict", run.folder, *words, "--json")
+
+    alone, piped = (json.loads(said(picture.read_bytes(), str(name)).out)["predictions"] for name in (picture, "-"))
+    assert piped[0]["classes"] == alone[0]["classes"]
+    assert piped[0]["file"] == "-"
+    nothing = said(b"", "-")
+    assert nothing.code == 2
+    assert "cannot be read as an image" in nothing.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["-"], "standard input is no image"),
+        (["-", "-"], "standard input is one image"),
         (["no-such.png"], "no file or folder"),
         (["tests/cli"], "holds no images"),
         (["tests", "data.crop=none"], "no key of the recipe"),

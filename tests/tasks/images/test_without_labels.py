@@ -44,6 +44,9 @@ def test_digits_without_labels(run: Done) -> None:
     losses = [line["train"] for line in run.log() if line.get("phase", "student") == "student"]
     assert all(each.get("task", 0) == 0 for each in losses)
     assert losses[-1]["pooled"] < losses[0]["pooled"]
+    # Nothing is said of labels that are not there, nor is a student alone advised, which is refused.
+    assert "lopsided" not in run.out + run.err
+    assert "--baseline" not in run.out
 
 
 def test_the_student_ships_as_a_backbone(run: Done, tmp_path: Path) -> None:

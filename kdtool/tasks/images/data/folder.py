@@ -114,7 +114,7 @@ def _source(
     return Source(
         class_names, read.get("train"), read.get("test"), read.get("val"), digest,
         origins={role: str(place) for role, place in places.items()},
-        notes=[passed] if passed is not None else [],
+        notes=[f"files in {folder} {passed}"] if passed is not None else [],
         remarks=reader.remarks,
     )  # fmt: skip
 

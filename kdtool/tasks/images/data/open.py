@@ -83,7 +83,9 @@ def _unlabelled(split: Split) -> Split:
 
 def _roles(source: Source, cfg: Data) -> tuple[Split, Split | None, Split]:
     if source.train is not None:
-        return held_out.roles(source.train, source.val, source.test, cfg, in_memory=source.stream is None)
+        return held_out.roles(
+            source.train, source.val, source.test, cfg, in_memory=source.stream is None, sets=source.sets is not None
+        )
     test = source.test if source.test is not None else source.val
     assert test is not None
     return test.take(np.arange(0)), source.val if source.val is not test else None, test

@@ -137,8 +137,8 @@ def _refuse_lists(field: Any, file: Path) -> None:
     if pa.types.is_nested(field.type):
         raise InputError(
             f"--data: the labels in {file} (column {field.name!r}) are of type {field.type}; an image has one class, a "
-            "number or a name. Write such a column, one value a row. Several classes an image (data.targets=multi) are "
-            "read from a table of image files."
+            "number or a name. Write such a column, one value a row; or a table that names image files, in which "
+            "data.targets=multi reads several classes of an image."
         )
 
 

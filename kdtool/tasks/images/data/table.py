@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,9 +72,10 @@ def open_source(file: Path, cfg: Data, measuring: bool = False) -> Source:
     image, label = _column(table, IMAGE_COLUMNS), _column(table, LABEL_COLUMNS)
     if image is None or (label is None and cfg.targets == "single"):
         lacking, names = ("images", IMAGE_COLUMNS) if image is None else ("classes", LABEL_COLUMNS)
+        several_too = " data.targets=multi reads a column of 0 and 1 for each class." if image is not None else ""
         raise InputError(
             f"{file}: no column of {lacking} was found by its name ({', '.join(names)}). Its columns: "
-            f"{', '.join(map(shown, table.columns[:20]))}."
+            f"{', '.join(map(shown, table.columns[:20]))}.{several_too}"
         )
     _rows(table, image, label, file.parent, None, cfg, read)
     return _source(str(file), file.parent, read, cfg, measuring)
@@ -117,7 +118,7 @@ def _rows(table: Table, image: str, label: str | None, place: Path, split: str |
     column = _column(table, SPLIT_COLUMNS)
     classes = [label] if label is not None else [name for name in table.columns if name not in (image, column)]
     wanted = [image, *([column] if column is not None else []), *classes]
-    declared = table.declared(label) if label is not None else classes
+    declared = table.declared(label) if label is not None else _in_order(classes)
     read.declared = read.declared or declared
     labels = several.one if cfg.targets == "single" else several.in_cell if label else several.by_column(classes)
     root = None if cfg.follow_links else os.path.realpath(place)
@@ -139,6 +140,8 @@ def _sample(
     """Return the path of a row's image, its split, None without, and its cells of classes."""
     if row.cells is None:
         raise Unfit(row.why)
+    if isinstance(row.cells[0], (bytes, dict)):
+        raise Unfit("its image stands in the table itself; such .parquet files are read as a folder, --data FOLDER.")
     path = os.path.normpath(place / text_of(row.cells[0], image))
     split = text_of(row.cells[1], "split") if has_split else None
     if leaves(path, root):
@@ -171,6 +174,10 @@ def _source(origin: str, root: Path, read: _Read, cfg: Data, measuring: bool) ->
             f"--data {origin}: no row is of the split {cfg.train_split!r}; data.train_split names another."
         )
     names = _class_names(read, roles, measuring)
+    if cfg.targets == "single" and (joined := [name for name in names if several.BETWEEN in name]):
+        remarks.append(
+            f"{origin}: {shown(joined[0])} is taken for one class; data.targets=multi reads it as several of an image"
+        )
     for found, role, path in zip(read.labels, roles, read.paths, strict=True):
         if role is not None and (strange := [name for name in found or () if name not in names]):
             raise InputError(f"--data {origin}: the class {strange[0]!r} of {path} does not occur in training.")
@@ -225,4 +232,8 @@ def _class_names(read: _Read, roles: Sequence[str | None], measuring: bool) -> l
         name for label, role in zip(read.labels, roles, strict=True) for name in label or ()
         if role == "train" or (measuring and role is not None)
     }  # fmt: skip
-    return sorted(found, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+    return _in_order(found)
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))

@@ -17,7 +17,7 @@ from kdtool.tasks.common import plain_evaluation as plain
 from kdtool.tasks.common.embeddings import Embeddings
 from kdtool.tasks.common.matching import choose, usual_split
 from kdtool.tasks.common.multilabel import MultiLabel
-from kdtool.tasks.common.predictions_file import check_predictions
+from kdtool.tasks.common.predictions_file import check_predictions, columns_of
 from kdtool.tasks.common.targets import Found, recipe_for, trained_on
 from kdtool.tasks.images.data.dataset import DataSet
 from kdtool.tasks.images.data.open import open_data
@@ -110,27 +110,25 @@ def evaluate(
         "inputs": f"at {size}x{size}",
     }
     if not student.num_classes or opened.sets is not None:
-        given = {"--corrupt": corruptions, "--bias": bias, "--predictions": predictions}
-        result = _plain(student, with_teacher, examined, about_data, given)
-        result["notes"] = [*student.notes, *notes]
-        for note in notes:
-            say(note)
-        return result
-    evaluation = common.evaluate(
-        _measured(student, examined),
-        [_measured(each, examined) for each in with_teacher],
-        opened,
-        labels,
-        about_data,
-        corruptions=corruptions,
-        bias=bias,
-    )
-    result = evaluation.document
+        given = {"--bias": bias, "--predictions": predictions}
+        result, columns = _plain(student, with_teacher, examined, about_data, corruptions, given)
+    else:
+        evaluation = common.evaluate(
+            _measured(student, examined),
+            [_measured(each, examined) for each in with_teacher],
+            opened,
+            labels,
+            about_data,
+            corruptions=corruptions,
+            bias=bias,
+        )
+        result = evaluation.document
+        columns = columns_of(evaluation.logits, evaluation.labels, evaluation.names)
     result["notes"] = [*student.notes, *notes]
     if keep is not None:
         keep(examined, evaluation.logits, evaluation.labels, evaluation.names)
     if predictions is not None:
-        write(Path(predictions), examined, evaluation.logits, evaluation.labels, evaluation.names)
+        write(Path(predictions), examined, columns)
         result["predictions"] = str(predictions)
     for note in notes:
         say(note)
@@ -161,24 +159,38 @@ def _refuse_other_targets(student: Target, data: DataSet) -> None:
 
 
 def _plain(
-    student: Target, teachers: list[Target], examined: Examined, about_data: dict[str, Any], given: dict[str, Any]
-) -> dict[str, Any]:
-    """Return what is found of networks that give embeddings, or tell several classes of an image."""
-    sets, labels = examined.data.sets, examined.labels
+    student: Target,
+    teachers: list[Target],
+    examined: Examined,
+    about_data: dict[str, Any],
+    corruptions: Sequence[Corruption],
+    given: dict[str, Any],
+) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """Return what is found of networks that give embeddings, or tell several classes of an image.
+
+    Also returns the latter's predictions, by column.
+    """
+    data, labels = examined.data, examined.labels
+    networks = [_measured(each, examined) for each in (student, *teachers)]
     if not student.num_classes:
         plain.refuse(given, f"{student.name} gives embeddings")
-        objective: Any = Embeddings(bool((labels >= 0).any()))
-        per_class = None
-    else:
-        assert sets is not None
-        plain.refuse(given, "here an image has several")
-        objective, names = MultiLabel(sets), examined.data.class_names
+        embeddings = Embeddings(bool((labels >= 0).any()))
+        found, _ = plain.evaluate(
+            networks[0], networks[1:], embeddings, data, labels, about_data, corruptions=corruptions
+        )
+        return found, {}
+    assert data.sets is not None
+    several, names = MultiLabel(data.sets), data.class_names
+    targets = several.sets[labels]
 
-        def per_class(logits: Tensor) -> list[dict[str, Any]]:
-            return multilabel.per_class(logits, objective.sets[labels], names)
+    def per_class(logits: Tensor) -> list[dict[str, Any]]:
+        return multilabel.per_class(logits, targets, names)
 
-    networks = [_measured(each, examined) for each in (student, *teachers)]
-    return plain.evaluate(networks[0], networks[1:], objective, examined.data, labels, about_data, per_class)
+    found, logits = plain.evaluate(
+        networks[0], networks[1:], several, data, labels, about_data, per_class,
+        corruptions=corruptions, bias=given["--bias"],
+    )  # fmt: skip
+    return found, multilabel.columns_of(logits, targets, names)
 
 
 def _measured(target: Target, examined: Examined) -> common.Measured:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kdtool.engine.evaluate import evaluate_in_fp32
 from kdtool.tasks.common.classification import LogitsMeter
-from kdtool.tasks.common.predictions_file import columns_of, write_predictions
+from kdtool.tasks.common.predictions_file import write_predictions
 from kdtool.tasks.images.data.dataset import DataSet, Split
 from kdtool.tasks.images.data.decode import with_channels
 from kdtool.tasks.images.data.loader import Loader
@@ -121,15 +121,13 @@ class Examined:
             )
 
 
-def write(path: Path, examined: Examined, logits: Tensor, labels: Tensor, names: Sequence[str]) -> None:
-    """Write one row a sample: split, row, file, label, predicted class, its confidence, and all logits.
+def write(path: Path, examined: Examined, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Write one row a sample: split, row, file, and what was made of it.
 
     Args:
         path: a parquet or .csv file; written aside and renamed.
-        examined: the samples, in the order of the logits.
-        logits: (N, K).
-        labels: (N,) int64 in the order of the logits' classes.
-        names: of the K classes.
+        examined: the samples, in the order of the columns.
+        columns: what was made of each, by name.
     """
     splits, rows, files = [], [], []
     for name, split in examined.splits.items():
@@ -138,4 +136,4 @@ def write(path: Path, examined: Examined, logits: Tensor, labels: Tensor, names:
         rows += split.rows.tolist()
         files += [str(paths[row]) if paths is not None else None for row in split.rows.tolist()]
     where = {"split": splits, "row": rows, "file": files}
-    write_predictions(path, {**where, **columns_of(logits, labels, names)})
+    write_predictions(path, {**where, **columns})

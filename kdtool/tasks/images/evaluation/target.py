@@ -12,6 +12,7 @@ from torch import nn
 
 from kdtool.errors import InputError
 from kdtool.recipe.names import is_own_file
+from kdtool.tasks.common.own_classes import TARGETS
 from kdtool.tasks.common.targets import Found, config_of, in_folder, recipe_above, refuse_beside
 from kdtool.tasks.common.weights import WEIGHTS
 from kdtool.tasks.images.data.dataset import DataSet
@@ -21,7 +22,6 @@ from kdtool.tasks.images.evaluation.preprocessing import Metadata, Preprocessing
 from kdtool.tasks.images.models.build import Built, build
 from kdtool.tasks.images.models.inputs import of_data, of_section
 from kdtool.tasks.images.models.names import SOURCES, resolve
-from kdtool.tasks.images.models.save import TARGETS
 from kdtool.tasks.images.options import Recipe
 
 MODEL_KEYS = ("student.weights_key", "student.mean", "student.std", "student.interpolation", "student.crop_pct")

@@ -9,14 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
+from kdtool.tasks.common.own_classes import TARGETS
 from kdtool.tasks.common.replaced import KEY, open_with
 from kdtool.tasks.common.weights import WEIGHTS, write_weights
 from kdtool.tasks.images.models.built import Built
 
 CONFIG = "config.json"
-
-TARGETS = "targets"
-"""The key of ``config.json`` that tells that an image has several classes."""
 
 KEPT = ("first_conv", "classifier", "fixed_input_size", "pool_size", "license")
 """What a saved model keeps of its source's configuration; the rest is its own or names where the source came from."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kdtool.report.sections import RunSections
 from kdtool.tasks.common.page import page_of_run
+from kdtool.tasks.common.plain_page import plain_page_of_run
 from kdtool.tasks.images.evaluation.evaluate import evaluate
 from kdtool.tasks.images.evaluation.predictions import Examined
 from kdtool.tasks.images.options import Recipe
@@ -28,10 +29,8 @@ def sections(run: Path, recipe: Recipe, say: Say) -> RunSections:
     Raises:
         InputError: the run has no student yet, or its data are not there.
     """
-    if not recipe.data.labels:
-        return RunSections(notes=["The student gives no classes: test images are not shown one by one."])
-    if recipe.data.targets == "multi":
-        return RunSections(notes=["An image has several classes: test images are not shown one by one."])
+    if not recipe.data.labels or recipe.data.targets == "multi":
+        return plain_page_of_run(run, say, evaluate, unit="images")  # no one class an image to look at
     sheet: list[dict[str, Any]] = []
 
     def keep(examined: Examined, logits: Tensor, labels: Tensor, names: list[str]) -> None:

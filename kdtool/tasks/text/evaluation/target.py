@@ -11,6 +11,7 @@ from typing import Any
 from kdtool.errors import InputError
 from kdtool.tasks.common import extra
 from kdtool.tasks.common.cost import macs, parameters
+from kdtool.tasks.common.own_classes import names_of
 from kdtool.tasks.common.targets import CONFIG, Found, config_of, refuse_beside
 from kdtool.tasks.common.weights import WEIGHTS
 from kdtool.tasks.text.data.dataset import TextData
@@ -132,21 +133,6 @@ def _untrained(name: str, built: Built) -> list[str]:
     if not built.needs_training:
         return []
     return [f"{name} was never trained on these classes: expect accuracy at chance level"]
-
-
-def names_of(config: Mapping[str, Any]) -> list[str] | None:
-    """Return the class names in the order of the logits; None where a configuration does not say them."""
-    if config.get("label_names"):
-        return [str(name) for name in config["label_names"]]
-    by_number = config.get("id2label")
-    if not isinstance(by_number, Mapping) or not by_number:
-        return None
-    try:
-        names = [str(name) for _, name in sorted(by_number.items(), key=lambda each: int(each[0]))]
-    except ValueError:
-        return None
-    # What transformers calls the classes of a model that was given no names.
-    return None if names == [f"LABEL_{i}" for i in range(len(names))] else names
 
 
 def _trained(config: Mapping[str, Any]) -> bool:

@@ -198,3 +198,24 @@ def test_a_run_on_a_table_and_eval_on_another(tmp_path: Path) -> None:
     few = _write(tmp_path / "few.csv", ("filename", "class"), rows[:10])
     found = json.loads(call("eval", run.folder, "--data", few, "--json").out)["data"]
     assert (found["split"], found["samples"]) == ("all", 10)
+
+
+def test_several_classes_are_pointed_out_where_one_is_read(images: Path) -> None:
+    rows = [(f"images/{n:02}.png", "ant|bee" if n % 2 else "ant") for n in range(30)]
+    joined = _write(images / "joined.csv", ("image", "label"), rows)
+    data = _open(joined)
+    assert data.class_names == ["ant", "ant|bee"]
+    assert any("'ant|bee' is taken for one class; data.targets=multi" in remark for remark in data.remarks)
+    assert not any("taken for one class" in remark for remark in _open(joined, targets="multi").remarks)
+    columns = _write(images / "columns.csv", ("image", "ant", "bee"), [("images/00.png", 1, 0)])
+    with pytest.raises(InputError, match=r"data\.targets=multi reads a column of 0 and 1 for each class"):
+        _open(columns)
+
+
+def test_images_in_the_table_itself_are_read_as_a_folder(images: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    cells = [{"bytes": (images / "images" / "00.png").read_bytes(), "path": "00.png"}] * 2
+    parquet.write_table(pyarrow.table({"image": cells, "label": ["a", "b"]}), images / "inside.parquet")
+    with pytest.raises(InputError, match=r"stands in the table itself; such \.parquet files are read as a folder"):
+        _open(images / "inside.parquet")

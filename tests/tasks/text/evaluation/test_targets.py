@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.running import Done, call
-from tests.tasks.text.runs import distil, evaluated
+from tests.tasks.text.runs import CLASSES, distil, evaluated, pair
 
 OWN = """
 from torch import nn
@@ -92,3 +92,17 @@ def test_pairs(pairs: Done, tmp_path: Path) -> None:
     assert said.code == 0
     assert "line 2: a pair of texts" in said.err
     assert call("report", pairs.folder).code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("names", "says"), [(sorted(CLASSES)[::-1], "the same in another order"), (list("xyz"), "")])
+def test_a_teacher_says_its_classes(
+    names: list[str], says: str, text_run: Done, text_data: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(text_run.folder / "student", tmp_path / "teacher")
+    config = json.loads((folder / "config.json").read_text())
+    assert config["label_names"] == sorted(CLASSES)
+    (folder / "config.json").write_text(json.dumps({**config, "label_names": names}))
+    done = call("run", *pair(text_data, str(folder)), "--method", "logits", "--dry-run")
+    assert done.code == (2 if says else 0), done.err
+    assert (says or f"those of the data {', '.join(sorted(CLASSES))}: taken to be the same") in done.out + done.err
