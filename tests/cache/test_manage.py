@@ -50,7 +50,7 @@ def test_info_lists_what_is_there(home: Path) -> None:
     assert entry["parts"]["logits"]["shards"] == 3
     shown = " ".join(call("cache", "info").out.split())
     assert "logits (4 of 10)" in shown
-    assert "1 teacher caches" in shown
+    assert "1 teacher cache," in shown
 
 
 def test_verify_names_what_is_damaged(home: Path) -> None:
