@@ -28,7 +28,9 @@ _READS = {"_local_scalar_dense", "equal", "nonzero", "masked_select", "_unique2"
           "_linalg_eigh", "_linalg_svd"}  # fmt: skip
 """Operations whose result the host waits for."""
 
-_FROM_BOTH = {"copy_", "_to_copy", "index", "index_put", "index_put_", "_index_put_impl_", "set_"}
+_BY_INDEX = {"index", "index_put", "index_put_", "_index_put_impl_"}
+
+_FROM_BOTH = {"copy_", "_to_copy", "set_", *_BY_INDEX}
 """Operations that take tensors of the CPU beside those of the device."""
 
 _IN_HALF = {
@@ -110,6 +112,7 @@ class Device:
         operations: how many were started.
         room: samples, or whatever comes first, that an operation may have; more find no memory.
         clones: shapes of what was cloned, in order.
+        refusing: the host may not wait: CUDA's own debug mode for that.
         pinned: memory that was pinned.
         under_way: copies from there, each the CPU's tensor that it fills and the one that it reads. They are made as
             late as can be: when the device computes with them, or the host waits for them.
@@ -121,11 +124,21 @@ class Device:
     operations: Counter[str] = field(default_factory=Counter)
     room: int | None = None
     clones: list[tuple[int, ...]] = field(default_factory=list)
+    refusing: bool = False
     pinned: list[Tensor] = field(default_factory=list)
     under_way: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def __call__(self, number: int = 0) -> torch.device:
         return torch.device(self.name, number)
+
+    def wait(self, what: str) -> None:
+        """Let the host wait."""
+        self.waits[what] += 1
+        if self.refusing:
+            raise RuntimeError(f"called a synchronizing CUDA operation: {what}")
+
+    def refuse_waits(self, mode: str) -> None:
+        self.refusing = mode == "error"
 
     def is_pinned(self, tensor: Tensor) -> bool:
         return any(_memory(tensor) == _memory(each) for each in self.pinned)
@@ -223,14 +236,15 @@ def _count(
     if device.room is not None and any(leaf.ndim and len(leaf) > device.room for leaf in theirs):
         raise torch.OutOfMemoryError(f"{name}: no room")
     if name in _READS or (name == "_to_copy" and theirs and not to_device):
-        device.waits[name if name in _READS else "to host"] += 1
+        device.wait(name if name in _READS else "to host")
     elif name == "copy_" and isinstance(args[1], OnDevice) and not isinstance(args[0], OnDevice):
-        device.waits["to host"] += 1
-    elif name in ("index", "index_put", "index_put_", "_index_put_impl_"):
-        device.waits["boolean index"] += any(leaf.dtype == torch.bool for leaf in _tensors(args[1]))
+        device.wait("to host")
+    elif name in _BY_INDEX and any(leaf.dtype == torch.bool for leaf in _tensors(args[1])):
+        device.wait("boolean index")
     if name in _FROM_BOTH and to_device:
         there = [leaf for leaf in leaves if not isinstance(leaf, OnDevice)]
-        device.waits["to device"] += bool(there) and not (not_waiting and all(map(device.is_pinned, there)))
+        if there and not (not_waiting and all(map(device.is_pinned, there))):
+            device.wait("to device")
 
 
 class _Operations(TorchDispatchMode):
@@ -299,15 +313,19 @@ class Event:
 
     def synchronize(self) -> None:
         device = _present[-1]
-        device.waits["event"] += any(copy is each for copy in self.copies for each in device.under_way)
+        if any(copy is each for copy in self.copies for each in device.under_way):
+            device.wait("event")
         device.finish(self.copies)
 
 
 _generators = torch.Generator
 
 
-def _generator(device: Any = "cpu") -> torch.Generator:
-    return _generators("cpu")
+class _Generator:
+    """Makes generators of the CPU; a class, as that which it stands for."""
+
+    def __new__(cls, device: Any = "cpu") -> Any:
+        return _generators("cpu")
 
 
 def _host_side(device: Device) -> dict[str, Any]:
@@ -321,6 +339,8 @@ def _host_side(device: Device) -> dict[str, Any]:
         "max_memory_allocated": lambda *_: 0,
         "empty_cache": lambda: None,
         "synchronize": lambda *_: None,
+        "set_sync_debug_mode": device.refuse_waits,
+        "memory_reserved": lambda *_: 0,
         "set_device": lambda *_: None,
         "get_rng_state": lambda *_: torch.get_rng_state(),
         "set_rng_state": lambda state, *_: torch.set_rng_state(state),
@@ -346,7 +366,7 @@ def simulated(name: str = "cuda") -> Iterator[Device]:
         _present.append(device)
         stack.callback(_present.pop)
         stack.enter_context(patch.object(OnDevice, "name", name))
-        stack.enter_context(patch.object(torch, "Generator", _generator))
+        stack.enter_context(patch.object(torch, "Generator", _Generator))
         # A parameter stays the same object on its way there and back, as on a real device: tied weights stay tied.
         stack.enter_context(patch.object(torch.__future__, "_swap_module_params_on_conversion", True))
         if name == "cuda":
