@@ -1,6 +1,6 @@
-"""How many operations the host starts for a step of KD from resnet32x4 to resnet8x4, with and without a graph.
+"""How many operations the host starts for a step from resnet32x4 to resnet8x4, with and without a graph.
 
-    python -m benchmarks.operations [CASE ...]
+    python -m benchmarks.operations [METHOD ...]
 
 No card is needed: a simulated device counts what is dispatched to it (``tests/simulated.py``). A view of a tensor's
 memory starts nothing and is not counted; an operation is a kernel or a few of them.
@@ -30,8 +30,6 @@ GIVEN = [
     "resnet32x4",
     "--student",
     "resnet8x4",
-    "--method",
-    "kd",
     "--device",
     "cuda",
     "data.views=1",
@@ -39,12 +37,8 @@ GIVEN = [
 GIVEN += ["--batch-size", "8", "--epochs", "1", "data.labels_per_class=8", "optim.name=sgd", "teacher.train.epochs=1"]
 GIVEN += ["data.image_size=8", "teacher.check=off", "teacher.train.batch_size=512", "train.select=last"]
 
-CASES = {
-    "teacher computed": [],
-    "teacher replayed": ["cache.mode=build"],
-    "teacher computed, one graph": ["train.graph=auto"],
-    "teacher replayed, one graph": ["cache.mode=build", "train.graph=auto"],
-}
+METHODS = ("kd", "dkd", "dist", "at", "rkd", "crd", "reviewkd")
+TEACHERS = {"computed": [], "replayed": ["cache.mode=build"]}
 
 
 def is_view(name: str) -> bool:
@@ -58,9 +52,10 @@ def is_view(name: str) -> bool:
     )
 
 
-def per_step(device: Device, *more: str) -> list[Counter[str]]:
-    """Return what each of the student's steps started."""
+def per_step(device: Device, *more: str) -> tuple[list[Counter[str]], list[int]]:
+    """Return what each of the student's steps started, and how many operations were in each graph that was replayed."""
     found: list[Counter[str]] = []
+    inside: list[int] = []
     step, replay = Updater.__call__, Graph.replay
 
     def counted(self: Updater, *args: Any, **kwargs: Any) -> Any:
@@ -73,6 +68,7 @@ def per_step(device: Device, *more: str) -> list[Counter[str]]:
     def unseen(self: Graph) -> None:
         before = device.operations.copy()
         replay(self)
+        inside.append(sum(not is_view(func.overloadpacket.__name__) for func, *_ in self.operations))
         device.operations.clear()
         device.operations.update(before + Counter({"graph": 1}))
 
@@ -80,20 +76,24 @@ def per_step(device: Device, *more: str) -> list[Counter[str]]:
         with patch.object(Graph, "replay", unseen):
             done = call(*GIVEN, *more, "--out", Path(folder) / "run")
         assert done.code == 0, done.err
-    return found
+    return found, inside
 
 
 def main() -> None:
     home = tempfile.TemporaryDirectory()
     os.environ["KDTOOL_HOME"] = home.name
-    for name, more in [case for case in CASES.items() if not sys.argv[1:] or case[0] in sys.argv[1:]]:
-        with simulated() as device:
-            steps = per_step(device, *more)
-        counts = [sum(each.values()) for each in steps[5:]]
-        most = ", ".join(f"{n} {c}" for n, c in steps[-1].most_common(6))
-        print(
-            f"{name}: {median(counts):g} a step; the first, which measures gradients, {sum(steps[0].values())}; {most}"
-        )
+    print("| method | teacher | a step | an epoch's first | recorded: the host starts | in the graph |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for method in sys.argv[1:] or METHODS:
+        for teacher, more in TEACHERS.items():
+            cells: list[str] = []
+            for mode in ("off", "auto"):
+                with simulated() as device:
+                    steps, inside = per_step(device, "--method", method, *more, f"train.graph={mode}")
+                usual = f"{median(sum(each.values()) for each in steps[5:]):g}"
+                recorded = [usual, str(inside[-1])] if inside else ["not recorded", ""]
+                cells += [usual, str(sum(steps[0].values()))] if mode == "off" else recorded
+            print(f"| `{method}` | {teacher} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

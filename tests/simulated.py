@@ -28,7 +28,9 @@ _READS = {"_local_scalar_dense", "equal", "nonzero", "masked_select", "_unique2"
           "_linalg_eigh", "_linalg_svd", "linalg_matrix_exp"}  # fmt: skip
 """Operations whose result the host waits for."""
 
-_FROM_BOTH = {"copy_", "_to_copy", "index", "index_put", "index_put_", "_index_put_impl_", "set_"}
+_BY_INDEX = {"index", "index_put", "index_put_", "_index_put_impl_"}
+
+_FROM_BOTH = {"copy_", "_to_copy", "set_", *_BY_INDEX}
 """Operations that take tensors of the CPU beside those of the device."""
 
 _IN_HALF = {
@@ -105,10 +107,15 @@ class Device:
     Attributes:
         name: "cuda" or "mps".
         free: bytes of its memory, for those who ask.
-        waits: how often the host waited, by operation; "to device" are copies of memory that is not pinned.
+        waits: how often the host waited, by operation; "to device" are copies of memory that is not pinned, "event"
+            are those that were not done when the host asked.
         operations: how many were started.
         room: samples, or whatever comes first, that an operation may have; more find no memory.
         clones: shapes of what was cloned, in order.
+        refusing: the host may not wait: CUDA's own debug mode for that.
+        pinned: memory that was pinned.
+        under_way: copies from there, each the CPU's tensor that it fills and the one that it reads. They are made as
+            late as can be: when the device computes with them, or the host waits for them.
     """
 
     name: str
@@ -117,12 +124,38 @@ class Device:
     operations: Counter[str] = field(default_factory=Counter)
     room: int | None = None
     clones: list[tuple[int, ...]] = field(default_factory=list)
+    refusing: bool = False
+    pinned: list[Tensor] = field(default_factory=list)
+    under_way: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def __call__(self, number: int = 0) -> torch.device:
         return torch.device(self.name, number)
 
+    def wait(self, what: str) -> None:
+        """Let the host wait."""
+        self.waits[what] += 1
+        if self.refusing:
+            raise RuntimeError(f"called a synchronizing CUDA operation: {what}")
+
+    def refuse_waits(self, mode: str) -> None:
+        self.refusing = mode == "error"
+
+    def is_pinned(self, tensor: Tensor) -> bool:
+        return any(_memory(tensor) == _memory(each) for each in self.pinned)
+
+    def finish(self, copies: list[tuple[Tensor, Tensor]]) -> None:
+        """Make copies that are under way."""
+        for copy in copies:
+            if any(copy is each for each in self.under_way):
+                copy[0].copy_(copy[1])
+        self.under_way = [each for each in self.under_way if not any(each is copy for copy in copies)]
+
 
 _present: list[Device] = []
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _map(function: Callable[[Any], Any], value: Any) -> Any:
@@ -150,7 +183,10 @@ def _run(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
     if theirs:
         _refuse_mixed(name, [leaf for leaf in leaves if not isinstance(leaf, OnDevice)])
     if theirs or to_device:
-        _count(device, name, args, leaves, theirs, to_device)
+        _count(device, name, args, leaves, theirs, to_device, bool(kwargs.get("non_blocking")))
+    used = {_memory(leaf.inner) for leaf in theirs} if device.under_way else set()
+    device.finish([copy for copy in device.under_way if _memory(copy[0]) in used])
+    late = to_device and kwargs.get("non_blocking") and not theirs and device.is_pinned(leaves[0])
     wrappers = {id(leaf.inner): leaf for leaf in theirs}
     plain_args, plain_kwargs = _map(lambda x: x.inner if isinstance(x, OnDevice) else x, (args, dict(kwargs)))
     if wanted is not None:
@@ -162,6 +198,8 @@ def _run(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
     found = func(*plain_args, **plain_kwargs)
     if not to_device and not (theirs and wanted is None):
         return found
+    if late:
+        device.under_way.append((found, leaves[0]))
     for leaf in _tensors(found) if device.name == "mps" else ():
         if leaf.dtype in (torch.float64, torch.complex128):
             raise TypeError(f"{name}: MPS has no float64.")
@@ -183,20 +221,30 @@ def _refuse_mixed(name: str, ours: list[Tensor]) -> None:
         raise RuntimeError(f"{name}: expected all tensors to be on the same device, found some on the CPU.")
 
 
-def _count(device: Device, name: str, args: Any, leaves: list[Tensor], theirs: list[OnDevice], to_device: bool) -> None:
+def _count(
+    device: Device,
+    name: str,
+    args: Any,
+    leaves: list[Tensor],
+    theirs: list[OnDevice],
+    to_device: bool,
+    not_waiting: bool,
+) -> None:
     device.operations[name] += 1
     if name == "clone":
         device.clones.append(tuple(args[0].shape))
     if device.room is not None and any(leaf.ndim and len(leaf) > device.room for leaf in theirs):
         raise torch.OutOfMemoryError(f"{name}: no room")
     if name in _READS or (name == "_to_copy" and theirs and not to_device):
-        device.waits[name if name in _READS else "to host"] += 1
+        device.wait(name if name in _READS else "to host")
     elif name == "copy_" and isinstance(args[1], OnDevice) and not isinstance(args[0], OnDevice):
-        device.waits["to host"] += 1
-    elif name in ("index", "index_put", "index_put_", "_index_put_impl_"):
-        device.waits["boolean index"] += any(leaf.dtype == torch.bool for leaf in _tensors(args[1]))
-    if name in _FROM_BOTH and to_device and any(not isinstance(leaf, OnDevice) for leaf in leaves):
-        device.waits["to device"] += 1
+        device.wait("to host")
+    elif name in _BY_INDEX and any(leaf.dtype == torch.bool for leaf in _tensors(args[1])):
+        device.wait("boolean index")
+    if name in _FROM_BOTH and to_device:
+        there = [leaf for leaf in leaves if not isinstance(leaf, OnDevice)]
+        if there and not (not_waiting and all(map(device.is_pinned, there))):
+            device.wait("to device")
 
 
 class _Operations(TorchDispatchMode):
@@ -214,6 +262,11 @@ class _Names(TorchFunctionMode):
         if func in (torch.tensor, torch.as_tensor) and _as_meta(kwargs.get("device"), device) != kwargs.get("device"):
             kwargs.pop("device")
             return func(*args, **kwargs).to(device())  # of meta it would hold no numbers
+        if func is torch.empty and kwargs.pop("pin_memory", False):
+            device.pinned.append(func(*args, **kwargs))
+            return device.pinned[-1]
+        if func is Tensor.is_pinned:
+            return device.is_pinned(args[0])
         takes_names = "device" in kwargs or func in (Tensor.to, Tensor.cuda, torch.device)
         if func is Tensor.cuda:
             func, args = Tensor.to, (args[0], "cuda")
@@ -249,11 +302,30 @@ class Stream:
         """Do nothing."""
 
 
+class Event:
+    """A CUDA event, behind the copies that were under way as it was recorded."""
+
+    def __init__(self) -> None:
+        self.copies: list[tuple[Tensor, Tensor]] = []
+
+    def record(self, stream: Any = None) -> None:
+        self.copies = list(_present[-1].under_way)
+
+    def synchronize(self) -> None:
+        device = _present[-1]
+        if any(copy is each for copy in self.copies for each in device.under_way):
+            device.wait("event")
+        device.finish(self.copies)
+
+
 _generators = torch.Generator
 
 
-def _generator(device: Any = "cpu") -> torch.Generator:
-    return _generators("cpu")
+class _Generator:
+    """Makes generators of the CPU; a class, as that which it stands for."""
+
+    def __new__(cls, device: Any = "cpu") -> Any:
+        return _generators("cpu")
 
 
 def _host_side(device: Device) -> dict[str, Any]:
@@ -267,10 +339,13 @@ def _host_side(device: Device) -> dict[str, Any]:
         "max_memory_allocated": lambda *_: 0,
         "empty_cache": lambda: None,
         "synchronize": lambda *_: None,
+        "set_sync_debug_mode": device.refuse_waits,
+        "memory_reserved": lambda *_: 0,
         "set_device": lambda *_: None,
         "get_rng_state": lambda *_: torch.get_rng_state(),
         "set_rng_state": lambda state, *_: torch.set_rng_state(state),
         "Stream": Stream,
+        "Event": Event,
         "stream": lambda _: nullcontext(),
         "current_stream": lambda *_: stream,
         "get_device_name": lambda *_: "simulated",
@@ -291,7 +366,7 @@ def simulated(name: str = "cuda") -> Iterator[Device]:
         _present.append(device)
         stack.callback(_present.pop)
         stack.enter_context(patch.object(OnDevice, "name", name))
-        stack.enter_context(patch.object(torch, "Generator", _generator))
+        stack.enter_context(patch.object(torch, "Generator", _Generator))
         # A parameter stays the same object on its way there and back, as on a real device: tied weights stay tied.
         stack.enter_context(patch.object(torch.__future__, "_swap_module_params_on_conversion", True))
         if name == "cuda":

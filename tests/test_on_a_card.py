@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.forking import Server
-from tests.methods.test_devices import KINDS, METHODS, WAITS, on, rig_of, step
+from tests.methods.test_devices import KINDS, METHODS, NETWORKS_WAIT, TOKENS_WAIT, WAITS, on, rig_of, step
 from tests.running import CHEAP, PAIR, TEACHER, TWINS, call
 
 pytestmark = [
@@ -29,7 +29,8 @@ def on_the_card(name: str, task: str, kind: str, precision: str) -> None:
     for stage in rig.stages:
         rig.enter(stage)
         step(rig, 1)
-        torch.cuda.set_sync_debug_mode("default" if name in WAITS else "error")
+        waits = name in WAITS or kind in NETWORKS_WAIT or (task == "text" and name in TOKENS_WAIT)
+        torch.cuda.set_sync_debug_mode("default" if waits else "error")
         try:
             terms, gradients = step(rig, 2)
         finally:

@@ -30,14 +30,14 @@ FORMAT, IN_PARTS = 2, 3
 
 TENSORS, STATE, MANIFEST, PARTS = "tensors.safetensors", "state.json", "manifest.json", "parts"
 
-_TENSOR, _STORED = "__tensor__", "__stored__"
+_TENSOR, _STORED, _DTYPE = "__tensor__", "__stored__", "__dtype__"
 _PAIRS = "__pairs__"
 
 
 def save_checkpoint(
     folder: Path, name: str, state: dict[str, Any], keep: int, best: bool = False, parts: Path | None = None
 ) -> Path:
-    """Write ``state`` (nested dicts, lists, scalars and tensors) as ``folder/name`` and drop old ones.
+    """Write ``state`` (nested dicts, lists, scalars, types and tensors) as ``folder/name`` and drop old ones.
 
     The newest ``keep`` stay, and the newest that was said to be the best.
 
@@ -196,6 +196,8 @@ def _seal(manifest: Mapping[str, Any]) -> str:
 def _flatten(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Stored):
         return {_STORED: value.name}
+    if isinstance(value, torch.dtype):  # some optimizers keep that of their moments
+        return {_DTYPE: str(value).removeprefix("torch.")}
     if isinstance(value, Tensor):
         name = f"t{len(tensors):06d}"
         # A clone also unties weights that share memory, which safetensors refuses.
@@ -213,6 +215,8 @@ def _restore(value: Any, tensors: dict[str, Tensor], path: Path) -> Any:
     if isinstance(value, dict):
         if _STORED in value:
             return Stored(path / PARTS, value[_STORED])
+        if _DTYPE in value:
+            return getattr(torch, value[_DTYPE])
         if _TENSOR in value:
             return tensors[value[_TENSOR]]
         return {key: _restore(item, tensors, path) for key, item in value[_PAIRS]}

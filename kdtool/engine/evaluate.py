@@ -12,7 +12,7 @@ from kdtool.engine.job import Batches, Meter
 from kdtool.engine.precision import Precision, without_tf32
 from kdtool.engine.processes import from_all
 from kdtool.engine.rows import chunks, whole
-from kdtool.engine.shards import in_step
+from kdtool.engine.shards import in_step, is_sharded
 from kdtool.engine.step import has, run_network, whole_out
 from kdtool.engine.tree import cast
 from kdtool.method import Method
@@ -34,10 +34,20 @@ def evaluate(network: nn.Module, batches: Batches, precision: Precision, meter: 
     return meter.metrics()
 
 
+def plain_precision(network: nn.Module, device: torch.device) -> Precision:
+    """Return the arithmetic in which a plain user runs a network, fp32 whatever it was trained in.
+
+    Not of one that processes have divided and that is of another type: torch keeps memory of that for its blocks.
+    """
+    wide = is_sharded(network) and next(network.parameters()).dtype == torch.float64
+    return Precision("fp64" if wide else "fp32", device)
+
+
 def evaluate_in_fp32(network: nn.Module, batches: Batches, device: torch.device, meter: Meter) -> dict[str, Any]:
     """Return the metrics that a plain user gets, whatever the precision of the training."""
+    plain = plain_precision(network, device)
     with without_tf32():
-        return evaluate(network.to(device, torch.float32), batches, Precision("fp32", device), meter)
+        return evaluate(network.to(device, plain.dtype), batches, plain, meter)
 
 
 @torch.no_grad()

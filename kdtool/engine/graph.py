@@ -82,13 +82,13 @@ Taken = tuple[Terms, Tensor]
 Take = Callable[[Given], Taken]
 
 
-def why_not(job: Job, planned: Planned, on_device: bool, writes: bool) -> str | None:
+def why_not(job: Job, planned: Planned, recordable: bool, writes: bool) -> str | None:
     """Return why a stage's steps cannot be recorded, as far as that is known beforehand; None: they may.
 
     Args:
         job: what is trained.
         planned: the stage.
-        on_device: the optimizer withholds an update without asking the host.
+        recordable: a step of the optimizer is on the device as a whole.
         writes: batches are written by a network.
     """
     train = job.train
@@ -100,7 +100,7 @@ def why_not(job: Job, planned: Planned, on_device: bool, writes: bool) -> str | 
         f"train.compile={train.compile} has graphs of its own": train.compile != "off",
         "train.checkpoint_activations keeps the state of a generator": train.checkpoint_activations,
         "train.on_nonfinite=skip asks at each step": train.on_nonfinite == "skip",
-        f"optim.name={job.optim.name} is asked by the host whether to update": not on_device,
+        f"optim.name={job.optim.name} keeps numbers on the host, such as its count of steps": not recordable,
         f"stage {planned.stage.name} updates networks in turn": bool(planned.stage.turns),
         "a network writes its batches": writes,
     }

@@ -30,13 +30,16 @@ class _Trainables(nn.Module):
         return names
 
 
-def build_optimizer(cfg: Optim, step: nn.Module, section: str = "optim") -> torch.optim.Optimizer:
+def build_optimizer(
+    cfg: Optim, step: nn.Module, section: str = "optim", recorded: bool = False
+) -> torch.optim.Optimizer:
     """Return timm's optimizer over the parameters that train.
 
     Args:
         cfg: which one, and how.
         step: the modules that train.
         section: the recipe's name of ``cfg``, for messages.
+        recorded: its steps are to be recorded as a CUDA graph.
 
     Raises:
         InputError: unknown name, or options that this optimizer does not take.
@@ -53,25 +56,36 @@ def build_optimizer(cfg: Optim, step: nn.Module, section: str = "optim") -> torc
             weight_decay=cfg.weight_decay,
             momentum=cfg.momentum,
             filter_bias_and_bn=not cfg.decay_norm_and_bias,
-            **{**({} if is_sharded(step) else _fused(cfg.name)), **cfg.options},
+            **{**_form(cfg.name, step, recorded), **cfg.options},
         )
     except Exception as error:  # whatever a constructor raises: options, a missing package, a device it needs
         raise InputError(f"{section}: {cfg.name} cannot be used with these settings: {error}") from error
+    if getattr(optimizer, "is_second_order", False):
+        raise InputError(
+            f"{section}.name={cfg.name} differentiates gradients again, which a step here does not: use another "
+            "optimizer, such as adamw."
+        )
     return optimizer
 
 
-def _fused(name: str) -> dict[str, bool]:
+def _form(name: str, step: nn.Module, recorded: bool) -> dict[str, bool]:
     """Ask for the fused form of an optimizer, one kernel for all parameters, where it has one.
 
-    Not for weights that processes have divided: torch has it for some optimizers' only.
+    Not for weights that processes have divided: torch has it for some optimizers' only. Of torch's other ones those
+    that are recorded count their steps on the device.
     """
     from timm.optim import get_optimizer_class
 
     try:
-        arguments = inspect.signature(get_optimizer_class(name, bind_defaults=False)).parameters
+        made: Any = get_optimizer_class(name, bind_defaults=False)
     except ValueError:  # a wrapper around another one, such as lookahead_
         return {}
-    return {"fused": True} if "fused" in arguments else {}
+    arguments = inspect.signature(made).parameters
+    if "fused" in arguments:
+        return {} if is_sharded(step) else {"fused": True}
+    on_cuda = any(parameter.is_cuda for parameter in step.parameters())
+    of_torch = "capturable" in arguments and made.__module__.startswith("torch.")
+    return {"capturable": True} if recorded and on_cuda and of_torch else {}
 
 
 def begin_momentum(optimizer: torch.optim.Optimizer) -> None:

@@ -124,8 +124,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
     """Put an optimizer's moments back."""
     state = copy.deepcopy(fill(state, moments_like(optimizer)))
     for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
-        # Divided weights have no fused form of some optimizers, and a run may be gone on with in either form.
-        saved.update({"fused": group["fused"]} if "fused" in group else {})
+        # A run may be gone on with in another form, such as divided weights, which have no fused one.
+        saved.update({form: group[form] for form in ("fused", "capturable") if form in group})
     optimizer.load_state_dict(state)
     # Moments keep their parameter's memory layout, so that a resumed step runs the very same kernels.
     for parameter, moments in optimizer.state.items():

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kdtool.engine.processes import is_main, wait_for_all, world_size
-from kdtool.engine.shards import is_shard, like
+from kdtool.engine.shards import here, is_shard, like
 from kdtool.errors import InputError, RunError
 
 
@@ -33,14 +33,25 @@ class Stored:
 
 
 def split_off(state: Any, parts: dict[str, Tensor]) -> Any:
-    """Return a tree with names in place of the tensors that are not whole; they join ``parts`` under these."""
-    if is_shard(state):
-        name = f"s{len(parts):06d}"
-        parts[name] = state.detach()
-        return Stored(Path(), name)
-    if isinstance(state, Mapping):
-        return {key: split_off(item, parts) for key, item in state.items()}
-    return [split_off(item, parts) for item in state] if isinstance(state, (list, tuple)) else state
+    """Return a tree with names in place of the tensors that are not whole; they join ``parts`` under these.
+
+    Weights that are tied have one name: safetensors writes no memory twice.
+    """
+    names: dict[tuple[int, int, torch.Size], str] = {}
+
+    def split(state: Any) -> Any:
+        if is_shard(state):
+            name = f"s{len(parts):06d}"
+            own = here(state).untyped_storage()
+            if own.nbytes():  # else this process has nothing of it, and others' is not tied either
+                name = names.setdefault((own.data_ptr(), int(here(state).storage_offset()), state.shape), name)
+            parts.setdefault(name, state.detach())
+            return Stored(Path(), name)
+        if isinstance(state, Mapping):
+            return {key: split(item) for key, item in state.items()}
+        return [split(item) for item in state] if isinstance(state, (list, tuple)) else state
+
+    return split(state)
 
 
 def write_parts(folder: Path, parts: Mapping[str, Tensor]) -> Path:
@@ -121,7 +132,8 @@ def _read(folder: Path, into: dict[str, Any]) -> None:
 def _first(error: Any) -> str:
     """Return what the first process that failed says; the whole message is every process's traceback."""
     failures = list(getattr(error, "failures", {}).values())
-    return str(failures[0][0] if failures else error).splitlines()[0][:200]
+    lines = str(failures[0][0] if failures else error).split("\n")
+    return next((line.strip()[:200] for line in lines if line.strip()), "it does not say why")
 
 
 def _files() -> Any:

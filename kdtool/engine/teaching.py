@@ -79,9 +79,11 @@ class FrozenTeachers:
     def _ready(self, network: nn.Module, precision: Precision, inputs: Any) -> nn.Module:
         if is_sharded(network):
             return network.to(precision.dtype).eval().requires_grad_(False)
-        network = network.to(tree.device_of(inputs))
-        ready, _ = folded(network, tree.first(tree.usual(inputs)))
-        ready = ready.to(precision.dtype).eval().requires_grad_(False)
+        own = next((parameter.dtype for parameter in network.parameters()), precision.dtype)
+        # In the type that it teaches in before anything is folded, which rounds to that.
+        network = network.to(tree.device_of(inputs), precision.dtype)
+        ready, _ = folded(network, tree.cast(tree.first(tree.usual(inputs)), precision.dtype))
+        ready = ready.eval().requires_grad_(False)
         # The layout decides the kernels, and so the last bits: one just trained must not differ from one reloaded.
         ready = ready.to(memory_format=self.layout)
         if precision.int8:
@@ -92,7 +94,7 @@ class FrozenTeachers:
                 if type(module) in (nn.Conv2d, nn.Linear):
                     module.to(precision.half)
         # The copy is all that computes from now on: a device need not hold the weights twice.
-        network.to(CPU)
+        network.to(CPU, own)
         return ready
 
 

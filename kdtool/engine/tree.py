@@ -71,8 +71,8 @@ def cast(tree: Any, dtype: torch.dtype) -> Any:
 
 
 def to(tree: Any, device: torch.device) -> Any:
-    """Return the tree on a device; copies from pinned memory do not wait."""
-    return apply(tree, lambda tensor: tensor.to(device, non_blocking=True))
+    """Return the tree on a device. The host waits for it: ``kdtool.engine.staging`` need not."""
+    return apply(tree, lambda tensor: tensor.to(device))
 
 
 def device_of(tree: Any) -> torch.device:

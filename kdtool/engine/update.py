@@ -93,7 +93,7 @@ class Updater:
         self.follow, self.moving = follow, moving
         self.precision = step.precision
         optim, schedule = settings_of(planned.stage, job.optim, job.schedule)
-        self.optimizer = build_optimizer(optim, step)
+        self.optimizer = build_optimizer(optim, step, recorded=job.train.graph == "auto")
         if self.precision.scaler.is_enabled():
             begin_momentum(self.optimizer)
         steps, budget = job.train_batches.steps, job.schedule.epochs or job.train.epochs
@@ -115,7 +115,7 @@ class Updater:
 
     def _graph(self, say: Callable[[str], None]) -> Graphed | None:
         writes = bool(self.writing.share) or self.planned.stage.teacher_writes
-        problem = why_not(self.job, self.planned, self.guard.on_device, writes)
+        problem = why_not(self.job, self.planned, self.guard.recordable, writes)
         if problem:
             say(f"stage {self.planned.stage.name}: no CUDA graph of its steps (train.graph=auto), for {problem}")
             return None

@@ -13,6 +13,7 @@ from kdtool.cache.open import CachedTeacher, Context, open_or_build
 from kdtool.cache.replay import Replayed
 from kdtool.engine.evaluate import evaluate_in_fp32
 from kdtool.engine.job import Fitted, Job, Replay
+from kdtool.engine.precision import Precision
 from kdtool.engine.processes import is_main, wait_for_all
 from kdtool.engine.shards import shard
 from kdtool.engine.signals import StopRequest
@@ -104,8 +105,9 @@ class Execution:
             prepare(section, built, prep)
             stop.check(self.resume_command)
         if setting.recipe.parallel.shard == "fsdp":
-            for net in setting.networks.teacher_nets:
-                shard(net, setting.device)
+            # In the type that they teach in: what is divided stays as it is.
+            for net, precision in zip(setting.networks.teacher_nets, setting.teacher_precisions, strict=True):
+                shard(net.to(Precision(precision, setting.device).dtype), setting.device)
 
     def cached_teachers(self, stop: StopRequest) -> list[CachedTeacher]:
         """Return the ready teachers as the cache of outputs knows them."""

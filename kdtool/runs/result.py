@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdtool import __version__
-from kdtool.engine.evaluate import evaluate_in_fp32, evaluate_predictions
+from kdtool.engine.evaluate import evaluate_in_fp32, evaluate_predictions, plain_precision
 from kdtool.engine.job import Batches, Fitted, RowMeter
 from kdtool.engine.precision import Precision
 from kdtool.engine.processes import from_main, is_main, world_size
@@ -170,9 +170,9 @@ def _test(
     setting: Setting, network: nn.Module, state: dict[str, Tensor] | None, test: Batches
 ) -> tuple[dict[str, Any], Rows | None]:
     """Return the metrics, and what each row adds to the one that epochs are selected by."""
-    # fp32 whatever the training's precision: what is reported is what a plain user gets.
+    # What is reported is what a plain user gets.
     if state is not None:
-        module: Any = network.to(setting.device, torch.float32).module
+        module: Any = network.to(setting.device, plain_precision(network, setting.device).dtype).module
         load_whole(module, state)
     meter = setting.objective.meter()
     metrics = evaluate_in_fp32(network, test, setting.device, meter)
@@ -182,10 +182,11 @@ def _test(
 
 def _test_predictions(setting: Setting, test: Batches) -> dict[str, dict[str, Any]]:
     student, method, device = setting.networks.student_net, setting.method, setting.device
+    plain = plain_precision(student, device)
     for module in (student, method):
         if module is not None:
-            module.to(device, torch.float32)
-    return evaluate_predictions(student, method, test, Precision("fp32", device), setting.objective.meter)
+            module.to(device, plain.dtype)
+    return evaluate_predictions(student, method, test, plain, setting.objective.meter)
 
 
 def _about(role: str, built: Built, cost: Cost) -> dict[str, Any]:

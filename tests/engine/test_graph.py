@@ -80,6 +80,9 @@ KINDS = {"soft": Soft, "hint": Hinted, "coupled": Banked, "growing": Growing}
             ("hint", "sgd", "fp32"),
             ("coupled", "sgd", "fp32"),
             ("coupled", "adamw", "bf16"),
+            ("soft", "nadam", "fp32"),
+            ("soft", "radam", "fp32"),
+            ("soft", "adamax", "fp32"),
         ],
         ("growing", "adamw", "fp32"),
     ),
@@ -165,7 +168,10 @@ class Rebinding(Soft):
         ),
         pytest.param(Soft, {"train": {"on_nonfinite": "skip"}}, "asks at each step", marks=pytest.mark.slow),
         pytest.param(
-            Soft, {"optim": Optim(name="lamb", lr=0.01)}, "optim.name=lamb is asked by the host", marks=pytest.mark.slow
+            Soft,
+            {"optim": Optim(name="lamb", lr=0.01)},
+            "optim.name=lamb keeps numbers",
+            marks=pytest.mark.slow,
         ),
     ],
 )

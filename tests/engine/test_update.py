@@ -93,7 +93,9 @@ class Spoilt(Hinted):
     bad_samples = (7, 20)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        hit = torch.isin(batch.index, torch.tensor(self.bad_samples)).any() & (batch.epoch == 1)
+        hit = torch.isin(batch.index, torch.tensor(self.bad_samples, device=batch.index.device)).any() & (
+            batch.epoch == 1
+        )
         return {"soft": batch.student.logits.square().mean() * torch.where(hit, torch.inf, 1.0)}
 
 

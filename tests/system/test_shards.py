@@ -16,7 +16,6 @@ import torch
 from safetensors.torch import load_file
 
 from tests.running import PAIR, SMALL, call, distil
-from tests.sampling import sampled
 
 # Clipped and with statistics that stay, as in tests/system/test_processes.py: else a rounding error becomes anything.
 GIVEN = [
@@ -146,28 +145,6 @@ def test_a_killed_run_goes_on_to_the_same_bytes(given: list[object], divided: Pa
     _run("--resume", folder)
     student = Path("student") / "model.safetensors"
     assert (folder / student).read_bytes() == (divided / student).read_bytes()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("method", "more"),
-    sampled(
-        [
-            ("rkd+vid", ["optim.name=adamw"]),
-            ("crd", []),
-            ("dml", []),
-            ("kd", ["train.accumulate=2", "--precision", "bf16"]),
-        ]
-    ),
-)
-def test_methods_with_parts_of_their_own(method: str, more: list[str], trained: Path, tmp_path: Path) -> None:
-    given = [*GIVEN, "--method", method, "--student-weights", trained, "--epochs", "1", *more]
-    assert call("run", *given, "--out", tmp_path / "one").code == 0
-    _run(*given, *DIVIDED, "--out", tmp_path / "two")
-    one, two = _weights(tmp_path / "one"), _weights(tmp_path / "two")
-    # A peer's norms see half of a batch, and adamw makes of a gradient near zero a step of either sign.
-    bound = {"bf16": 2e-3, "optim.name=adamw": 1e-4}.get((more or [""])[-1], 1e-4 if method == "dml" else 1e-6)
-    assert float((one - two).norm() / one.norm()) <= bound
 
 
 @pytest.mark.parametrize(

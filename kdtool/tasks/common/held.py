@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdtool.engine import tree
 from kdtool.engine.job import Loaded
+from kdtool.engine.staging import Staging
 from kdtool.recipe.schema import Data
 from kdtool.tasks.common.order import Order, class_plan
 from kdtool.tasks.task import Reading, Split
@@ -107,6 +107,7 @@ class HeldBatches:
         self.order = Order(classes, reading, per_class, lengths)
         self.labels, self.offsets = torch.from_numpy(split.labels), offsets
         self.decides = dict(decides or {})
+        self.send = Staging(reading.device)
 
     @property
     def steps(self) -> int:
@@ -126,11 +127,10 @@ class HeldBatches:
 
     def view(self, view: int, batches: Sequence[Tensor]) -> Iterator[Loaded]:
         """Yield one view of samples, each batch given by its positions in the split."""
-        device = self.reading.device
         for index in batches:
-            inputs = tree.to(self.make(index, view), device)
             rows, counts = self._rows(index)
-            yield Loaded(inputs, self.labels[rows].to(device), rows.to(device), view, counts)
+            inputs, labels, numbers = self.send((self.make(index, view), self.labels[rows], rows))
+            yield Loaded(inputs, labels, numbers, view, counts)
 
     def _rows(self, index: Tensor) -> tuple[Tensor, list[int] | None]:
         """Return the numbers of samples' rows, and how many each has; None: one."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from kdtool.engine.job import Loaded
+from kdtool.engine.staging import Staging
 from kdtool.errors import InputError
 from kdtool.tasks.common.order import Order, class_plan
 from kdtool.tasks.images.data.dataset import DataSet, Images, Split, reader_of
@@ -62,6 +63,7 @@ class Loader:
         self.rows = torch.from_numpy(split.rows)
         self.size = len(split) * views.channels * views.size**2
         self.in_memory = views.fixed and self.size <= memory_budget_gb * 1e9
+        self.send = Staging(self.device, pieces=4)  # of two batches, pixels and what mixes them
         self._pixels: Tensor | None = None
         self._stream: Workers[_Step] | None = None
         self.placement = self._explain(memory_budget_gb)
@@ -116,8 +118,8 @@ class Loader:
         weights = views.mixing.weights(rows[:own], view, views.size)
         shares = weights.double().mean((1, 2))
         labels = mix_labels(self.labels[index], self.labels[partner], shares, self.num_classes)
-        share = weights[:, None].to(images.device)
-        return share * images[:own] + (1 - share) * images[own:], labels.to(self.device, non_blocking=True)
+        share, labels = self.send((weights[:, None], labels))
+        return share * images[:own] + (1 - share) * images[own:], labels
 
     def _from_memory(self, batches: list[Tensor]) -> Iterator[Tensor]:
         if self._pixels is None:
@@ -125,7 +127,7 @@ class Loader:
         place = self._pixels.device
         for at in self._at[torch.cat(batches)].to(place).split([len(b) for b in batches]):
             chosen = self._pixels.index_select(0, at)
-            yield chosen.permute(0, 3, 1, 2).to(self.device)
+            yield self.send(chosen).permute(0, 3, 1, 2)
 
     def _decode_all(self) -> tuple[Tensor, Tensor]:
         """Return pixels (N, S, S, C), and for each position of the split where in them its sample is."""
@@ -146,7 +148,7 @@ class Loader:
             )
         for decoded, replaced in self._stream.read([(batch, view) for batch in batches]):
             self.split.pool().note(replaced)
-            yield decoded.to(self.device, non_blocking=True)
+            yield self.send(decoded)
 
 
 def make_loader(

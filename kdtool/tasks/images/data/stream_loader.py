@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from kdtool.engine.job import Loaded
+from kdtool.engine.staging import Staging
 from kdtool.errors import InputError
 from kdtool.randomness import key_of
 from kdtool.tasks.images.data.dataset import DataSet
@@ -235,10 +236,12 @@ class StreamLoader:
         self.own = range(part[0] * own, (part[0] + 1) * own)
         # Each worker reads the same lanes all the time, so that it goes on in the shards that it has open.
         used = next(count for count in range(min(workers, own), 0, -1) if own % count == 0) if workers else 0
+        self.send = Staging(device)
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         at = At(used)
+        # Not pinned: they are parts of a batch, which are joined first.
         self.workers: Workers[Request] = Workers(
-            _LaneReader(Lanes(stream, lanes, seed), views, at), used, device.type == "cuda", at,
+            _LaneReader(Lanes(stream, lanes, seed), views, at), used, False, at,
             lambda sample: f"sample {sample} of the stream",
         )  # fmt: skip
         self.placement = (
@@ -257,7 +260,7 @@ class StreamLoader:
             *parts, replaced = zip(*(next(answers) for _ in self.own), strict=True)
             self.unreadable.note("training", len(self.stream), [each for some in replaced for each in some])
             pixels, labels, rows = (torch.cat(each) for each in parts)
-            yield self._finish(pixels.to(self.device, non_blocking=True), labels, rows, self._view(step))
+            yield self._finish(pixels, labels, rows, self._view(step))
 
     def _view(self, step: int) -> int:
         # Of all lanes at once: their lengths differ by one sample at most.
@@ -265,21 +268,22 @@ class StreamLoader:
         return passes % views if views else passes
 
     def _finish(self, pixels: Tensor, labels: Tensor, rows: Tensor, view: int) -> Loaded:
-        images, mixing = self.views.device(pixels, rows, view), self.views.mixing
+        mixing = self.views.mixing
+        mixed: tuple[Tensor, ...] = ()
         if mixing.on:
             # Within a lane's part of the batch, which no number of processes divides.
             at = torch.arange(len(rows))
             partner = at - at % self.share + mixing.partners(rows, view, self.share)
             weights = mixing.weights(rows, view, self.views.size)
             labels = mix_labels(labels, labels[partner], weights.double().mean((1, 2)), self.num_classes)
-            share = weights[:, None].to(images.device)
-            images = share * images + (1 - share) * images[partner.to(images.device)]
-        return Loaded(
-            images.contiguous(memory_format=self.layout),
-            labels.to(self.device, non_blocking=True),
-            rows.to(self.device, non_blocking=True),
-            view,
-        )
+            mixed = partner, weights[:, None]
+        moves = self.views.moves(rows, view)
+        pixels, moves, labels, index, mixed = self.send((pixels, moves, labels, rows, mixed))
+        images = self.views.device(pixels, rows, view, moves)
+        if mixed:
+            partner, share = mixed
+            images = share * images + (1 - share) * images[partner]
+        return Loaded(images.contiguous(memory_format=self.layout), labels, index, view)
 
 
 def make_stream_loader(
