@@ -44,7 +44,7 @@ class Answerer:
         self.name = target
         self.model = f"{found.name}@{self.built.weights_id}"  # other weights give other answers
         self._bytes = bytes_of(tokens)
-        self._writer = Writer(tokens, "auto", "completion")
+        self._writer = Writer(tokens, "auto", "completion", marks=True)  # who asks has left out those that hold some
         self._places = getattr(self.built.module.config, "max_position_embeddings", None)
 
     def ask(self, requests: Sequence[Request]) -> list[Answer]:
