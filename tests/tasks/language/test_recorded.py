@@ -26,8 +26,8 @@ TOP = 6
 
 def world(place: Path) -> tuple[Path, Path]:
     """Return a network that answers in whole words, and questions like those that it knows."""
-    data = chats(place / "chats.jsonl", 900)
-    done = distil(place / "known", data, "--method", "none", "data.val_fraction=0", epochs=1)
+    data = chats(place / "chats.jsonl", 1600)
+    done = distil(place / "known", data, "--method", "none", "data.val_fraction=0", "train.batch_size=16", epochs=2)
     asked = [{"question": f"How are {one} and {other}? ({row})"} for row, (one, other) in enumerate(
         [("rain", "sun"), ("sun", "fire"), ("snow", "rain"), ("fire", "wool"), ("wool", "sun"), ("night", "stone"),
          ("stone", "rain"), ("sugar", "night")] * 3)]  # fmt: skip
@@ -117,14 +117,18 @@ def _inputs(data: Any, number: int) -> Any:
     return padded([data.train.samples[data.train.rows[number]]])
 
 
+def given(taught: Path, network: Path) -> list[object]:
+    """Return what every command takes."""
+    return ["--task", "language", "--data", taught, "train.device=cpu", "train.batch_size=8", "optim.lr=0.01",
+            "data.val_fraction=0", f"student.tokenizer={network}", "data.max_length=64", "data.views=1",
+            *(f"student.model_args.{key}={value}" for key, value in SIZES.items())]  # fmt: skip
+
+
 def run(folder: Path, taught: Path, network: Path, *more: object, epochs: int = 2) -> Done:
-    given = ["--task", "language", "--data", taught, "--device", "cpu", "--batch-size", "8", "--lr", "0.01",
-             "data.val_fraction=0", f"student.tokenizer={network}", "data.max_length=64", "--out", folder,
-             "--epochs", epochs, "data.views=1",
-             *(f"student.model_args.{key}={value}" for key, value in SIZES.items())]  # fmt: skip
-    return call("run", *given, *more, folder=folder)
+    return call("run", *given(taught, network), "--out", folder, "--epochs", epochs, *more, folder=folder)
 
 
+@pytest.mark.slow
 def test_a_run_learns_from_a_set_as_from_the_network(teacher: tuple[Path, Path], taught: Path, tmp_path: Path) -> None:
     network, _ = teacher
     said = run(tmp_path / "said", taught, network, "--teacher", taught, "--method", "kd")
@@ -143,6 +147,25 @@ def test_a_run_learns_from_a_set_as_from_the_network(teacher: tuple[Path, Path],
     assert "agree" in again.out
     page = call("report", said.folder)
     assert page.code == 0, page.err
+    times = call("profile", said.folder, "--length", 16, "--device", "cpu")  # of what computes, not of words
+    assert times.code == 0, times.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        (["run", "--dry-run", "--method", "kd"], 0, "distill"),
+        (["inspect", "--method", "kd"], 0, "It is"),
+        (["cache", "build", "--method", "kd"], 2, "keeps all there is"),
+    ],
+)
+def test_other_commands_take_a_set_as_the_teacher(
+    teacher: tuple[Path, Path], taught: Path, command: list[str], code: int, said: str
+) -> None:
+    done = call(*command, *given(taught, teacher[0]), "--teacher", taught)
+    assert done.code == code, done.err
+    assert said in done.out + done.err
 
 
 @pytest.mark.parametrize(
