@@ -12,6 +12,7 @@ from typing import Any
 from kdtool.errors import InputError
 from kdtool.generation.request import Place
 from kdtool.generation.taught import read_answers, read_set
+from kdtool.terminal.words import clean
 
 Turns = tuple[tuple[str, str], ...]
 
@@ -58,7 +59,7 @@ def read_given(name: str) -> Given:
             f"--teacher {name}: the set has no log-probabilities to learn from. `kdtool generate --logprobs 20` keeps "
             "those that a teacher gives; without them its text is learnt (--method none)."
         )
-    return Given(name, str(card["teacher"]["model"]), found)
+    return Given(name, clean(str(card["teacher"]["model"])), found)
 
 
 def _turns(sample: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -56,6 +56,7 @@ class Matching:
     met: int = 0
 
     def __post_init__(self) -> None:
+        self._numbers: dict[str | bytes, list[int] | None] = {}
         self._by_bytes: dict[bytes, list[int]] = {}
         for number, data in sorted(self.bytes_of.items(), reverse=True):  # a byte for itself comes after its character
             if number < self.size:
@@ -123,22 +124,34 @@ class Matching:
         return found
 
     def _number(self, token: Any, own: int | None) -> int | None:
-        data = self._bytes(token)
-        if not data or "\ufffd".encode() in data:  # a piece of a character, from a server that does not say which
+        key = token if isinstance(token, str) else bytes(token)
+        if key not in self._numbers:
+            self._numbers[key] = self._find(key)
+        several = self._numbers[key]
+        if several is None:
             return None
         self.listed += 1
-        numbered = _NUMBERED.fullmatch(token) if isinstance(token, str) else None
-        several = [int(numbered[1])] if numbered and int(numbered[1]) < self.size else self._by_bytes.get(data, [])
         if not several:
             self.strange[str(token)] += 1
             return None
         return own if own in several else several[0]
 
-    def _bytes(self, token: Any) -> bytes:
+    def _find(self, token: str | bytes) -> list[int] | None:
+        """Return the student's tokens that are a server's; None: it does not say which it is."""
         numbered = _NUMBERED.fullmatch(token) if isinstance(token, str) else None
         if numbered:
-            return self.bytes_of.get(int(numbered[1]), token.encode())
-        return token.encode(errors="replace") if isinstance(token, str) else bytes(token)
+            return [int(numbered[1])] if int(numbered[1]) < self.size else []
+        data = self._bytes(token)
+        if not data or "\ufffd".encode() in data:  # a piece of a character, from a server that names no bytes
+            return None
+        return self._by_bytes.get(data, [])
+
+    def _bytes(self, token: Any) -> bytes:
+        if not isinstance(token, str):
+            return bytes(token)
+        numbered = _NUMBERED.fullmatch(token)
+        data = self.bytes_of.get(int(numbered[1])) if numbered else None
+        return token.encode(errors="replace") if data is None else data
 
 
 def _starts(texts: Sequence[bytes]) -> list[int]:
