@@ -38,6 +38,22 @@ NAMES, THINGS = ("Ann", "Ben", "Eva", "Leo", "Mia", "Tom"), ("apples", "books", 
 NUMBER = r"(-?\d+)"
 """What finds a final answer: the last number."""
 ACCURACY = "accuracy.json"
+STYLE = r"""
+about: After four solved ones, why, and then the number behind ####.
+demonstrations: {draw: 4}
+messages:
+  - for: demonstrations
+    messages:
+      - {role: user, content: "{question}"}
+      - {role: assistant, content: "{answer}"}
+  - {role: user, content: "{question}"}
+reads: '(?s)\A(?P<rationale>.+?)\s*####\s*(?P<label>-?\d+)\s*\Z'
+samples:
+  - messages:
+      - {role: user, content: "{question}"}
+      - {role: assistant, content: "LEARNT"}
+"""
+"""How the teacher is asked, as ``--style`` takes it, and what is learnt of its answer."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +80,12 @@ def sums(count: int, seed: int) -> list[Sum]:
         name, thing = draw.choice(NAMES), draw.choice(THINGS)
         one, other = draw.randint(2, 20), draw.randint(1, 19)
         if draw.random() < 0.5:
-            asked = f"{name} has {one} {thing} and gets {other} more. How many {thing} does {name} have now?"
-            each = Sum(asked, f"{one} + {other} = {one + other}.", one + other)
+            said, asked = f"{name} has {one} {thing} and gets {other} more", f"How many {thing} does {name} have now?"
+            each = Sum(f"{said}. {asked}", f"{said}, so {one} + {other} = {one + other}.", one + other)
         else:
             one, other = max(one, other), min(one, other)
-            asked = f"{name} has {one} {thing} and gives {other} away. How many {thing} does {name} have left?"
-            each = Sum(asked, f"{one} - {other} = {one - other}.", one - other)
+            said, asked = f"{name} has {one} {thing} and gives {other} away", f"How many {thing} does {name} have left?"
+            each = Sum(f"{said}. {asked}", f"{said}, so {one} - {other} = {one - other}.", one - other)
         found.setdefault(each.question, each)
     return list(found.values())
 
@@ -105,17 +121,19 @@ class Set:
 
     def make(self) -> None:
         """Write it, asking the teacher only for what it has not answered yet."""
-        questions = write(DATA / f"{self.part}-{self.rationale}.jsonl", PARTS[self.part], self.rationale)
         if not self.taught:
             write(self.folder / "train.jsonl", PARTS[self.part], self.rationale)
         else:
-            asked = DATA / self.name.removesuffix("-right") / "asked"
-            if asked.is_dir() and not self.folder.is_dir():  # the same answers, filtered
-                shutil.copytree(asked, self.folder / "asked")
-            solved = write(DATA / f"solved-{self.rationale}.jsonl", PARTS["solved"], self.rationale)
+            asked = RATIONALES.folder / "asked"
+            if self.part == RATIONALES.part and asked.is_dir() and not self.folder.is_dir():
+                shutil.copytree(asked, self.folder / "asked")  # the same answers, of which it learns something else
+            style = DATA / f"learns-{'all' if self.rationale else 'label'}.yaml"
+            questions = write(DATA / f"{self.part}.jsonl", PARTS[self.part], True)
+            solved = write(DATA / "solved.jsonl", PARTS["solved"], True)
+            style.write_text(STYLE.replace("LEARNT", "{completion}" if self.rationale else "{label}"))
             card = kdtool.generate(
-                TEACHER, questions, self.folder, style="icl", demonstrations=solved, answer=NUMBER,
-                new_tokens=32 if self.rationale else 8, keep_correct=self.right,
+                TEACHER, questions, self.folder, style=str(style), demonstrations=solved, answer=NUMBER, new_tokens=48,
+                keep_correct=self.right,
             )  # fmt: skip
             NOTES.mkdir(parents=True, exist_ok=True)
             (NOTES / f"{self.name}.json").write_text(json.dumps(card, indent=2) + "\n")
@@ -135,10 +153,9 @@ def write(path: Path, some: list[Sum], rationale: bool) -> Path:
     return path
 
 
-ANSWERS, RATIONALES = Set("answers", False), Set("rationales", True)
-RIGHT = {each.name: Set(f"{each.name}-right", each.rationale, right=True) for each in (ANSWERS, RATIONALES)}
-TEACHERS = {each.name: Set(f"test-{each.name}-right", each.rationale, "tested", right=True)
-            for each in (ANSWERS, RATIONALES)}  # fmt: skip
+RATIONALES, ANSWERS = Set("rationales", True), Set("answers", False)
+RIGHT = [Set(f"{each.name}-right", each.rationale, right=True) for each in (RATIONALES, ANSWERS)]
+TESTED_TEACHER = Set("test-right", True, "tested", right=True)
 """The teacher's answers to the test questions: how many of them are right."""
 FEW = Set("solved", True, "solved", taught=False)
 KNOWN = Set("known", True, taught=False)
@@ -155,10 +172,10 @@ def _row(what: str, of: Set, epochs: int = 10) -> tuple[Row, Set]:
 
 ROWS = [
     _row(f"no teacher: the {SOLVED} solved questions that it is shown", FEW, LONG),
-    _row("the teacher's answers", ANSWERS),
-    _row("those of them that are right", RIGHT["answers"]),
+    _row("the teacher's answers, the number alone", ANSWERS),
+    _row("those of them that are right", RIGHT[1]),
     _row("its rationales and answers", RATIONALES),
-    _row("those of them that are right", RIGHT["rationales"]),
+    _row("those of them that are right", RIGHT[0]),
     _row("no teacher: known rationales and answers to all questions", KNOWN),
 ]
 
@@ -207,10 +224,10 @@ def page(seeds: int) -> Iterator[str]:
     yield ""
     yield (
         f"SmolLM2-135M-Instruct (4-bit weights) answers {ASKED:,} questions, each after 4 of {SOLVED} solved ones, "
-        "once with the number alone and once with why. A student of 4 layers and width 256, from scratch and with the "
+        "with why and then the number. A student of 4 layers and width 256, from scratch and with the "
         "teacher's tokens, learns from that text, without the solved ones in front. Ten epochs each; the solved "
         f"questions alone {LONG}, which are as many steps. Right are answers whose last number is the known one, of "
-        f"{TESTED} questions that nobody saw. {' '.join(_teacher())} Means of the seeds, with Student's 95% intervals; "
+        f"{TESTED} questions that nobody saw. {_teacher()}Means of the seeds, with Student's 95% intervals; "
         "of differences, paired by seed."
     )
     yield ""
@@ -231,13 +248,13 @@ def page(seeds: int) -> Iterator[str]:
     yield ""
 
 
-def _teacher() -> Iterator[str]:
-    """Yield how often the teacher itself is right on the test questions."""
-    for name, of in TEACHERS.items():
-        if of.card is not None:
-            (correct,) = [each for each in of.card["filters"] if each["name"] == "correct"]
-            share = 100 * correct["after"] / of.card["requests"]["answered"]
-            yield f"The teacher's own {name}, after solved questions: {share:.1f}%."
+def _teacher() -> str:
+    """Return how often the teacher itself is right on the test questions."""
+    card = TESTED_TEACHER.card
+    if card is None:
+        return ""
+    (correct,) = [each for each in card["filters"] if each["name"] == "correct"]
+    return f"The teacher itself: {100 * correct['after'] / card['requests']['answered']:.1f}%. "
 
 
 def main() -> None:
@@ -251,7 +268,7 @@ def main() -> None:
     args = parser.parse_args()
     os.chdir(args.root)
     if args.run:
-        for of in (ANSWERS, RATIONALES, FEW, KNOWN, *RIGHT.values(), *TEACHERS.values()):
+        for of in (RATIONALES, ANSWERS, *RIGHT, TESTED_TEACHER, FEW, KNOWN):
             of.make()
     for seed in range(args.seeds):
         for row, _ in ROWS:

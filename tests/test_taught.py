@@ -28,9 +28,28 @@ def test_questions_are_right_and_nobody_is_tested_on_what_was_learnt(taught: Mod
         one, other = map(int, re.findall(r"\d+", each.question))
         assert each.answer == (one + other if " gets " in each.question else one - other) >= 0
         assert each.why.endswith(f"= {each.answer}.")
+        assert re.findall(r"\d+", each.why)[:2] == re.findall(r"\d+", each.question)
         for rationale in (True, False):
             assert re.findall(taught.NUMBER, each.row(rationale)["answer"])[-1] == str(each.answer)
     assert taught.sums(50, 1) == taught.sums(50, 1) != taught.sums(50, 2)
+
+
+def test_students_learn_the_number_or_all_of_the_same_answers(taught: ModuleType, tmp_path: Path) -> None:
+    from kdtool.generation.rows import Row
+    from kdtool.generation.style import style_of
+
+    asked, learnt = [], []
+    for name, what in (("all", "{completion}"), ("label", "{label}")):
+        (tmp_path / f"{name}.yaml").write_text(taught.STYLE.replace("LEARNT", what))
+        style = style_of(str(tmp_path / f"{name}.yaml"))
+        row = Row("1", taught.EVERY[0].row(True))
+        values = style.read("Ann has 3 and 4, so 3 + 4 = 7.\n#### 7")
+        assert values is not None
+        assert style.read("7") is None
+        asked.append(style.ask(row, [taught.EVERY[1].row(True)]))
+        learnt.append(style.write(row, values)[0]["messages"][-1]["content"])
+    assert asked[0] == asked[1]
+    assert learnt == ["Ann has 3 and 4, so 3 + 4 = 7.\n#### 7", "7"]
 
 
 def test_every_command_resolves_and_takes_as_many_steps(taught: ModuleType) -> None:
