@@ -228,21 +228,10 @@ class CachedTeacher:
         return damaged + ([f"{len(lacking)} shards lack"] if lacking else [])
 
     def refuse_heat(self) -> None:
-        """Refuse a high temperature where only the largest logits are kept.
-
-        Raises:
-            InputError: a method's temperature is above ``HOTTEST``.
-        """
+        """Refuse a high temperature where only the largest logits are kept, see ``refuse_heat``."""
         recipe = self.context.recipe
-        if self.parts[LOGITS].top_k is None or recipe.cache.hot_top_k:
-            return
-        for name, cfg in recipe.options.items():
-            if getattr(cfg, "temperature", 0) > HOTTEST:
-                raise InputError(
-                    f"cache.top_k={recipe.cache.top_k} keeps the other classes' mass at T = 1, and "
-                    f"{name}.temperature={cfg.temperature:g} needs it at that temperature: lower it to {HOTTEST:g}, "
-                    "leave cache.top_k out, or allow it (cache.hot_top_k=true)."
-                )
+        if self.parts[LOGITS].top_k is not None:
+            refuse_heat(recipe, f"cache.top_k={recipe.cache.top_k}", "leave cache.top_k out")
 
     def replayed(self) -> ReplayedTeacher:
         """Open the cache."""
@@ -253,6 +242,25 @@ class CachedTeacher:
         rest = self.context.recipe.cache.rest
         parts = {n: Outputs(store, part, whole, self.context.device, dtype, rest) for n, part in self.parts.items()}
         return ReplayedTeacher(parts, self.roles, self.network.network.single, self.further)
+
+
+def refuse_heat(recipe: Recipe, what: str, fix: str) -> None:
+    """Refuse a high temperature where the largest of a teacher's logits are all that is known.
+
+    Args:
+        recipe: whose methods are looked at.
+        what: keeps them, for the message.
+        fix: how to do without.
+
+    Raises:
+        InputError: a method's temperature is above ``HOTTEST``.
+    """
+    for name, cfg in recipe.options.items() if not recipe.cache.hot_top_k else ():
+        if getattr(cfg, "temperature", 0) > HOTTEST:
+            raise InputError(
+                f"{what} keeps the other classes' mass at T = 1, and {name}.temperature={cfg.temperature:g} needs it "
+                f"at that temperature: lower it to {HOTTEST:g}, {fix}, or allow it (cache.hot_top_k=true)."
+            )
 
 
 def nearest(teacher: CachedTeacher) -> str:

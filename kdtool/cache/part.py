@@ -98,16 +98,7 @@ class Part:
         if self.top_k is None:
             return values
         index = stored["index"].long()
-        rest_B1 = stored["rest"].to(dtype)[:, None]
-        if rest == "none":
-            shared = values.amax(1, keepdim=True).expand(-1, self.width) - NOTHING
-        elif rest == "student" and beside_BW is not None:
-            beside_BW = beside_BW.to(dtype)
-            others_B1 = beside_BW.scatter(1, index, float("-inf")).logsumexp(1, keepdim=True)
-            shared = beside_BW - others_B1 + rest_B1
-        else:
-            shared = (rest_B1 - float(np.log(self.width - self.top_k))).expand(-1, self.width)
-        return shared.scatter(1, index, values)
+        return filled(index, values, stored["rest"].to(dtype), self.width, rest, beside_BW, self.top_k)
 
     def in_views(self, views: int) -> Part:
         """Return the same in so many views at least."""
@@ -115,3 +106,37 @@ class Part:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def filled(
+    index_BT: Tensor,
+    values_BT: Tensor,
+    rest_B: Tensor,
+    width: int,
+    rest: str,
+    beside_BW: Tensor | None,
+    known: int | Tensor,
+) -> Tensor:
+    """Return (B, width) logits of which some are known, and of the others what they sum to.
+
+    Args:
+        index_BT: which are known; one that stands there twice has the same value.
+        values_BT: those.
+        rest_B: the logsumexp of the others.
+        width: how many there are.
+        rest: how the others share their probability, see ``cache.rest``.
+        beside_BW: the student's logits; None: the rest is shared evenly where it would follow them.
+        known: how many are, of every row or (B,) of each.
+    """
+    rest_B1 = rest_B[:, None]
+    if rest == "none":
+        shared = values_BT.amax(1, keepdim=True) - NOTHING
+    elif rest == "student" and beside_BW is not None:
+        beside_BW = beside_BW.to(values_BT.dtype)
+        others_B1 = beside_BW.scatter(1, index_BT, float("-inf")).logsumexp(1, keepdim=True)
+        shared = beside_BW - others_B1 + rest_B1
+    elif isinstance(known, int):
+        shared = rest_B1 - float(np.log(width - known))
+    else:
+        shared = rest_B1 - (width - known).clamp(min=1).to(rest_B).log()[:, None]
+    return shared.expand(-1, width).scatter(1, index_BT, values_BT)

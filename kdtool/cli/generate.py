@@ -38,8 +38,8 @@ def _params(_: click.Context, parameter: click.Parameter, values: tuple[str, ...
 
 
 @click.command("generate", short_help="Ask a teacher, and keep its answers as data to train on.")
-@click.option("--teacher", required=True, metavar="URL#MODEL|TARGET", shell_complete=complete.models,
-              help="A server that speaks OpenAI's chat completions, or a network.")  # fmt: skip
+@click.option("--teacher", required=True, metavar="URL#MODEL|vllm:MODEL|TARGET", shell_complete=complete.models,
+              help="A server that speaks OpenAI's chat completions, a model for vLLM, or a network.")  # fmt: skip
 @click.option("--data", required=True, metavar="FILE", type=options.PathName(), help="The questions.")
 @click.option("--out", required=True, metavar="FOLDER", type=options.PathName(), help="Where the set is written.")
 @click.option("--style", metavar="NAME|FILE", default="answer", show_default=True, shell_complete=complete.styles,

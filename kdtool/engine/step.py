@@ -14,7 +14,7 @@ from kdtool.engine.by_input import call, frozen
 from kdtool.engine.chunks import chunked, terms_by_rows
 from kdtool.engine.precision import Precision
 from kdtool.engine.processes import gather, world_size
-from kdtool.engine.rows import Context, Deferred, whole
+from kdtool.engine.rows import Context, Deferred, is_late, whole
 from kdtool.engine.tree import Views, usual
 from kdtool.engine.watched import Watched
 from kdtool.losses import at_least_fp32
@@ -63,7 +63,8 @@ def as_out(
     logits, taps, *mask = found
     if isinstance(logits, Deferred):
         logits = logits.under(context)
-        logits = logits if late else logits.whole()
+    if is_late(logits) and not late:
+        logits = logits.whole()
     return map_out(Out(logits, taps, *mask), convert)
 
 
@@ -73,7 +74,10 @@ def map_out(out: Out, convert: Callable[[Tensor], Tensor]) -> Out:
         role: [convert(t) for t in tap] if isinstance(tap, list) else convert(tap) for role, tap in out.taps.items()
     }
     logits: Any = out.logits
-    logits = logits.of(convert(logits.hidden_RD)) if isinstance(logits, Deferred) else convert(logits)
+    if isinstance(logits, Deferred):
+        logits = logits.of(convert(logits.hidden_RD))
+    elif not is_late(logits):
+        logits = convert(logits)
     return Out(logits, taps, out.mask, {name: map_out(each, convert) for name, each in out.views.items()})
 
 

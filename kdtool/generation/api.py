@@ -72,7 +72,7 @@ def generate(
     hold marks of a chat template are left out, since they could pretend to be another turn (``keep_marks`` takes them).
 
     Args:
-        teacher: ``URL#MODEL`` of an OpenAI-compatible server, or a network as ``task`` takes it.
+        teacher: ``URL#MODEL`` of an OpenAI-compatible server, ``vllm:MODEL``, or a network as ``task`` takes it.
         data: a file of questions; of tasks to begin with where the style makes up more.
         out: the set's folder.
         style: a built-in style, or a file of one.

@@ -133,7 +133,7 @@ class Asking:
             answer = self.store.get(request.key) if request.key in self.store else None
             if answer is not None:
                 values = self.job.style.read(answer.text, answer.reasoning)
-                found += [Candidate(row, number, answer, values) for row, number in of]
+                found += [Candidate(row, number, answer, values, request.key) for row, number in of]
         return found
 
     # --- what is told -------------------------------------------------------------------------------------------------

@@ -30,12 +30,14 @@ class Candidate:
         number: which of the row's answers.
         answer: as the teacher gave it.
         values: its texts by name, as the style takes it apart; None: it is not of the form that was asked for.
+        key: under which the answer is kept.
     """
 
     row: Row
     number: int
     answer: Answer
     values: dict[str, str] | None
+    key: str = ""
 
     @property
     def text(self) -> str:

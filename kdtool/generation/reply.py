@@ -88,4 +88,15 @@ def _token(found: Any) -> list[Any] | None:
     value = found.get("logprob")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
         return None
-    return [found["token"], round(max(float(value), -1e4), 5)]
+    return [token_of(found["token"], found.get("bytes")), round(max(float(value), -1e4), 5)]
+
+
+def token_of(text: str, own: Any) -> Any:
+    """Return a token as ``kdtool.generation.request.Place`` has it.
+
+    Args:
+        text: of it, with other characters in the place of what is no text.
+        own: its bytes, as numbers; of no use where they are something else.
+    """
+    numbers = isinstance(own, list) and all(type(byte) is int and 0 <= byte < 256 for byte in own)
+    return own if numbers and own and bytes(own) != text.encode(errors="replace") else text

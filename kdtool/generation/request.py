@@ -13,6 +13,11 @@ Messages = tuple[tuple[str, str], ...]
 """A conversation: (role, content) each."""
 
 
+Place = tuple[Any, float, list[tuple[Any, float]]]
+"""A token that was written, its log-probability, and the likeliest tokens there, each with its own. A token is its text
+or, where it is none by itself, a list of its bytes."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How a teacher writes.
@@ -78,7 +83,7 @@ class Answer:
         model: what the teacher calls itself.
         seconds: how long it took.
         reasoning: what it thought before, where it tells that apart.
-        logprobs: at each place [token, log-probability, [[token, log-probability], ...]], the last the likeliest ones.
+        logprobs: of each token, as ``Place`` has them.
     """
 
     text: str
@@ -89,7 +94,7 @@ class Answer:
     model: str
     seconds: float
     reasoning: str = ""
-    logprobs: list[Any] | None = None
+    logprobs: list[Place] | None = None
 
 
 class Fault(Exception):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kdtool.errors import from_os
 from kdtool.generation.request import Answer, Request
@@ -116,18 +116,39 @@ class Store:
                 self.completion_tokens += answer.completion_tokens
 
     def _read(self) -> None:
-        with self.path.open("rb") as stream:
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    break  # what was being written when its process ended
-                try:
-                    found = json.loads(line)
-                    answer = Answer(**found["answer"]) if "refused" not in found else None
-                    key = found["key"]
-                    if not isinstance(key, str) or (answer is not None and not isinstance(answer.text, str)):
-                        raise TypeError
-                    self._note(key, self._size, len(line), answer)
-                except (ValueError, KeyError, TypeError, RecursionError):
-                    self.damaged += 1
-                self._size += len(line)
+        for found in lines_of(self.path):
+            if isinstance(found, Line):
+                self._note(found.key, self._size, found.size, found.answer)
+            else:
+                self.damaged += 1
+            self._size += found if isinstance(found, int) else found.size
         os.ftruncate(self._file, self._size)
+
+
+class Line(NamedTuple):
+    """A line of the file: an answer by its request's key, None where it was refused, and how many bytes it has."""
+
+    key: str
+    answer: Answer | None
+    size: int
+
+
+def lines_of(path: Path) -> Iterator[Line | int]:
+    """Yield a store's lines, of a damaged one its size alone; half a line at the end is none.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as stream:
+        for line in stream:
+            if not line.endswith(b"\n"):
+                return  # what was being written when its process ended
+            try:
+                found = json.loads(line)
+                answer = Answer(**found["answer"]) if "refused" not in found else None
+                key = found["key"]
+                if not isinstance(key, str) or (answer is not None and not isinstance(answer.text, str)):
+                    raise TypeError
+                yield Line(key, answer, len(line))
+            except (ValueError, KeyError, TypeError, RecursionError):
+                yield len(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 from kdtool.errors import InputError, first_line
 from kdtool.generation.card import CARD
 from kdtool.generation.filters import Candidate
-from kdtool.generation.request import Request
-from kdtool.generation.store import Store
+from kdtool.generation.request import Answer, Request
+from kdtool.generation.store import FILE, Line, Store, lines_of
 from kdtool.generation.style import Style
 from kdtool.system.disk import sweep, write_whole
 from kdtool.system.locks import sole_lock
@@ -51,7 +51,8 @@ def held(folder: Path) -> Iterator[Store]:
 def samples_of(
     kept: Sequence[Candidate], style: Style, demonstrations: Mapping[str, Sequence[Mapping[str, str]]]
 ) -> Iterator[dict[str, Any]]:
-    """Yield what is learnt of answers: "id", "kind", "weight" and "messages" each.
+    """Yield what is learnt of answers: "id", "kind", "weight" and "messages" each; of those with log-probabilities also
+    the "key" under which these are kept.
 
     Args:
         kept: the answers.
@@ -61,7 +62,8 @@ def samples_of(
     for one in kept:
         assert one.values is not None
         for sample in style.write(one.row, one.values, demonstrations.get(one.row.id, ())):
-            yield {"id": f"{one.row.id}/{one.number}", **sample}
+            more = {"key": one.key} if one.answer.logprobs else {}
+            yield {"id": f"{one.row.id}/{one.number}", **more, **sample}
 
 
 def write_set(folder: Path, samples: Sequence[Mapping[str, Any]], style: Style) -> dict[str, Any]:
@@ -97,6 +99,26 @@ def read_set(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             f"anew from {ASKED}/."
         ) from error
     return card, samples
+
+
+def is_set(name: str) -> bool:
+    """Tell whether a name is the folder of a generated set."""
+    folder = Path(name).expanduser()
+    return (folder / CARD).is_file() and (folder / ASKED).is_dir()
+
+
+def read_answers(folder: Path, keys: Collection[str]) -> Iterator[tuple[str, Answer]]:
+    """Yield those answers of a set that are kept under some keys; nothing is locked or mended.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    try:
+        for line in lines_of(folder / ASKED / FILE):
+            if isinstance(line, Line) and line.key in keys and line.answer is not None:
+                yield line.key, line.answer
+    except OSError as error:
+        raise InputError(f"{folder}: its answers cannot be read ({first_line(error)}).") from error
 
 
 def list_failures(folder: Path, failed: Sequence[tuple[Request, str]]) -> None:

@@ -1,4 +1,4 @@
-"""Whom a name means: a server by its address, or a network that some task lets answer."""
+"""Whom a name means: a server by its address, a model for vLLM, or a network that some task lets answer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from kdtool.errors import InputError
 from kdtool.generation import address
 from kdtool.generation.request import Teacher
 from kdtool.generation.server import Server
+from kdtool.generation.vllm import PREFIX, InProcess
 from kdtool.registry import tasks
 from kdtool.tasks.task import Task
 
@@ -23,7 +24,7 @@ def open_teacher(
     """Return a teacher that is ready to be asked.
 
     Args:
-        name: ``URL#MODEL``, or a network as the task takes it.
+        name: ``URL#MODEL``, ``vllm:MODEL``, or a network as the task takes it.
         key_env, concurrency, timeout_s, any_model: of a server.
         task: which task's the network is; default: the one that lets networks answer.
         device: where the network runs.
@@ -31,6 +32,10 @@ def open_teacher(
     Raises:
         InputError: it cannot be opened.
     """
+    if name.startswith(PREFIX):
+        if device is not None:
+            raise InputError(f"--device {device}: vLLM chooses its devices itself; leave it out.")
+        return InProcess(name.removeprefix(PREFIX))
     if not address.is_address(name):
         return _answering(task).answerer(name, device)
     place = address.parse(name)

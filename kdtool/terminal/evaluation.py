@@ -72,7 +72,7 @@ def _language(found: Mapping[str, Any], console: Console) -> None:
     titles = ["", "network", *(title for title, _, _ in shown), "agreement", "KL", "parameters", "size"]
     target, rows = {**found["target"], "metrics": found["metrics"]}, []
     for part, each in [*(("teacher", each) for each in found["teachers"]), (target["kind"], target)]:
-        figures = [form(each["metrics"][key]) for _, key, form in shown]
+        figures = [form(each["metrics"][key]) if key in each["metrics"] else "-" for _, key, form in shown]
         near = [words.percent(each["agreement"]), f"{each['kl']:.4f}"] if "kl" in each else ["", ""]
         shape = [words.count(each["params"]), words.size(each["bytes"])]
         rows.append([part, words.clean(each["name"]), *figures, *near, *shape])

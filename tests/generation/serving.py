@@ -31,6 +31,7 @@ class Plan:
     Attributes:
         faults: by how often a question was asked before, what goes wrong: a function of (question, times) -> fault.
         answer: of (messages, seed) -> text.
+        choice: of a request's body, what stands in the answer's list of choices; None: the answer's text.
         seen: how often each question was asked with each seed.
         answered: how often each of these got a whole answer.
         headers: of the last request.
@@ -50,6 +51,7 @@ class Plan:
         self.lock = threading.Lock()
         self.dies_after: int | None = None
         self.models = [MODEL]
+        self.choice: Callable[[dict[str, Any]], dict[str, Any]] | None = None
         self.at_once = self.most_at_once = 0
 
 
@@ -87,14 +89,17 @@ class _Handler(BaseHTTPRequestHandler):
                 plan.at_once -= 1
 
     def _answer(self, body: dict[str, Any], fault: str, key: tuple[str, int]) -> None:
-        text = self.plan.answer(body["messages"], key[1])
+        text = "" if self.plan.choice else self.plan.answer(body["messages"], key[1])
         whole: dict[str, Any] = {
             "id": "x",
             "model": "another" if fault == "model" else body["model"],
             "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
             "usage": {"prompt_tokens": 7, "completion_tokens": 11},
         }
-        if body.get("logprobs"):
+        if self.plan.choice:
+            with self.plan.lock:
+                whole["choices"] = [self.plan.choice(body)]
+        elif body.get("logprobs"):
             likely = [{"token": f"t{i}", "logprob": -1.0 - i} for i in range(body["top_logprobs"])]
             whole["choices"][0]["logprobs"] = {"content": [{"token": "t0", "logprob": -1.0, "top_logprobs": likely}]}
         if fault == "slow":

@@ -16,12 +16,13 @@ from kdtool.recipe import yaml_file as recipe_file
 from kdtool.runs.setting import build_setting
 from tests.engine.test_schedule import rates, runs_of
 from tests.running import call, distil, write_images
+from tests.tasks.language.small import chats
 from tests.tasks.text.runs import sentences
 
 SHIPPED = recipe_file.shipped_names()
 PAIRS = [name for name in SHIPPED if "_from_" in name]
 BASES = {str(Path(name).parent / "hinton2015.yaml") for name in SHIPPED if name.startswith("mnist/")}
-BASES |= {"cifar100/tian2020.yaml", "cifar100/five_stages.yaml", "sst2/tang2019.yaml"}
+BASES |= {"cifar100/tian2020.yaml", "cifar100/five_stages.yaml", "sst2/tang2019.yaml", "taught/student_17m.yaml"}
 CALLED = {"transformer_2": "transformer-tiny", "minilm": "models/all-minilm-l6-v2"}
 """Models by what files' names call them, where that is another word."""
 COMMANDED = [name for name in SHIPPED if name not in BASES]
@@ -41,7 +42,7 @@ def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def test_recipes_are_shipped() -> None:
-    assert {name.split("/")[0] for name in SHIPPED} == {"cifar100", "digits", "mnist", "photos", "sst2"}
+    assert {name.split("/")[0] for name in SHIPPED} == {"cifar100", "digits", "mnist", "photos", "sst2", "taught"}
     assert "digits/mobilenetv3_from_resnet50_kd.yaml" in SHIPPED
     assert sum(name.startswith("cifar100/") for name in PAIRS) == 13
 
@@ -196,15 +197,19 @@ def test_the_rates_of_other_recipes_come_down_to_the_end_in_every_stage(name: st
         data = str(sentences(tmp_path / "data.tsv"))
     elif name.startswith("digits/"):
         data = "digits"
+    elif name.startswith("taught/"):
+        data = str(chats(tmp_path / "data.jsonl"))
     else:
         data = str(write_images(tmp_path / "data", {"a": 12, "b": 12}, size))
     flags: dict[str, Any] = {"data.name": data} | (
         {"data.image_size": 64, "data.workers": 0} if "photos" in name else {}
     )
-    teacher = {"teacher.model": "mlp_30", "teacher.weights": "scratch"} if "mlp_1200_kd" in name else {}
+    teacher: dict[str, Any] = {"teacher.model": "mlp_30", "teacher.weights": "scratch"} if "mlp_1200_kd" in name else {}
     if name.startswith("sst2/"):
         teacher = {"teacher.model": "transformer-tiny", "student.tokenizer": "auto", "data.val_fraction": 0.2,
                    "train.batch_size": 8}  # fmt: skip
+    if name.startswith("taught/"):
+        teacher = {"student.tokenizer": "own", "data.vocab_size": 300, "train.batch_size": 8}
     setting = build_setting(recipes.load(name, flags=flags | teacher))
     recipe = setting.recipe
     assert sum(each.epochs for each in setting.stages) == recipe.train.epochs

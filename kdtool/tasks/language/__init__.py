@@ -15,14 +15,13 @@ from kdtool.tasks.language import options
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kdtool.engine.job import Batches
+    from kdtool.engine.job import Batches, Writer
     from kdtool.method import Method
     from kdtool.tasks.common.adapted import Unchanged
     from kdtool.tasks.language.answerer import Answerer
     from kdtool.tasks.language.data.dataset import LanguageData, Split
     from kdtool.tasks.language.models.built import Built
     from kdtool.tasks.language.objective import NextToken
-    from kdtool.tasks.language.written import Answers
     from kdtool.tasks.prediction import Prediction
     from kdtool.tasks.task import Reading
 
@@ -114,11 +113,15 @@ class Language(task.Task):
 
         return NextToken(len(data.class_names), label_smoothing, self.headline)
 
-    def writer(self, data: LanguageData, recipe: schema.Recipe, student: task.Built) -> Answers:
+    def writer(self, data: LanguageData, recipe: schema.Recipe, student: task.Built) -> Writer:
         """Return what lets networks write answers."""
+        from kdtool.generation.taught import is_set
+        from kdtool.tasks.language.recorded.network import NobodyWrites
         from kdtool.tasks.language.written import Answers
 
         cfg = cast(options.Data, recipe.data)
+        if any(is_set(each.model) for each in recipe.teacher):
+            return NobodyWrites(cfg.on_policy)
         return Answers(cfg, data.train.offsets, data.tokens, recipe.train.seed)
 
     def versions(self, what: str) -> dict[str, str]:

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from kdtool.engine.precision import pick_device
-from kdtool.generation.request import Answer, Request
+from kdtool.generation.reply import token_of
+from kdtool.generation.request import Answer, Place, Request
 from kdtool.tasks.language.data.chats import ASSISTANT, Chat, Writer
 from kdtool.tasks.language.evaluation.answers import AT_ONCE, ids_of
 from kdtool.tasks.language.evaluation.target import find, open_target, place_of
+from kdtool.tasks.language.models.token_bytes import bytes_of
 from kdtool.tasks.language.models.tokens import of_folder
 from kdtool.tasks.language.models.writing import answers
 
@@ -41,7 +43,8 @@ class Answerer:
         self.device = pick_device(device or "auto")
         self.name = target
         self.model = f"{found.name}@{self.built.weights_id}"  # other weights give other answers
-        self._writer = Writer(tokens, "auto", "completion")
+        self._bytes = bytes_of(tokens)
+        self._writer = Writer(tokens, "auto", "completion", marks=True)  # who asks has left out those that hold some
         self._places = getattr(self.built.module.config, "max_position_embeddings", None)
 
     def ask(self, requests: Sequence[Request]) -> list[Answer]:
@@ -56,7 +59,7 @@ class Answerer:
                 self.built.tokens.decode(answer).strip(),
                 "stop" if len(answer) < how.new_tokens else "length",
                 len(prompt), min(len(answer) + 1, how.new_tokens), True, self.model, seconds,
-                logprobs=self._logprobs(choose, row, len(answer)) if how.logprobs else None,
+                logprobs=self._logprobs(choose, row, len(answer) + 1) if how.logprobs else None,  # its end, too
             )
             for row, (prompt, answer) in enumerate(zip(ids, written, strict=True))
         ]  # fmt: skip
@@ -67,14 +70,18 @@ class Answerer:
         room = (self._places or len(ids) + request.sampling.new_tokens) - request.sampling.new_tokens
         return ids[-max(room, 1) :]
 
-    def _logprobs(self, choose: Choose, row: int, count: int) -> list[Any]:
+    def _logprobs(self, choose: Choose, row: int, count: int) -> list[Place]:
         """Return the log-probabilities of an answer's tokens as ``Answer`` has them."""
-        names = self.built.tokens.by_number
-        places = []
+        places: list[Place] = []
         for own, likely in choose.told(row, count):
-            pairs = [[names.get(number, f"[{number}]"), value] for number, value in [own, *likely]]
-            places.append([*pairs[0], pairs[1:]])
+            (token, value), *others = [(self._name(number), value) for number, value in [own, *likely]]
+            places.append((token, value, others))
         return places
+
+    def _name(self, number: int) -> Any:
+        """Return a token as ``Place`` has it."""
+        data = self._bytes.get(number, f"[{number}]".encode())
+        return token_of(data.decode(errors="replace"), list(data))
 
 
 class Choose:

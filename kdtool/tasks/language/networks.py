@@ -14,6 +14,7 @@ import torch
 
 from kdtool.engine.dry import undisturbed
 from kdtool.errors import InputError
+from kdtool.generation.taught import is_set
 from kdtool.tasks.common.targets import network_folder
 from kdtool.tasks.language.context import context_of
 from kdtool.tasks.language.data.batches import padded
@@ -25,6 +26,7 @@ from kdtool.tasks.language.models.lora import add_updates
 from kdtool.tasks.language.models.tokens import FILE, Tokens, of_folder, trained_on
 from kdtool.tasks.language.models.vocabulary import common, differing
 from kdtool.tasks.language.objective import TokenMeter
+from kdtool.tasks.language.recorded.network import build_recorded
 
 LOOKED_AT = 2048
 """Rows, about, on which a student's start is measured."""
@@ -41,7 +43,8 @@ def shared_tokens(recipe: Any, texts: Iterable[str]) -> tuple[Tokens, int, list[
         InputError: there is no tokenizer, the student was trained with another, or a teacher has another vocabulary.
     """
     opened = lru_cache(of_folder)  # several networks may be of one folder
-    section, teachers = named(recipe.student), [named(each) for each in recipe.teacher]
+    section = named(recipe.student)
+    teachers = [named(each) for each in recipe.teacher if not is_set(each.model)]
     own = None if section.from_teacher.wanted else _own_tokens(section, opened)
     theirs = {each.model: tokens for each in teachers if (tokens := _own_tokens(each, opened)) is not None}
     if section.tokenizer == "auto":
@@ -101,16 +104,19 @@ def _plain_student(recipe: Any, data: LanguageData) -> Built:
             f"student.model={section.model} and student.from_teacher exclude one another: a student is named, or cut "
             "out of the first teacher."
         )
-    if not recipe.teacher:
-        raise InputError("student.from_teacher: there is no teacher to cut a student out of.")
+    if not recipe.teacher or is_set(recipe.teacher[0].model):
+        raise InputError("student.from_teacher: there is no network as a teacher to cut a student out of.")
     teacher = build(_request(recipe, recipe.teacher[0], data, recipe.teacher[0].train.seed, "student"))
     return cut_out(teacher, section.from_teacher, data, recipe.train.seed)
 
 
 def build_teachers(recipe: Any, data: LanguageData, online: bool) -> list[Built]:
     """Return the teachers in order; first weights follow their own seed, a peer's the run's."""
-    found = []
+    found: list[Built] = []
     for number, section in enumerate(recipe.teacher):
+        if is_set(section.model):
+            found.append(build_recorded(section, recipe, data, online))
+            continue
         role, seed = (f"peer{number}", recipe.train.seed) if online else ("teacher", section.train.seed)
         built = build(_request(recipe, section, data, seed, role))
         built.context = context_of(section, data, recipe.data.loss_on, recipe.data.view_seed)

@@ -63,7 +63,7 @@ def _networks(
             {
                 "nats a token": f"{each['metrics']['nll']:.4f}",
                 "top-1": words.percent(each["metrics"]["top1"]),
-                "ROUGE-L": words.percent(each["metrics"]["rouge_l"]),
+                "ROUGE-L": words.percent(each["metrics"].get("rouge_l")),
                 "student agrees": words.percent(each.get("agreement")),
                 "KL": f"{each['kl']:.4f}" if "kl" in each else "-",
             },

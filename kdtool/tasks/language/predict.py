@@ -133,11 +133,6 @@ class Poser:
         Raises:
             Unfit: the chat template refuses it, or it holds what begins and ends turns there.
         """
-        if self.writer.by_template:
-            for text in (row.question, *(content for _, content in row.history)):
-                mark = next((each for each in self.writer.tokens.special if each in text), None)
-                if mark is not None:
-                    raise Unfit(f"it holds {mark!r}, which the chat template ends turns with.")
         return self.writer.prompt(Chat((*row.history, ("user", row.question), (ASSISTANT, "")), self.glue))
 
 

@@ -72,7 +72,11 @@ def profiled(name: str, say: Say, length: int | None = None) -> list[Profiled]:
             exports.append(_export(str(file), open_exported(file), file, length))
         except InputError as error:
             say(f"left out: {error}")
-    return [*(row for each in teachers for row in _both("teacher", each.name, each, None, length)), *student, *exports]
+    return [
+        *(row for each in teachers if each.writes for row in _both("teacher", each.name, each, None, length)),
+        *student,
+        *exports,
+    ]
 
 
 def _data(recipe: Any, tokens: Tokens, say: Say) -> LanguageData | None:

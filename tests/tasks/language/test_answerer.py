@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ import kdtool
 from kdtool.errors import InputError
 from kdtool.generation.request import Request, Sampling
 from kdtool.tasks.language.answerer import Answerer, Choose
+from kdtool.tasks.language.models.token_bytes import bytes_of
 from tests.generation.files import lines, samples
 from tests.running import call
 from tests.tasks.language.small import saved, tokens
@@ -62,20 +64,28 @@ def test_log_probabilities_are_those_of_the_network(teacher: Path) -> None:
     (request,) = requests(answerer, 1, logprobs=3, temperature=1.0)
     (answer,) = answerer.ask([request])
     assert answer.logprobs is not None
+    names = bytes_of(tokens())
     model, library = AutoModelForCausalLM.from_pretrained(teacher), AutoTokenizer.from_pretrained(teacher)
     ids = library.apply_chat_template(
         [{"role": "user", "content": request.messages[0][1]}], add_generation_prompt=True, return_tensors="pt",
         return_dict=True,
     )["input_ids"]  # fmt: skip
+    said = b""
     for token, own, likely in answer.logprobs:
         with torch.no_grad():
             log_p = model(ids).logits[0, -1].log_softmax(0)
-        number = library.convert_tokens_to_ids(token)
+        (number,) = (each for each, data in names.items() if data == in_bytes(token))
+        said += in_bytes(token)
         assert own == pytest.approx(float(log_p[number]), abs=1e-3)
         values, numbers = log_p.topk(3)
-        assert [name for name, _ in likely] == library.convert_ids_to_tokens(numbers.tolist())
+        assert [in_bytes(name) for name, _ in likely] == [names[each] for each in numbers.tolist()]
         assert [value for _, value in likely] == pytest.approx(values.tolist(), abs=1e-3)
         ids = torch.cat([ids, torch.tensor([[number]])], dim=1)
+    assert said.decode(errors="replace").removesuffix(library.eos_token).strip() == answer.text
+
+
+def in_bytes(token: Any) -> bytes:
+    return token.encode() if isinstance(token, str) else bytes(token)
 
 
 def test_a_network_teaches_by_its_text(teacher: Path, tmp_path: Path) -> None:

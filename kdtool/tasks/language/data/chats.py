@@ -66,11 +66,13 @@ class Writer:
         tokens: whose chat template is used, and whose end token.
         template: ``data.template``.
         loss_on: ``data.loss_on``.
+        marks: take turns that hold special tokens, which a tokenizer reads as the template's own.
     """
 
     tokens: Tokens
     template: str
     loss_on: str
+    marks: bool = False
 
     @property
     def by_template(self) -> bool:
@@ -81,7 +83,8 @@ class Writer:
         """Return a sample's text.
 
         Raises:
-            Unfit: the chat template refuses it, or writes its earlier turns otherwise once there are later ones.
+            Unfit: the chat template refuses it, or writes its earlier turns otherwise once there are later ones; or a
+                turn holds a special token, and so might pretend to be several.
         """
         if isinstance(sample, str):
             text = sample + (self.tokens.end or "")
@@ -91,7 +94,11 @@ class Writer:
         return Written(text, ((0, len(text)),) if self.loss_on == "all" else tuple(learnt))
 
     def prompt(self, sample: Sample) -> str:
-        """Return what stands before the last answer: what a network is given to go on from."""
+        """Return what stands before the last answer: what a network is given to go on from.
+
+        Raises:
+            Unfit: as for a whole sample, or it is a plain text.
+        """
         if isinstance(sample, str):
             raise Unfit("it is a plain text, without a prompt.")
         last = sample.answers[-1]
@@ -124,6 +131,10 @@ class Writer:
         return len(bare) if bare.endswith(tuple(self.tokens.special)) else len(through)
 
     def _chat(self, messages: list[dict[str, str]], prompt: bool = False) -> str:
+        for message in () if self.marks else messages:
+            mark = next((each for each in self.tokens.special if each in message["content"] + message["role"]), None)
+            if mark is not None:
+                raise Unfit(f"it holds {mark!r}, which the chat template ends turns with.")
         try:
             return self.tokens.chat(messages, prompt)
         except Exception as error:  # a template is a program of its author's

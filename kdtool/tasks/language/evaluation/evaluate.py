@@ -148,6 +148,8 @@ def _answer(document: dict[str, Any], questions: Questions, networks: Sequence[T
         {"prompt": prompt.asked, "reference": prompt.reference, "written": {}} for prompt in questions.prompts
     ]
     for number, network in enumerate(networks):
+        if not network.built.writes:
+            continue
         part = "student" if not number else f"teacher {number}" if len(networks) > 2 else "teacher"
         written = write(network.built, questions, device)
         metrics = document["metrics"] if not number else document["teachers"][number - 1]["metrics"]

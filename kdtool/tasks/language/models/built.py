@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -139,6 +139,9 @@ class Built(task.Built):
     context: Context | None = field(default=None, kw_only=True)
 
     input_keys = ("tokenizer",)
+
+    writes: ClassVar[bool] = True
+    """Whether it can go on with a text; else only its words on some are there."""
 
     def tapped(self, taps: TapSpec | None = None) -> LanguageNetwork:
         """Return the network with taps."""
