@@ -51,8 +51,9 @@ def stages_train_what_they_say(bench: Bench) -> None:
         before = _copies(rig.step.state_dict())
         terms, _ = rig.run(rig.batches[0])
         total(terms).backward()
+        gradients = rig.gradients()
         # Those that a step moves at all: a gradient may be too small for fp32 to notice.
-        should = {n for n, gradient in rig.gradients().items() if not torch.equal(before[n] - LR * gradient, before[n])}
+        should = {n for n, gradient in gradients.items() if not torch.equal(before[n] - LR * gradient, before[n])}
         rig.train(rig.batches[0], LR)
         moved = set(_changed(before, rig.step.state_dict()))
         parameters = {name for name, _ in rig.step.named_parameters()}
@@ -66,7 +67,7 @@ def stages_train_what_they_say(bench: Bench) -> None:
         else:
             touched = [name for name in moved if name.startswith("student.")]
             require(not touched, f"{where} does not train the student, but {some(touched)} changed")
-        ever |= moved & parameters
+        ever |= (moved & parameters) | {name for name, gradient in gradients.items() if gradient.any()}
     idle = {name for name, _ in rig.step.named_parameters() if not name.startswith("student.")} - ever
     # Peers may have parts that nothing reads, such as a classifier under a feature loss; the method's own are its own.
     idle_method = [name for name in idle if name.startswith("method.")]

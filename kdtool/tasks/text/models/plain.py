@@ -123,7 +123,8 @@ class TextCNN(nn.Module):
         # Zeros around, so that each token is the middle of a window.
         around = [nn.functional.pad(tokens_BDL, ((size - 1) // 2, size // 2)) for size in self.windows]
         found = [each(one).relu() for each, one in zip(self.convolutions, around, strict=True)]
-        maps_BLC = torch.cat(found, dim=1).transpose(1, 2)
+        # Laid out as they are kept and replayed, so that sums over them come out the same.
+        maps_BLC = torch.cat(found, dim=1).transpose(1, 2).contiguous()
         # After ReLU no window is below zero, so a window in the padding is never the largest.
         most_BC = (self.features(maps_BLC) * mask.unsqueeze(2)).amax(1)
         logits: Tensor = self.head(self.dropout(most_BC))
