@@ -55,10 +55,30 @@ def packed(feat: Tensor, mask_BN: Tensor | None) -> Tensor:
     return feat if mask_BN is None or feat.ndim != 3 else feat[mask_BN]
 
 
-def token_shares(mask_BN: Tensor) -> Tensor:
-    """Return (R,) weights of ``packed`` tokens that make their sum a mean over sequences of each one's mean token."""
-    length_B1 = mask_BN.sum(1, keepdim=True).clamp(min=1)
-    return (1.0 / (length_B1 * len(mask_BN))).expand(mask_BN.shape)[mask_BN]
+def token_weights(batch: Batch) -> Tensor | None:
+    """Return weights (B, N) of a sequence's tokens, for means over them; None where there is no padding.
+
+    Where a row is a sequence, each counts alike however long it is, its real tokens 1 / their number: so a batch in
+    parts, each weighted by its rows, is the batch as a whole. Where a row is a token, the mask: real ones count alike.
+    """
+    mask_BN = batch.student.mask
+    if mask_BN is None or len(batch.index) != len(mask_BN):
+        return mask_BN
+    mask_BN = mask_BN.to(torch.promote_types(batch.student.logits.dtype, torch.float32))
+    return mask_BN / mask_BN.sum(1, keepdim=True).clamp(min=1)
+
+
+def token_shares(batch: Batch, feat: Tensor) -> Tensor | None:
+    """Return (R,) weights that stand for 1 / R in a mean over ``packed`` tokens, see ``token_weights``; None: 1 / R.
+
+    Args:
+        batch: whose student has a mask or not.
+        feat: what is packed; what is no sequence has no shares.
+    """
+    weight_BN = token_weights(batch)
+    if weight_BN is None or not weight_BN.is_floating_point() or feat.ndim != 3:
+        return None
+    return weight_BN[batch.student.mask] / len(weight_BN)
 
 
 def token_mean(feat: Tensor, mask_BN: Tensor | None) -> Tensor:
@@ -212,10 +232,14 @@ def paired_stages(batch: Batch) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-def paired_tokens(batch: Batch) -> list[tuple[Tensor, Tensor]]:
-    """Return the pairs of ``paired_stages``, of sequences with a mask the real tokens alone, see ``packed``."""
+def paired_tokens(batch: Batch) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+    """Return the pairs of ``paired_stages`` and their ``token_shares``; of sequences with a mask the real tokens alone,
+    see ``packed``."""
     mask = batch.student.mask
-    return [(packed(student, mask), packed(teacher, mask)) for student, teacher in paired_stages(batch)]
+    return [
+        (packed(student, mask), packed(teacher, mask), token_shares(batch, teacher))
+        for student, teacher in paired_stages(batch)
+    ]
 
 
 class Regressor(nn.Module):

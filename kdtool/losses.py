@@ -9,6 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def mean_over(entries: Tensor, share_B: Tensor | None = None) -> Tensor:
+    """Return the mean of all entries.
+
+    Args:
+        entries: (B, ...).
+        share_B: (B,) weights that stand for 1 / B, where rows do not count alike.
+    """
+    return entries.mean() if share_B is None else entries.reshape(len(entries), -1).mean(1) @ share_B.to(entries.dtype)
+
+
 def at_least_fp32(x: Tensor) -> Tensor:
     """Return half-precision tensors as fp32 and others as they are: a KL in bf16 can come out negative."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -77,7 +77,7 @@ def side_by_side(student: Tensor, teacher: Tensor, mask: Tensor | None) -> tuple
 
     Args:
         student, teacher: (B, N, D), (B, C, H, W) or (B, D); the widths may differ.
-        mask: (B, N) bool, the real ones among the tokens of the sequences; None: all are.
+        mask: (B, N) the real ones among the tokens of the sequences, or their weights; None: all are real.
 
     Raises:
         ValueError: there is padding, but the two have not one token for each token.
@@ -96,14 +96,14 @@ def side_by_side(student: Tensor, teacher: Tensor, mask: Tensor | None) -> tuple
 
 
 def real_tokens(feat_BLD: Tensor, mask_BL: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the mask, all True where there is none, and the sequence in at least fp32 with zeros as padding.
+    """Return what tokens weigh, 1 where nothing else is said, and the sequence in at least fp32 with zeros as padding.
 
     Zeros: what stands in the padding then has neither a part in a loss nor a gradient, not even a NaN.
     """
+    feat_BLD = at_least_fp32(feat_BLD)
     if mask_BL is None:
-        mask_BL = torch.ones(feat_BLD.shape[:2], dtype=torch.bool, device=feat_BLD.device)
-    mask_BL = mask_BL.bool()
-    return mask_BL, torch.where(mask_BL[:, :, None], at_least_fp32(feat_BLD), 0.0)
+        return torch.ones(feat_BLD.shape[:2], dtype=feat_BLD.dtype, device=feat_BLD.device), feat_BLD
+    return mask_BL.to(feat_BLD.dtype), torch.where((mask_BL > 0)[:, :, None], feat_BLD, 0.0)
 
 
 class Projections(nn.Module):

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from kdtool import Batch, Method, Setup, Stage, Taps, option
-from kdtool.layers import Resampler, as_map, layer_pairs, map_shape, paired_tokens, token_shares
+from kdtool.layers import Resampler, as_map, layer_pairs, map_shape, paired_tokens
 from kdtool.losses import at_least_fp32, ensemble_logits, softened_kl
 from kdtool.method import Shape
 from kdtool_methods._stages import InitOptions, init_stage
@@ -46,7 +46,7 @@ def boundary_loss(
         student_pre: pre-activations (B, ...), through the connector.
         teacher_pre: pre-activations of the same shape; active where > 0.
         margin: mu > 0, how far from the boundary the student should be.
-        share_B: (B,) weights that stand for 1 / B, where rows do not count alike; see ``token_shares``.
+        share_B: (B,) weights that stand for 1 / B, where rows do not count alike; see ``kdtool.layers.token_shares``.
 
     Raises:
         ValueError: unequal shapes.
@@ -155,7 +155,7 @@ class AB(Method):
 
     def boundary(self, batch: Batch) -> dict[str, Tensor]:
         """Stage 1: the student's neurons take the teacher's side of each boundary, summed over layers and teachers."""
-        margin, mask = self.cfg.margin, batch.student.mask
+        margin = self.cfg.margin
         losses = [
             weight
             * (tokens if teacher.ndim == 2 else 1)
@@ -163,9 +163,9 @@ class AB(Method):
                 connect(as_map(student)),
                 as_map(teacher),
                 margin,
-                token_shares(mask) if mask is not None and teacher.ndim == 2 else None,
+                share_B,
             )
-            for connect, weight, tokens, (student, teacher) in zip(
+            for connect, weight, tokens, (student, teacher, share_B) in zip(
                 self.connectors, self.weights, self.tokens, paired_tokens(batch), strict=True
             )
         ]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from kdtool import Batch, Method, Setup, Stage, Taps, option
+from kdtool.layers import token_weights
 from kdtool.losses import ensemble_logits, softened_kl
 from kdtool_methods._tokens import Projections, real_tokens, side_by_side
 
@@ -25,17 +26,17 @@ def cosine_loss(s_BLD: Tensor, t_BLD: Tensor, mask_BL: Tensor | None = None) -> 
 
     Args:
         s_BLD, t_BLD: states of equal shape. A state of zeros has cosine 0 with any other.
-        mask_BL: bool, True for real tokens; None: all are.
+        mask_BL: bool, True for real tokens, or what each weighs, 0 for padding; None: all are real.
 
     Raises:
         ValueError: unequal shapes.
     """
     if s_BLD.shape != t_BLD.shape:
         raise ValueError(f"shapes differ: student {tuple(s_BLD.shape)}, teacher {tuple(t_BLD.shape)}")
-    mask_BL, student = real_tokens(s_BLD, mask_BL)
+    weight_BL, student = real_tokens(s_BLD, mask_BL)
     _, teacher = real_tokens(t_BLD, mask_BL)
     cosine_BL = (_unit(student) * _unit(teacher)).sum(2)
-    return torch.where(mask_BL, 1 - cosine_BL, 0.0).sum() / mask_BL.sum().clamp_min(1)
+    return (weight_BL * (1 - cosine_BL)).sum() / weight_BL.sum().clamp_min(1)
 
 
 def _unit(feat_BLD: Tensor) -> Tensor:
@@ -82,8 +83,8 @@ class DistilBERT(Method):
         teacher = ensemble_logits([out.logits for out in batch.teachers], temperature=cfg.temperature)
         losses = []
         for out in batch.teachers:
-            s_BLD, t_BLD, mask_BL = side_by_side(student.taps["hidden"], out.taps["hidden"], student.mask)
-            losses.append(cosine_loss(self.project(s_BLD, t_BLD.shape[2]), t_BLD, mask_BL))
+            s_BLD, t_BLD, weight_BL = side_by_side(student.taps["hidden"], out.taps["hidden"], token_weights(batch))
+            losses.append(cosine_loss(self.project(s_BLD, t_BLD.shape[2]), t_BLD, weight_BL))
         return {
             "kl": cfg.soft_weight * softened_kl(student.logits, teacher, cfg.temperature),
             "cosine": cfg.cosine_weight * sum(losses[1:], losses[0]),

@@ -15,14 +15,16 @@ from typing import Any, Optional
 from torch import Tensor, nn
 
 from kdtool import Batch, Method, Setup, Stage, Taps, option
-from kdtool.layers import Regressor, as_map, packed, width
-from kdtool.losses import at_least_fp32, ensemble_logits, softened_kl
+from kdtool.layers import Regressor, as_map, packed, token_shares, width
+from kdtool.losses import at_least_fp32, ensemble_logits, mean_over, softened_kl
 from kdtool.method import Shape
 
 HINT_SHARE = 0.2  # of the student's epochs, where fitnets.hint_epochs is not given
 
 
-def hint_loss(student_feat: Tensor, teacher_feat: Tensor, reduction: str = "mean") -> Tensor:
+def hint_loss(
+    student_feat: Tensor, teacher_feat: Tensor, reduction: str = "mean", share_B: Tensor | None = None
+) -> Tensor:
     """Return half the squared error between a regressed student feature and the teacher's hint (Eq. 3).
 
     Args:
@@ -30,6 +32,7 @@ def hint_loss(student_feat: Tensor, teacher_feat: Tensor, reduction: str = "mean
         teacher_feat: the hint, the same shape.
         reduction: "sum" over a sample's entries as in Eq. 3, mean over B; "mean" over all entries, which does not grow
             with the map.
+        share_B: (B,) weights that stand for 1 / B, where rows do not count alike.
 
     Raises:
         ValueError: unequal shapes, or an unknown reduction.
@@ -38,9 +41,11 @@ def hint_loss(student_feat: Tensor, teacher_feat: Tensor, reduction: str = "mean
         raise ValueError(f"shapes differ: student {tuple(student_feat.shape)}, teacher {tuple(teacher_feat.shape)}")
     squared = (at_least_fp32(student_feat) - at_least_fp32(teacher_feat)).square()
     if reduction == "sum":
-        return 0.5 * squared.sum() / len(squared)
+        return 0.5 * (
+            squared.sum() / len(squared) if share_B is None else squared.flatten(1).sum(1) @ share_B.to(squared.dtype)
+        )
     if reduction == "mean":
-        return 0.5 * squared.mean()
+        return 0.5 * mean_over(squared, share_B)
     raise ValueError(f"reduction must be 'mean' or 'sum', not {reduction!r}")
 
 
@@ -125,7 +130,12 @@ class FitNets(Method):
         mask = batch.student.mask
         guided = packed(batch.student.taps["guided"], mask)
         losses = [
-            hint_loss(regressor(guided), packed(teacher.taps["hint"], mask), self.cfg.reduction)
+            hint_loss(
+                regressor(guided),
+                packed(teacher.taps["hint"], mask),
+                self.cfg.reduction,
+                token_shares(batch, teacher.taps["hint"]),
+            )
             for regressor, teacher in zip(self.regressors, batch.teachers, strict=True)
         ]
         return {"hint": (2 if self.joint else 1) * self.weight * sum(losses[1:], losses[0])}

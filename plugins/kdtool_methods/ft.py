@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdtool import Batch, Method, Setup, Stage, Taps, option
-from kdtool.layers import Resampler, as_map, map_shape, packed, unit_rows, width
-from kdtool.losses import at_least_fp32
+from kdtool.layers import Resampler, as_map, map_shape, packed, token_shares, unit_rows, width
+from kdtool.losses import at_least_fp32, mean_over
 from kdtool.method import Shape
 from kdtool.recipe.schema import SCHEDULES
 
@@ -31,13 +31,14 @@ ENERGY_WEIGHT = 200.0  # of Tian et al., for factor=energy
 BETA, BETA_ENTRIES = 500.0, 2048  # the authors' weight for p=1, and the factor's entries (32 x 8 x 8) that go with it
 
 
-def factor_loss(student_factor: Tensor, teacher_factor: Tensor, p: int = 1) -> Tensor:
+def factor_loss(student_factor: Tensor, teacher_factor: Tensor, p: int = 1, share_B: Tensor | None = None) -> Tensor:
     """Return the distance of two factors, each flattened per sample and divided by its L2 norm.
 
     Args:
         student_factor: the translator's output (B, ...).
         teacher_factor: the paraphraser's, the same shape.
         p: 1: mean absolute difference over all entries; 2: mean over B of the L2 distance.
+        share_B: (B,) weights that stand for 1 / B, where rows do not count alike.
 
     Raises:
         ValueError: unequal shapes, or another p.
@@ -46,10 +47,10 @@ def factor_loss(student_factor: Tensor, teacher_factor: Tensor, p: int = 1) -> T
         raise ValueError(f"shapes differ: student {tuple(student_factor.shape)}, teacher {tuple(teacher_factor.shape)}")
     difference_BN = unit_rows(at_least_fp32(student_factor)) - unit_rows(at_least_fp32(teacher_factor))
     if p == 1:
-        return difference_BN.abs().mean()
+        return mean_over(difference_BN.abs(), share_B)
     if p == 2:
         distance_B: Tensor = torch.linalg.vector_norm(difference_BN, dim=1)
-        return distance_B.mean()
+        return mean_over(distance_B, share_B)
     raise ValueError(f"p must be 1 or 2, not {p!r}")
 
 
@@ -176,7 +177,11 @@ class FT(Method):
         """Stage 1: each paraphraser learns to reconstruct its teacher's map, summed over teachers."""
         error = F.mse_loss if self.cfg.reconstruction == "squared" else F.l1_loss
         maps = [as_map(packed(teacher.taps["map"], batch.student.mask)) for teacher in batch.teachers]
-        losses = [error(paraphraser(x), x) for paraphraser, x in zip(self.paraphrasers, maps, strict=True)]
+        shares = [token_shares(batch, teacher.taps["map"]) for teacher in batch.teachers]
+        losses = [
+            mean_over(error(paraphraser(x), x, reduction="none"), share_B)
+            for paraphraser, x, share_B in zip(self.paraphrasers, maps, shares, strict=True)
+        ]
         return {"reconstruction": sum(losses[1:], losses[0])}
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -193,7 +198,8 @@ class FT(Method):
             student_factor = self.resamplers[i](self.translators[i](student))
             if self.cfg.factor == "energy":
                 student_factor, teacher_factor = energy(student_factor), energy(teacher_factor)
-            losses.append(self.weights[i] * factor_loss(student_factor, teacher_factor, self.cfg.p))
+            share_B = token_shares(batch, teacher.taps["map"])
+            losses.append(self.weights[i] * factor_loss(student_factor, teacher_factor, self.cfg.p, share_B))
         return {"factor": sum(losses[1:], losses[0])}
 
     def stages(self) -> list[Stage]:

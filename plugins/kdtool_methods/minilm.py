@@ -27,7 +27,7 @@ from torch import Tensor
 
 from kdtool import Batch, Method, Setup, Taps, option
 from kdtool.errors import InputError
-from kdtool.layers import common_size, width
+from kdtool.layers import common_size, token_weights, width
 from kdtool.method import Layer, Shape
 from kdtool_methods._tokens import attention_tap, real_tokens, side_by_side
 
@@ -52,7 +52,8 @@ def relation_loss(
     Args:
         student: vectors x (B, L, D): queries, keys, values or hidden states.
         teacher: (B, L, E), any width.
-        mask: (B, L) bool, True for real tokens; None: all are. All real tokens of the batch weigh the same.
+        mask: (B, L) bool, True for real tokens, all of which weigh the same, or what each query weighs, 0 for padding;
+            None: all are real.
         heads: relation heads, a divisor of D and of E.
         student_keys, teacher_keys: vectors y of the shape of x; default: x themselves.
 
@@ -61,11 +62,12 @@ def relation_loss(
     """
     if student.shape[:2] != teacher.shape[:2]:
         raise ValueError(f"sequences differ: student {tuple(student.shape)}, teacher {tuple(teacher.shape)}")
-    mask, _ = real_tokens(student, mask)
+    weight_BL, _ = real_tokens(student, mask)
+    mask = weight_BL > 0
     log_s_BHLL = _log_relation(student, student if student_keys is None else student_keys, mask, heads)
     log_t_BHLL = _log_relation(teacher, teacher if teacher_keys is None else teacher_keys, mask, heads)
     kl_BHL = (log_t_BHLL.exp() * (log_t_BHLL - log_s_BHLL)).sum(3)
-    return torch.where(mask[:, None], kl_BHL, 0.0).sum() / (heads * mask.sum().clamp_min(1))
+    return (weight_BL[:, None] * kl_BHL).sum() / (heads * weight_BL.sum().clamp_min(1))
 
 
 def _log_relation(x_BLD: Tensor, y_BLD: Tensor, mask_BL: Tensor, heads: int) -> Tensor:
@@ -153,7 +155,7 @@ class MiniLM(Method):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         losses = [
-            self._relations(batch.student.taps["vectors"], out.taps["vectors"], batch.student.mask, heads)
+            self._relations(batch.student.taps["vectors"], out.taps["vectors"], token_weights(batch), heads)
             for heads, out in zip(self.heads, batch.teachers, strict=True)
         ]
         return {"relations": self.cfg.weight * sum(losses[1:], losses[0])}

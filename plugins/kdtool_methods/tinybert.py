@@ -22,7 +22,7 @@ from torch import Tensor
 
 from kdtool import Batch, Method, Setup, Stage, Taps, option
 from kdtool.errors import InputError
-from kdtool.layers import paired_stages
+from kdtool.layers import paired_stages, token_weights
 from kdtool.losses import at_least_fp32, ensemble_logits
 from kdtool.method import Layer, TapSpec
 from kdtool_methods._tokens import Projections, attention_tap, block_depth, pair_layers, real_tokens, side_by_side
@@ -37,15 +37,16 @@ def hidden_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None) ->
     Args:
         student: projected to the teacher's width.
         teacher: the same shape.
-        mask: (B, L) bool, True for real tokens; None: all are.
+        mask: (B, L) bool, True for real tokens, or what each weighs, 0 for padding; None: all are real.
 
     Raises:
         ValueError: unequal shapes.
     """
     _require_equal(student, teacher)
-    mask, student = real_tokens(student, mask)
+    weight_BL, student = real_tokens(student, mask)
     _, teacher = real_tokens(teacher, mask)
-    return (student - teacher).square().sum() / (mask.sum().clamp_min(1) * student.shape[2])
+    squared_BL = (student - teacher).square().sum(2)
+    return (weight_BL * squared_BL).sum() / (weight_BL.sum().clamp_min(1) * student.shape[2])
 
 
 def attention_loss(s_BHLL: Tensor, t_BHLL: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -55,15 +56,16 @@ def attention_loss(s_BHLL: Tensor, t_BHLL: Tensor, mask: Tensor | None = None) -
 
     Args:
         s_BHLL, t_BHLL: scores or probabilities, rows being queries; padding may hold anything, such as -inf.
-        mask: (B, L) bool, True for real tokens; None: all are.
+        mask: (B, L) bool, True for real tokens, or what each weighs, a pair their product; None: all are real.
 
     Raises:
         ValueError: unequal shapes.
     """
     _require_equal(s_BHLL, t_BHLL)
     pair_B1LL = _pairs(s_BHLL, mask)
-    student, teacher = (torch.where(pair_B1LL, at_least_fp32(each), 0.0) for each in (s_BHLL, t_BHLL))
-    return (student - teacher).square().sum() / (pair_B1LL.sum() * s_BHLL.shape[1]).clamp_min(1)
+    student, teacher = (torch.where(pair_B1LL > 0, at_least_fp32(each), 0.0) for each in (s_BHLL, t_BHLL))
+    squared_BHLL = (student - teacher).square()
+    return (pair_B1LL * squared_BHLL).sum() / (pair_B1LL.sum() * s_BHLL.shape[1]).clamp_min(1)
 
 
 def scores_of(probability_BHLL: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -73,7 +75,7 @@ def scores_of(probability_BHLL: Tensor, mask: Tensor | None = None) -> Tensor:
         probability_BHLL: attention of each query (row) to the keys; what is below 1e-6 counts as 1e-6.
         mask: (B, L) bool, True for real tokens, over whose keys the mean goes; None: all are. Padding becomes zero.
     """
-    pair_B1LL = _pairs(probability_BHLL, mask)
+    pair_B1LL = _pairs(probability_BHLL, None if mask is None else mask > 0)
     log_BHLL = torch.where(pair_B1LL, at_least_fp32(probability_BHLL), 1.0).clamp_min(FAINTEST).log()
     mean_BHL1 = log_BHLL.sum(3, keepdim=True) / pair_B1LL.sum(3, keepdim=True).clamp_min(1)
     return torch.where(pair_B1LL, log_BHLL - mean_BHL1, 0.0)
@@ -92,12 +94,11 @@ def prediction_loss(student_logits: Tensor, teacher_logits: Tensor, temperature:
 
 
 def _pairs(attention_BHLL: Tensor, mask: Tensor | None) -> Tensor:
-    """Return (B, 1, L, L): both tokens are real."""
+    """Return (B, 1, L, L): both tokens are real, or the product of what they weigh."""
     batch, _, length, _ = attention_BHLL.shape
     if mask is None:
         mask = torch.ones(batch, length, dtype=torch.bool, device=attention_BHLL.device)
-    mask = mask.bool()
-    return (mask[:, :, None] & mask[:, None, :])[:, None]
+    return (mask[:, :, None] * mask[:, None, :])[:, None]
 
 
 def _require_equal(student: Tensor, teacher: Tensor) -> None:
@@ -191,7 +192,7 @@ class TinyBERT(Method):
 
     def intermediate(self, batch: Batch) -> dict[str, Tensor]:
         """Stage 1: the layers, summed over teachers."""
-        student, mask = batch.student, batch.student.mask
+        student, mask = batch.student, token_weights(batch)
         terms: dict[str, Tensor] = {}
         if self.cfg.student_embeddings:
             pairs = [(student.taps["embeddings"], out.taps["embeddings"]) for out in batch.teachers]

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from kdtool import Batch, Method, Setup, Taps, option
 from kdtool.layers import Resampler, as_map, layer_pairs, paired_tokens, width
-from kdtool.losses import at_least_fp32
+from kdtool.losses import at_least_fp32, mean_over
 from kdtool.method import Shape
 
 
-def gaussian_nll(mean: Tensor, target: Tensor, variance: Tensor) -> Tensor:
+def gaussian_nll(mean: Tensor, target: Tensor, variance: Tensor, share_B: Tensor | None = None) -> Tensor:
     """Return -log q(target) of a Gaussian without its constant, mean over all entries.
 
     That is the mean of 0.5 · (log variance + (target - mean)^2 / variance).
@@ -25,6 +25,7 @@ def gaussian_nll(mean: Tensor, target: Tensor, variance: Tensor) -> Tensor:
         mean: (B, C, ...), predicted from the student's feature.
         target: the teacher's feature, the same shape.
         variance: > 0; (C,), one a channel, or any shape that broadcasts against ``mean``.
+        share_B: (B,) weights that stand for 1 / B, where rows do not count alike.
 
     Raises:
         ValueError: mean and target differ in shape.
@@ -34,7 +35,7 @@ def gaussian_nll(mean: Tensor, target: Tensor, variance: Tensor) -> Tensor:
     mean, target, variance = at_least_fp32(mean), at_least_fp32(target), at_least_fp32(variance)
     if variance.ndim == 1:
         variance = variance.view(-1, *[1] * (mean.ndim - 2))
-    return 0.5 * (variance.log() + (target - mean).square() / variance).mean()
+    return 0.5 * mean_over(variance.log() + (target - mean).square() / variance, share_B)
 
 
 class Gaussian(nn.Module):
@@ -66,10 +67,10 @@ class Gaussian(nn.Module):
         """Return the variance (C,) = softplus(parameter) + eps."""
         return F.softplus(self.raw_variance) + self.eps
 
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def forward(self, student: Tensor, teacher: Tensor, share_B: Tensor | None = None) -> Tensor:
         """Return the negative log-likelihood of the teacher's feature; the larger map is average-pooled."""
         mean = self.regressor(self.resampler(as_map(student)))
-        return gaussian_nll(mean, self.resampler(as_map(teacher)), self.variance())
+        return gaussian_nll(mean, self.resampler(as_map(teacher)), self.variance(), share_B)
 
 
 class VID(Method):
@@ -118,7 +119,7 @@ class VID(Method):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         losses: list[Tensor] = [
-            gaussian(student, teacher)
-            for gaussian, (student, teacher) in zip(self.gaussians, paired_tokens(batch), strict=True)
+            gaussian(student, teacher, share_B)
+            for gaussian, (student, teacher, share_B) in zip(self.gaussians, paired_tokens(batch), strict=True)
         ]
         return {"nll": self.cfg.weight * sum(losses[1:], losses[0])}
