@@ -25,12 +25,15 @@ FEW = [*CHEAP[1:], "--epochs", "1", "--batch-size", "32", "--lr", "0.003", "teac
             ("mps", "crd", ("train.accumulate=2", "train.ema=0.9")),
             ("mps", "dml", ()),
             ("cuda", "rkd+kd", ("--precision", "bf16", "train.ema=0.9")),
-            ("cuda", "fitnets", ("--precision", "fp16", "optim.name=sgd")),
+            ("cuda", "fitnets", ("--precision", "fp16", "optim.name=sgd", "--epochs", "4")),
             ("cuda", "kd", ("cache.mode=build", "data.views=1", "data.erase=0.5", "data.mixup=0.2")),
             ("cuda", "kd", ("--baseline", "train.deterministic=true")),
             ("cuda", "crd", ("train.graph=auto", "--epochs", "2", "data.labels_per_class=16")),
-            ("cuda", "fitnets", ("train.graph=auto", "cache.mode=build", "data.views=1", "--epochs", "2",
-                                 "data.labels_per_class=16")),
+            (
+                "cuda",
+                "fitnets",
+                ("train.graph=auto", "cache.mode=build", "data.views=1", "--epochs", "2", "data.labels_per_class=16"),
+            ),
         ],
         ("mps", "rkd+kd", ()),
     ),
@@ -60,7 +63,9 @@ def test_a_run_is_resumed_there(tmp_path: Path) -> None:
         newest.rmdir()
         (folder / "result.json").unlink()
         assert call("run", "--resume", folder).code == 0
-    assert (folder / "student" / "model.safetensors").read_bytes() == (whole / "student" / "model.safetensors").read_bytes()
+    assert (folder / "student" / "model.safetensors").read_bytes() == (
+        whole / "student" / "model.safetensors"
+    ).read_bytes()
     assert not torch.cuda.is_initialized()
 
 
