@@ -79,11 +79,11 @@ class Exit(nn.Module):
     def forward(self, feat: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return logits (B, K) of a feature; ``mask`` (B, N) tells real tokens from padding."""
         if self.tokens:
-            mask_BN, feat = real_tokens(feat, mask)
+            real_BN, feat = real_tokens(feat, mask)
             for block in self.blocks:
-                feat = block(feat, src_key_padding_mask=None if mask is None else ~mask_BN)
+                feat = block(feat, src_key_padding_mask=None if mask is None else ~mask.bool())
             _, feat = real_tokens(feat, mask)
-            logits: Tensor = self.classifier(feat.sum(1) / mask_BN.sum(1, keepdim=True).clamp_min(1))
+            logits: Tensor = self.classifier(feat.sum(1) / real_BN.sum(1, keepdim=True).clamp_min(1))
             return logits
         if feat.ndim == 4:
             feat = self.convolutions(as_map(feat))

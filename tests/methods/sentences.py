@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,16 @@ from tests.methods.pairs import random
 LENGTHS = (4, 1, 3)
 CLASSES = 5
 Roles = Mapping[str, list[tuple[int, ...]] | tuple[int, ...]]
+
+
+def alike(literal: Callable[[Tensor], Callable[..., Tensor]], mask_BL: Tensor) -> Callable[..., Tensor]:
+    """Return a literal loss in which each sentence counts alike: the mean of what it is for each alone."""
+
+    def loss(*feats: Tensor) -> Tensor:
+        alone = [literal(mask_BL[b : b + 1])(*(feat[b : b + 1] for feat in feats)) for b in range(len(mask_BL))]
+        return torch.stack(alone).mean()
+
+    return loss
 
 
 def mask_of(*lengths: int, width: int | None = None) -> Tensor:

@@ -11,6 +11,7 @@ from kdtool_methods.distilbert import DistilBERT, cosine_loss
 from tests.methods.pairs import assert_agrees, random
 from tests.methods.sentences import (
     LENGTHS,
+    alike,
     assert_padding_does_not_count,
     mask_of,
     padded,
@@ -94,7 +95,7 @@ def test_the_method_weighs_its_terms():
     terms, student, teacher = stage.loss(batch), batch.student, batch.teachers[0]
     assert list(terms) == ["kl", "cosine"]
     torch.testing.assert_close(terms["kl"], 5 * softened_kl(student.logits, teacher.logits, 2.0))
-    cosine = literal(student.mask)(student.taps["hidden"], teacher.taps["hidden"])
+    cosine = alike(literal, student.mask)(student.taps["hidden"], teacher.taps["hidden"])
     torch.testing.assert_close(terms["cosine"], cosine)
     torch.testing.assert_close(build(TEACHERS[1], cosine_weight=3.0)[0].loss(batch)["cosine"], 3 * cosine)
 
@@ -105,7 +106,7 @@ def test_other_widths_meet_through_a_linear_layer():
     hidden = batch.student.taps["hidden"]
     ours = (hidden @ project.weight.T + project.bias, hidden)
     theirs = [out.taps["hidden"] for out in batch.teachers]
-    want = sum(literal(batch.student.mask)(s, t) for s, t in zip(ours, theirs, strict=True))
+    want = sum(alike(literal, batch.student.mask)(s, t) for s, t in zip(ours, theirs, strict=True))
     torch.testing.assert_close(method.loss(batch)["cosine"], want)
     weights = {name for name, _ in method.named_parameters()}
     assert reached(method, batch, method.loss) == {"logits", "hidden", *weights}

@@ -10,6 +10,7 @@ from kdtool_methods.minilm import MiniLM, relation_loss
 from tests.methods.pairs import assert_agrees, random
 from tests.methods.sentences import (
     LENGTHS,
+    alike,
     assert_padding_does_not_count,
     mask_of,
     padded,
@@ -112,7 +113,7 @@ def test_by_default_it_relates_hidden_states():
     method, batch = build([(4, 16)], [(4, 24)], [(4, 32)], weight=3.0)
     assert method.heads == [2, 2]
     (ours,), mask = batch.student.taps["vectors"], batch.student.mask
-    want = 3 * sum(literal(mask, 2)(ours, out.taps["vectors"][0]) for out in batch.teachers)
+    want = 3 * sum(alike(lambda row: literal(row, 2), mask)(ours, out.taps["vectors"][0]) for out in batch.teachers)
     terms = method.loss(batch)
     assert list(terms) == ["relations"]
     torch.testing.assert_close(terms["relations"], want)
@@ -128,7 +129,7 @@ def test_queries_keys_and_values_are_those_of_the_last_attention_or_of_a_depth()
     assert MiniLM.taps(MiniLM.Config(teacher_depth=1.0)).teacher == {"vectors": [1.0]}
     method, batch = build([(4, 4)] * 3, [(4, 6)] * 3, qkv=True, heads=2)
     pairs = list(zip(batch.student.taps["vectors"], batch.teachers[0].taps["vectors"], strict=True))
-    want = sum(literal(batch.student.mask, 2)(*pair) for pair in pairs) / 3
+    want = sum(alike(lambda row: literal(row, 2), batch.student.mask)(*pair) for pair in pairs) / 3
     torch.testing.assert_close(method.loss(batch)["relations"], want)
 
 
@@ -141,14 +142,14 @@ def test_version_2_relates_queries_keys_and_values_alike():
     method, batch = build([(4, 4)] * 3, [(4, 18)], **QKV)
     theirs = batch.teachers[0].taps["vectors"][0].split(6, dim=2)
     pairs = list(zip(batch.student.taps["vectors"], theirs, strict=True))
-    want = sum(literal(batch.student.mask, 2)(*pair) for pair in pairs) / 3
+    want = sum(alike(lambda row: literal(row, 2), batch.student.mask)(*pair) for pair in pairs) / 3
     torch.testing.assert_close(method.loss(batch)["relations"], want)
     assert reached(method, batch, method.loss) == {"vectors.0", "vectors.1", "vectors.2"}
 
 
 def test_version_1_relates_queries_with_keys_and_values_with_values():
     method, batch = build([(4, 4)] * 3, [(4, 18)], version=1, **QKV)
-    (s_q, s_k, s_v), loss = batch.student.taps["vectors"], literal(batch.student.mask, 2)
+    (s_q, s_k, s_v), loss = batch.student.taps["vectors"], alike(lambda row: literal(row, 2), batch.student.mask)
     t_q, t_k, t_v = batch.teachers[0].taps["vectors"][0].split(6, dim=2)
     torch.testing.assert_close(method.loss(batch)["relations"], loss(s_q, t_q, s_k, t_k) + loss(s_v, t_v))
 

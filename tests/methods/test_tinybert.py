@@ -13,6 +13,7 @@ from kdtool_methods.tinybert import TinyBERT, attention_loss, hidden_loss, predi
 from tests.methods.pairs import assert_agrees, random
 from tests.methods.sentences import (
     LENGTHS,
+    alike,
     assert_padding_does_not_count,
     mask_of,
     padded,
@@ -158,7 +159,7 @@ def test_the_first_stage_learns_embeddings_hidden_states_and_attention(form):
     assert (stage.name, stage.task_weight) == ("intermediate", 0.0)
     (w_h,), (w_e,) = method.hidden.layers.values(), method.embeddings.layers.values()
     mask, ours, theirs = batch.student.mask, batch.student.taps, batch.teachers[0].taps
-    hidden, attention = literal_hidden(mask), literal_attention(mask)
+    hidden, attention = alike(literal_hidden, mask), alike(literal_attention, mask)
     reading = (lambda maps: scores_of(maps, mask)) if form == "scores" else (lambda maps: maps)
     pairs = zip(ours["attention"], theirs["attention"], strict=True)
     want = {
