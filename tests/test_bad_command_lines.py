@@ -207,6 +207,7 @@ def test_bytes_at_random_are_no_recipe_and_no_traceback(tmp_path: Path) -> None:
             recipes.load(path)
 
 
+@pytest.mark.slow
 def test_overrides_at_random() -> None:
     keys = [key for key in key_names(Recipe) if key != "options"]
     values = ["", "[", "{a: ", "!!x y", "*a", "&a [*a]", "${x}", "???", "\udce9", "=", "9" * 5000]

@@ -107,6 +107,7 @@ def test_a_stopped_run_ends_as_if_it_had_not_been(
     assert epochs == [(line["stage"], line["epoch"]) for line in whole.log()]
 
 
+@pytest.mark.slow
 def test_runs_at_once_share_a_teacher_and_no_folder(processes: list[Process], tmp_path: Path) -> None:
     processes.append(Process(tmp_path, tmp_path / "home", "--epochs", "2"))
     processes[0].read_until("^teacher test_resnet train 1/")

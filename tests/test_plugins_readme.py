@@ -63,6 +63,7 @@ def test_following_it_gives_a_published_method(environment: dict[str, str], tmp_
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the commands are those of a POSIX shell")
+@pytest.mark.slow
 def test_following_it_gives_a_task(environment: dict[str, str], tmp_path: Path) -> None:
     package = tmp_path / "package"
     shutil.copytree(EXAMPLE, package, ignore=shutil.ignore_patterns("__pycache__"))

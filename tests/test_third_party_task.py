@@ -122,6 +122,7 @@ def test_it_has_no_exports_and_says_so(environment: dict[str, str], run: Path) -
     assert "the task 'table' has no exports" in said
 
 
+@pytest.mark.slow
 def test_its_tables_that_cannot_be_read_are_told(environment: dict[str, str], place: Path) -> None:
     (place / "bad.csv").write_text("a,b,class\n1,two,x\n3,4,y\n")
     assert "two" in kdtool(environment, "run", "--task", "table", "--data", "bad.csv", cwd=place, code=2)

@@ -105,6 +105,7 @@ def test_its_page_shows_what_the_document_says(whole: Done) -> None:
     assert all(f">{100 * row['best']['mean']:.2f} ± {100 * row['best']['sd']:.2f}<" in page for row in document["rows"])
 
 
+@pytest.mark.slow
 def test_one_teacher_and_one_cache_serve_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KDTOOL_HOME", str(tmp_path / "home"))
     folder = tmp_path / "c"

@@ -49,6 +49,7 @@ def test_nothing_is_searched_without_a_method() -> None:
     assert ranges("none") == {}
 
 
+@pytest.mark.slow
 def test_the_best_trial_on_the_validation_split_is_compared(tmp_path: Path) -> None:
     folder = tmp_path / "c"
     options = ["--methods", "none,kd", "--seeds", "1", "--epochs", "2", "--tune", "2", "--range", "kd.alpha=0.2,0.5"]

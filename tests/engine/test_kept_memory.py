@@ -60,6 +60,7 @@ def test_memory_does_not_grow_with_epochs(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's")
+@pytest.mark.slow
 def test_steps_use_the_memory_that_the_last_ones_freed(tmp_path: Path) -> None:
     def per_epoch(name: str, **environment: str) -> float:
         _, taken, _ = run(tmp_path / name, 6, **environment)

@@ -326,6 +326,7 @@ def test_options_of_training_run_and_repeat(options: list[str], full: Done, tmp_
     assert one.result["epochs"]["selected"] == ("last" if "data.val_fraction=0" in options else "best")
 
 
+@pytest.mark.slow
 def test_mnist_with_a_teacher_that_an_earlier_run_made(shared_data: Path, place: Path) -> None:
     mnist = ("--data", shared_data / "mnist", "data.labels_per_class=60", "data.val_fraction=0")
     teacher = distil(place / "mnist-teacher", *mnist, "--method", "none", "--student", "test_resnet", "--epochs", "3")

@@ -104,6 +104,7 @@ def test_a_network_teaches_by_its_text(teacher: Path, tmp_path: Path) -> None:
     assert kdtool.generate(str(other), data, out, new_tokens=8, samples=2, device="cpu")["requests"]["sent"] == 48
 
 
+@pytest.mark.slow
 def test_what_does_not_write_is_no_teacher(tmp_path: Path) -> None:
     data = lines(tmp_path / "q.jsonl", [{"question": "x"}])
     with pytest.raises(InputError, match="has no networks that answer questions"):

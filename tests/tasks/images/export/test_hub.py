@@ -150,6 +150,7 @@ def test_student_and_exports_reach_the_hub_and_timm_opens_them(hub: Hub, done: D
     assert "top class" in said.stdout
 
 
+@pytest.mark.slow
 def test_a_hub_that_refuses_leaves_the_exports_and_says_what_to_do(hub: Hub, done: Done, tmp_path: Path) -> None:
     said = push(hub, done, tmp_path, "hf_of_a_stranger")
     assert said.returncode == 3

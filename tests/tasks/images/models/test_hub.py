@@ -155,6 +155,7 @@ def silent() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("case", sampled(["offline", "refused", "silent"], "silent"))
+@pytest.mark.slow
 def test_without_a_hub_auto_starts_from_scratch_and_pretrained_fails_within_seconds(
     case: str, silent: str, tmp_path: Path
 ) -> None:
