@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ def sections(run: Path, recipe: Recipe, say: Say) -> RunSections:
         InputError: the run has no student yet, or its data are not there.
     """
     if not recipe.data.labels or recipe.data.targets == "multi":
-        return plain_page_of_run(run, say, evaluate, unit="images")  # no one class an image to look at
+        why = "An image has several classes" if recipe.data.labels else "The student gives no classes"
+        found = plain_page_of_run(run, say, evaluate, unit="images")
+        return replace(found, notes=[*found.notes, f"{why}: test images are not shown one by one."])
     sheet: list[dict[str, Any]] = []
 
     def keep(examined: Examined, logits: Tensor, labels: Tensor, names: list[str]) -> None:
