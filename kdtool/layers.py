@@ -68,17 +68,18 @@ def token_weights(batch: Batch) -> Tensor | None:
     return mask_BN / mask_BN.sum(1, keepdim=True).clamp(min=1)
 
 
-def token_shares(batch: Batch, feat: Tensor) -> Tensor | None:
+def token_shares(batch: Batch, feats: Sequence[Tensor]) -> list[Tensor | None]:
     """Return (R,) weights that stand for 1 / R in a mean over ``packed`` tokens, see ``token_weights``; None: 1 / R.
 
     Args:
         batch: whose student has a mask or not.
-        feat: what is packed; what is no sequence has no shares.
+        feats: what is packed, each with its shares; what is no sequence has none.
     """
     weight_BN = token_weights(batch)
-    if weight_BN is None or not weight_BN.is_floating_point() or feat.ndim != 3:
-        return None
-    return weight_BN[batch.student.mask] / len(weight_BN)
+    if weight_BN is None or not weight_BN.is_floating_point():
+        return [None] * len(feats)
+    share_R = weight_BN[batch.student.mask] / len(weight_BN)
+    return [share_R if feat.ndim == 3 else None for feat in feats]
 
 
 def token_mean(feat: Tensor, mask_BN: Tensor | None) -> Tensor:
@@ -235,10 +236,11 @@ def paired_stages(batch: Batch) -> list[tuple[Tensor, Tensor]]:
 def paired_tokens(batch: Batch) -> list[tuple[Tensor, Tensor, Tensor | None]]:
     """Return the pairs of ``paired_stages`` and their ``token_shares``; of sequences with a mask the real tokens alone,
     see ``packed``."""
-    mask = batch.student.mask
+    mask, pairs = batch.student.mask, paired_stages(batch)
+    shares = token_shares(batch, [teacher for _, teacher in pairs])
     return [
-        (packed(student, mask), packed(teacher, mask), token_shares(batch, teacher))
-        for student, teacher in paired_stages(batch)
+        (packed(student, mask), packed(teacher, mask), share_B)
+        for (student, teacher), share_B in zip(pairs, shares, strict=True)
     ]
 
 

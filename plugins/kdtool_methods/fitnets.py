@@ -129,14 +129,10 @@ class FitNets(Method):
         """Stage 1, or the joint one: the guided layer learns the hint, summed over teachers."""
         mask = batch.student.mask
         guided = packed(batch.student.taps["guided"], mask)
+        hints = [teacher.taps["hint"] for teacher in batch.teachers]
         losses = [
-            hint_loss(
-                regressor(guided),
-                packed(teacher.taps["hint"], mask),
-                self.cfg.reduction,
-                token_shares(batch, teacher.taps["hint"]),
-            )
-            for regressor, teacher in zip(self.regressors, batch.teachers, strict=True)
+            hint_loss(regressor(guided), packed(hint, mask), self.cfg.reduction, share_B)
+            for regressor, hint, share_B in zip(self.regressors, hints, token_shares(batch, hints), strict=True)
         ]
         return {"hint": (2 if self.joint else 1) * self.weight * sum(losses[1:], losses[0])}
 

@@ -177,7 +177,7 @@ class FT(Method):
         """Stage 1: each paraphraser learns to reconstruct its teacher's map, summed over teachers."""
         error = F.mse_loss if self.cfg.reconstruction == "squared" else F.l1_loss
         maps = [as_map(packed(teacher.taps["map"], batch.student.mask)) for teacher in batch.teachers]
-        shares = [token_shares(batch, teacher.taps["map"]) for teacher in batch.teachers]
+        shares = token_shares(batch, [teacher.taps["map"] for teacher in batch.teachers])
         losses = [
             mean_over(error(paraphraser(x), x, reduction="none"), share_B)
             for paraphraser, x, share_B in zip(self.paraphrasers, maps, shares, strict=True)
@@ -188,6 +188,7 @@ class FT(Method):
         """Stage 2: the student's factor meets the teacher's, the larger pooled; summed over teachers."""
         mask = batch.student.mask
         student = as_map(packed(batch.student.taps["map"], mask))
+        shares = token_shares(batch, [teacher.taps["map"] for teacher in batch.teachers])
         losses = []
         for i, teacher in enumerate(batch.teachers):
             paraphraser = self.paraphrasers[i]
@@ -198,8 +199,7 @@ class FT(Method):
             student_factor = self.resamplers[i](self.translators[i](student))
             if self.cfg.factor == "energy":
                 student_factor, teacher_factor = energy(student_factor), energy(teacher_factor)
-            share_B = token_shares(batch, teacher.taps["map"])
-            losses.append(self.weights[i] * factor_loss(student_factor, teacher_factor, self.cfg.p, share_B))
+            losses.append(self.weights[i] * factor_loss(student_factor, teacher_factor, self.cfg.p, shares[i]))
         return {"factor": sum(losses[1:], losses[0])}
 
     def stages(self) -> list[Stage]:

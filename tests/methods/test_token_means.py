@@ -20,7 +20,7 @@ Loss = Callable[[Tensor, Tensor, Batch], Tensor]
 def _packed(loss: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> Loss:
     def of(student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         ours, theirs = (packed(each, batch.student.mask) for each in (student, teacher))
-        return loss(ours, theirs, token_shares(batch, teacher))
+        return loss(ours, theirs, *token_shares(batch, [teacher]))
 
     return of
 
@@ -74,5 +74,5 @@ def test_where_rows_are_tokens_real_ones_count_alike(name: str) -> None:
     mask_BL = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
     batch = _batch(mask_BL, 7)  # so many tokens of the three sequences are learnt
     assert token_weights(batch) is mask_BL
-    assert token_shares(batch, teacher) is None
+    assert token_shares(batch, [teacher]) == [None]
     assert LOSSES[name](student, teacher, batch).isfinite()
