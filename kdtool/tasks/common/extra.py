@@ -1,7 +1,8 @@
-"""What tasks take from transformers, an extra that a plain installation does not have."""
+"""What tasks take from packages that a plain installation does not have: extras, transformers first of all."""
 
 from __future__ import annotations
 
+import importlib
 import logging
 import warnings
 from collections.abc import Iterator
@@ -9,6 +10,24 @@ from contextlib import contextmanager
 from typing import Any
 
 from kdtool.errors import InputError
+
+
+def need(module: str, what: str, extra: str) -> Any:
+    """Return a module of a package that an extra brings.
+
+    Args:
+        module: its name.
+        what: needs it, and the verb: "ONNX files need".
+        extra: that has it.
+
+    Raises:
+        InputError: it is missing.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0].replace("_", "-")
+        raise InputError(f"{what} {package}: pip install 'kdtool[{extra}]'.") from error
 
 
 def transformers(task: str = "text") -> Any:
@@ -20,11 +39,7 @@ def transformers(task: str = "text") -> Any:
     Raises:
         InputError: it is missing.
     """
-    try:
-        import transformers as found
-    except ImportError as error:
-        raise InputError(f"the task {task!r} needs transformers: pip install 'kdtool[{task}]'.") from error
-    return found
+    return need("transformers", f"the task {task!r} needs", task)
 
 
 @contextmanager

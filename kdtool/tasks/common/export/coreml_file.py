@@ -18,6 +18,7 @@ import numpy as np
 
 from kdtool.errors import InputError, RunError
 from kdtool.tasks.common.export.onnx_file import quiet
+from kdtool.tasks.common.extra import need
 
 SUFFIX = ".mlpackage"
 
@@ -39,12 +40,8 @@ def need_package() -> Any:
     Raises:
         InputError: it is missing.
     """
-    try:
-        with _silent():
-            import coremltools
-    except ImportError as error:
-        raise InputError("Core ML packages need coremltools: pip install 'kdtool[coreml]'.") from error
-    return coremltools
+    with _silent():
+        return need("coremltools", "Core ML packages need", "coreml")
 
 
 def write_coreml(

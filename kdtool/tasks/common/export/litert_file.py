@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from kdtool.errors import InputError, RunError
 from kdtool.tasks.common.export.onnx_file import quiet
 from kdtool.tasks.common.export.opened import EXTRA_FILE
+from kdtool.tasks.common.extra import need
 
 SUFFIX = ".tflite"
 
@@ -29,12 +30,8 @@ def need_package() -> Any:
     Raises:
         InputError: it is missing.
     """
-    try:
-        with quiet():
-            import litert_torch
-    except ImportError as error:
-        raise InputError("LiteRT files need litert-torch: pip install 'kdtool[litert]'.") from error
-    return litert_torch
+    with quiet():
+        return need("litert_torch", "LiteRT files need", "litert")
 
 
 class _Named(nn.Module):
@@ -86,12 +83,9 @@ def litert_network(path: Path, name: str, output: str) -> tuple[Callable[[np.nda
     Raises:
         InputError: the package is missing, or the file is no network that it can run.
     """
+    runtime = need("ai_edge_litert.interpreter", "LiteRT files need", "litert")
     try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise InputError("LiteRT files need ai-edge-litert: pip install 'kdtool[litert]'.") from error
-    try:
-        interpreter = Interpreter(str(path), num_threads=torch.get_num_threads())
+        interpreter = runtime.Interpreter(str(path), num_threads=torch.get_num_threads())
         runner = interpreter.get_signature_runner()
     except Exception as error:  # the interpreter raises ValueErrors and RuntimeErrors of its own
         line = (str(error).strip().splitlines() or [""])[0][:200]

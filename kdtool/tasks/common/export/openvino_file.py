@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from kdtool.errors import InputError, RunError
+from kdtool.tasks.common.extra import need
 
 SUFFIX = ".xml"
 
@@ -23,11 +24,7 @@ def need_package() -> Any:
     Raises:
         InputError: it is missing.
     """
-    try:
-        import openvino
-    except ImportError as error:
-        raise InputError("OpenVINO files need openvino: pip install 'kdtool[openvino]'.") from error
-    return openvino
+    return need("openvino", "OpenVINO files need", "openvino")
 
 
 def weights_of(path: Path) -> Path:

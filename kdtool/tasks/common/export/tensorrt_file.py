@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kdtool.errors import InputError, RunError
+from kdtool.tasks.common.extra import need
 
 SUFFIX = ".engine"
 
@@ -33,11 +34,7 @@ def need_package() -> Any:
             "TensorRT builds and runs an engine on an NVIDIA card, and torch sees none here: export there, with "
             "pip install 'kdtool[tensorrt]', or take --to onnx, which TensorRT reads on the machine that is to run it."
         )
-    try:
-        import tensorrt
-    except ImportError as error:
-        raise InputError("TensorRT engines need tensorrt: pip install 'kdtool[tensorrt]'.") from error
-    return tensorrt
+    return need("tensorrt", "TensorRT engines need", "tensorrt")
 
 
 def notes_of(path: Path) -> Path:
