@@ -43,8 +43,8 @@ def measured(result: Mapping[str, Any]) -> list[Network]:
     """Return the networks as the run itself measured them at its end."""
     metric, test = Metric.of(result), result.get("test") or {}
     teachers, reached = several(result.get("teacher")), several(test.get("teacher"))
-    lines = [(f"teacher {i}" if len(teachers) > 1 else "teacher", about, metrics)
-             for i, (about, metrics) in enumerate(zip(teachers, reached, strict=False), 1)]  # fmt: skip
+    named = words.numbered(teachers)
+    lines = [(part, about, metrics) for (part, about), metrics in zip(named, reached, strict=False)]
     lines += [(part, result["student"], test[part]) for part in ("student", "baseline") if test.get(part)]
     return [
         Network(

@@ -51,8 +51,8 @@ def rows(result: Mapping[str, Any]) -> list[Row]:
     test = result.get("test") or {}
     found = []
     teachers, tests = several(result.get("teacher")), several(test.get("teacher"))
-    for i, (network, reached) in enumerate(zip(teachers, tests, strict=False), 1):
-        found.append(Row("teacher" if len(teachers) == 1 else f"teacher {i}", network, reached))
+    for (part, network), reached in zip(words.numbered(teachers), tests, strict=False):
+        found.append(Row(part, network, reached))
     student = result.get("student") or {}
     for part in ("student", "baseline"):
         if test.get(part):
@@ -140,7 +140,7 @@ def _model_lines(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def _tap_lines(taps: Mapping[str, Any]) -> list[tuple[str, ...]]:
     teachers = several(taps.get("teachers"))
     sides = [("student", taps.get("student") or {})]
-    sides += [("teacher" if len(teachers) == 1 else f"teacher {i}", each) for i, each in enumerate(teachers, 1)]
+    sides += words.numbered(teachers)
     return [
         (side, words.clean(role), shape)
         for side, roles in sides

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def clean(text: Any) -> str:
     """Return text on one line that cannot steer a terminal: control characters appear escaped."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text))
+
+
+def numbered(teachers: Sequence[T]) -> list[tuple[str, T]]:
+    """Return each with what it is called: "teacher", or "teacher 1" and so on where there are several."""
+    return [(f"teacher {i}" if len(teachers) > 1 else "teacher", each) for i, each in enumerate(teachers, 1)]
 
 
 def percent(share: float | None) -> str:

@@ -25,7 +25,7 @@ from kdtool.report.sections import (
 )
 from kdtool.tasks.common.targets import result_of
 from kdtool.tasks.task import Say
-from kdtool.terminal import numbers
+from kdtool.terminal import numbers, words
 
 SHARE = Metric()
 """How shares in [0, 1] are shown that are not the run's own metric."""
@@ -132,9 +132,7 @@ def networks(
     evaluation: Mapping[str, Any], baseline: Mapping[str, Any] | None, student: str, metric: Metric
 ) -> list[Network]:
     """Return teachers, student and baseline with all that was measured of them."""
-    teachers = evaluation["teachers"]
-    lines = [(f"teacher {i}" if len(teachers) > 1 else "teacher", each, each["name"], each["agreement"])
-             for i, each in enumerate(teachers, 1)]  # fmt: skip
+    lines = [(part, each, each["name"], each["agreement"]) for part, each in words.numbered(evaluation["teachers"])]
     lines += [("student", {**evaluation, **evaluation["target"]}, student, None)]
     lines += [("baseline", {**baseline, **baseline["target"]}, student, None)] if baseline else []
     return [

@@ -53,9 +53,7 @@ def _cards(evaluation: Mapping[str, Any], baseline: Mapping[str, Any] | None, un
 def _networks(
     evaluation: Mapping[str, Any], baseline: Mapping[str, Any] | None, student: str, metric: Metric
 ) -> list[Network]:
-    teachers = evaluation["teachers"]
-    lines = [(f"teacher {i}" if len(teachers) > 1 else "teacher", each, each["name"])
-             for i, each in enumerate(teachers, 1)]  # fmt: skip
+    lines = [(part, each, each["name"]) for part, each in words.numbered(evaluation["teachers"])]
     lines += [("student", {**evaluation, **evaluation["target"]}, student)]
     lines += [("baseline", {**baseline, **baseline["target"]}, student)] if baseline else []
     return [

@@ -52,9 +52,7 @@ def sections(run: Path, say: Say) -> RunSections:
 def _networks(
     found: Mapping[str, Any], baseline: Mapping[str, Any] | None, student: str, metric: Metric
 ) -> list[Network]:
-    teachers = found["teachers"]
-    lines = [(f"teacher {i}" if len(teachers) > 1 else "teacher", each, each["name"])
-             for i, each in enumerate(teachers, 1)]  # fmt: skip
+    lines = [(part, each, each["name"]) for part, each in words.numbered(found["teachers"])]
     lines += [("student", {**found["target"], "metrics": found["metrics"]}, student)]
     lines += [("baseline", {**baseline["target"], "metrics": baseline["metrics"]}, student)] if baseline else []
     return [
