@@ -271,13 +271,23 @@ def write(begin: str, end: str, body: str) -> None:
     PAGE.write_text(f"{text.split(begin)[0]}{begin}\n{body}{end}{text.split(end)[1]}")
 
 
+def arguments(about: str | None, seeds: int) -> argparse.Namespace:
+    """Return the command line's ``root``, ``run`` and ``seeds``.
+
+    Args:
+        about: what is shown as help.
+        seeds: the default.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=Path(), help="folder of data/, models/ where there are any, runs/")
+    parser.add_argument("--run", metavar="WORD", help="make the missing runs with this word in their names")
+    parser.add_argument("--seeds", type=int, default=seeds)
+    return parser.parse_args()
+
+
 def main() -> None:
     """Run what is missing and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=Path(), help="folder of data/ and runs/")
-    parser.add_argument("--run", metavar="WORD", help="make the missing runs with this word in their names")
-    parser.add_argument("--seeds", type=int, default=5)
-    args = parser.parse_args()
+    args = arguments(__doc__, 5)
     os.chdir(args.root)
     for seed in range(args.seeds):
         for row in (row for table in TABLES for row in table.rows if seed < (row.seeds or args.seeds)):

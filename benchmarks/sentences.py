@@ -10,7 +10,6 @@ its rows have.
 
 from __future__ import annotations
 
-import argparse
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,13 +162,7 @@ def gain_of(values: dict[int, float], reference: dict[int, float]) -> str:
 
 def main() -> None:
     """Run what is missing and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=Path(), help="folder of data/, models/ and runs/")
-    parser.add_argument(
-        "--run", metavar="WORD", help="make runs with this word in their names, where their notes are missing"
-    )
-    parser.add_argument("--seeds", type=int, default=5)
-    args = parser.parse_args()
+    args = papers.arguments(__doc__, 5)
     os.chdir(args.root)
     for seed in range(args.seeds):
         for row in (row for table in TABLES for row in rows_of(table)):

@@ -11,7 +11,6 @@ the share of test questions whose answer is right, and the cards of what the tea
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -259,13 +258,7 @@ def _teacher() -> str:
 
 def main() -> None:
     """Ask and run what is missing, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=Path(), help="folder of models/, data/ and runs/")
-    parser.add_argument(
-        "--run", metavar="WORD", help="make runs with this word in their names, where their notes are missing"
-    )
-    parser.add_argument("--seeds", type=int, default=3)
-    args = parser.parse_args()
+    args = papers.arguments(__doc__, 3)
     os.chdir(args.root)
     if args.run:
         for of in (RATIONALES, ANSWERS, *RIGHT, TESTED_TEACHER, FEW, KNOWN):
