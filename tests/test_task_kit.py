@@ -266,6 +266,7 @@ def test_every_check_has_a_fault_that_it_finds() -> None:
     assert {name for name, _, _ in FAULTS} == {check.name for check in TASK_CHECKS}
 
 
+@pytest.mark.slow
 def test_a_declared_fault_has_to_be_one() -> None:
     with pytest.raises(InputError, match="there is no check 'metre'"):
         check_task("table", expected_failures={"metre": "?"})

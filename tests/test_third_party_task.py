@@ -80,6 +80,7 @@ def test_what_it_ships_opens_without_kdtool(run: Path) -> None:
     assert done.stdout == "torch.Size([2, 4])\n"
 
 
+@pytest.mark.slow
 def test_it_is_resumed_to_equal_bytes(environment: dict[str, str], run: Path) -> None:
     place = run.parent
     kdtool(environment, "run", *SHORT, "--out", "again", "checkpoint.keep=9", cwd=place)
@@ -109,6 +110,7 @@ def test_methods_run_on_it(environment: dict[str, str], run: Path, method: str) 
     assert (run.parent / method / "student" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_it_is_reported(environment: dict[str, str], run: Path) -> None:
     kdtool(environment, "report", "run", cwd=run.parent)
     page = (run / "report.html").read_text(encoding="utf-8")

@@ -65,6 +65,7 @@ def test_a_stage_that_reads_maps_runs_live_and_the_next_replays(tmp_path: Path, 
     assert worst(less, live, slice(1, 2)) > 1e-4
 
 
+@pytest.mark.slow
 def test_one_cache_serves_methods_and_seeds_and_grows_where_more_is_read(tmp_path: Path, home: Path) -> None:
     first = distil(tmp_path / "kd", "--method", "kd", *VIEWS, "--teacher-cache")
     assert "4 shards to compute" not in first.out
@@ -85,6 +86,7 @@ def test_one_cache_serves_methods_and_seeds_and_grows_where_more_is_read(tmp_pat
     assert len(shards(cache)) == 5
 
 
+@pytest.mark.slow
 def test_without_a_fitting_cache_use_runs_live_and_require_stops_both_saying_what_differs(
     tmp_path: Path, home: Path
 ) -> None:
@@ -164,6 +166,7 @@ def test_damage_is_named_and_mended_by_the_next_run(tmp_path: Path, home: Path) 
     assert shards(cache) == before
 
 
+@pytest.mark.slow
 def test_an_edited_manifest_is_named_and_mended(tmp_path: Path, home: Path) -> None:
     build("method=kd")
     manifest = only(home) / MANIFEST

@@ -38,13 +38,16 @@ LEFT_OUT = ("--push-to-hub", "me/my-student")
 """Nothing is uploaded here."""
 
 SLOW = ("compare", "onnx-int8", "doctor", "check my_method", "export runs")
+"""Found in examples that take long."""
 
 EXAMPLES = [
-    pytest.param(name.removeprefix("kdtool "), line, marks=[pytest.mark.slow] if any(s in line for s in SLOW) else [])
+    pytest.param(
+        name.removeprefix("kdtool "), line, marks=[pytest.mark.slow] if at or any(s in line for s in SLOW) else []
+    )
     for name, command in commands()
-    for line in shown((command.help or "").replace("\b", ""))
-    if line.startswith(name)
+    for at, line in enumerate(line for line in shown((command.help or "").replace("\b", "")) if line.startswith(name))
 ]
+"""Of each command all, and in `make test` the first."""
 
 
 @pytest.fixture(scope="module")

@@ -217,6 +217,7 @@ def _process(rank: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
     mp.spawn(_process, (str(tmp_path),), nprocs=2)
     want, _ = backward(updater(tmp_path, late=False))

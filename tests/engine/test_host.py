@@ -33,6 +33,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """Prints how many pages 64 MiB take from the system where twice as much has just been freed."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's")
 def test_freed_memory_is_kept_unless_the_environment_says_how() -> None:
     def pages(**settings: str) -> int:

@@ -52,6 +52,7 @@ def run(out: Path, epochs: int, **environment: str) -> tuple[list[int], list[int
     return resident, taken, student
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_epochs(tmp_path: Path) -> None:
     epochs = 18
     resident, _, student = run(tmp_path / "run", epochs)

@@ -85,6 +85,7 @@ def _process(rank: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_processes_split_a_batch_together(tmp_path: Path) -> None:
     mp.spawn(_process, (str(tmp_path),), nprocs=BOTH)
     one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(BOTH))

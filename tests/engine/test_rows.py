@@ -20,6 +20,7 @@ from kdtool.engine.teaching import FrozenTeachers, Teaching
 from kdtool.engine.update import Updater, When
 from kdtool.method import Batch, Method, Setup, Terms
 from tests.engine import tiny
+from tests.sampling import sampled
 
 COUNTS = (1, 5, 2, 3)
 """Supervised rows of each of four samples."""
@@ -115,7 +116,7 @@ def _process(rank: int, folder: str, sizes: tuple[int, int]) -> None:
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("sizes", [(1, 3), (2, 2)])
+@pytest.mark.parametrize("sizes", sampled([((1, 3),), ((2, 2),)], ((1, 3),)))
 def test_two_processes_give_the_gradient_of_one(tmp_path: Path, sizes: tuple[int, int]) -> None:
     mp.spawn(_process, (str(tmp_path), sizes), nprocs=2)
     want, terms = gradients(tmp_path, whole(), 1)

@@ -13,6 +13,7 @@ from kdtool.testing import check_names, parametrize_with_checks
 from kdtool_methods.at import AT, attention_loss, by_image, gradient_loss
 from tests.methods.pairs import assert_agrees, batch_of, gradients, random, setup_of
 from tests.running import CHEAP, TWINS, call
+from tests.sampling import every
 
 
 def largest(values):
@@ -228,7 +229,10 @@ CANNOT = {
 }
 
 
-@parametrize_with_checks(ByGradient, checks=[name for name in check_names() if name not in CANNOT])
+CONFORMS = parametrize_with_checks(ByGradient, checks=[name for name in check_names() if name not in CANNOT])
+
+
+@pytest.mark.parametrize("check", every(4, CONFORMS.args[1]))
 def test_it_conforms(check):
     check()
 
@@ -243,6 +247,7 @@ def test_a_run_differentiates_live_and_says_so(tmp_path):
     assert 0 < done.log()[-1]["gradient_share"]["attention"] < 1
 
 
+@pytest.mark.slow
 def test_it_cannot_be_joined_with_relations_in_micro_batches(tmp_path):
     run = ["run", *TWINS, *CHEAP, "--method", "at+rkd", "at.attention=gradient", "--epochs", "1"]
     done = call(*run, "train.accumulate=2", "--out", tmp_path / "run")

@@ -17,6 +17,7 @@ from kdtool.recipe import load as recipes
 from kdtool.tasks.common.own_code import load_factory
 from kdtool.tasks.images.data.open import open_data
 from tests.running import Done, call, distil, start, write_images
+from tests.sampling import every
 
 QUICK = ("teacher.train.epochs=1", "teacher.check=off")
 """Where it does not matter what the teacher knows."""
@@ -223,6 +224,7 @@ def test_python_gives_what_the_command_gives(full: Done, place: Path) -> None:
 # --- what a run can be made of ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_vit_teaches_a_cnn_without_a_layer_being_named(place: Path) -> None:
     done = distil(place / "from-vit", "--teacher", "test_vit", "--method", "fitnets", "--epochs", "2", *QUICK)
     assert [line["stage"] for line in done.log()] == ["hint", "distill"]
@@ -277,6 +279,7 @@ def test_a_runs_folder_is_a_teacher(full: Done, place: Path) -> None:
     assert "training it" not in done.out
 
 
+@pytest.mark.slow
 def test_a_teacher_may_see_larger_images_than_the_student(place: Path) -> None:
     done = distil(place / "larger", "teacher.image_size=48", *QUICK)
     assert (done.result["teacher"]["image_size"], done.result["student"]["image_size"]) == (48, 32)
@@ -310,13 +313,16 @@ def test_a_folder_of_colour_pictures_of_all_sizes(layout: str, place: Path) -> N
 
 @pytest.mark.parametrize(
     "options",
-    [
-        ["--precision", "bf16"],
-        ["train.accumulate=3"],
-        ["data.mixup=0.4", "data.cutmix=1", "train.label_smoothing=0.1"],
-        ["train.ema=0.9", "train.clip_grad=1", "data.val_fraction=0"],
-        ["optim.name=sgd", "schedule.name=multistep", "schedule.milestones=[1]"],
-    ],
+    every(
+        3,
+        [
+            ["--precision", "bf16"],
+            ["train.accumulate=3"],
+            ["optim.name=sgd", "schedule.name=multistep", "schedule.milestones=[1]"],
+            ["data.mixup=0.4", "data.cutmix=1", "train.label_smoothing=0.1"],
+            ["train.ema=0.9", "train.clip_grad=1", "data.val_fraction=0"],
+        ],
+    ),
     ids=lambda options: options[0],
 )
 def test_options_of_training_run_and_repeat(options: list[str], full: Done, tmp_path: Path) -> None:

@@ -133,6 +133,7 @@ def test_a_signal_stops_all_with_a_checkpoint(long_run: tuple[Any, Path]) -> Non
     assert not any(Path(f"/proc/{child}").exists() for child in children)
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_process_that_dies_takes_the_others_down(long_run: tuple[Any, Path]) -> None:
     process, _ = long_run
@@ -203,6 +204,7 @@ def _checkpoints(folder: Path) -> str:
     return max((path.name for path in folder.glob("checkpoints/step-*")), default="")
 
 
+@pytest.mark.slow
 def test_an_elastic_restart_goes_on_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = ["run", *PAIR, *SMALL, "--method", "none", "--out", tmp_path / "run"]
     assert call(*given).code == 0

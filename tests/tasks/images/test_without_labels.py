@@ -34,6 +34,7 @@ def run(teacher: Path) -> Done:
     return done
 
 
+@pytest.mark.slow
 def test_digits_without_labels(run: Done) -> None:
     test = run.result["test"]
     assert test["student"]["knn"] > 0.9
@@ -49,6 +50,7 @@ def test_digits_without_labels(run: Done) -> None:
     assert "--baseline" not in run.out
 
 
+@pytest.mark.slow
 def test_the_student_ships_as_a_backbone(run: Done, tmp_path: Path) -> None:
     config = json.loads((run.folder / "student" / "config.json").read_text())
     assert config["num_classes"] == 0
@@ -63,6 +65,7 @@ def test_the_student_ships_as_a_backbone(run: Done, tmp_path: Path) -> None:
     assert done.code == 2
 
 
+@pytest.mark.slow
 def test_eval_measures_embeddings(run: Done) -> None:
     found = json.loads(call("eval", run.folder, "--json").out)
     test = run.result["test"]
@@ -102,6 +105,7 @@ def test_exports_give_embeddings(run: Done) -> None:
     assert [row["part"] for row in profiled["rows"]] == ["teacher", "student", "export", "export"]
 
 
+@pytest.mark.slow
 def test_a_head_is_trained_on_the_backbone(run: Done, tmp_path: Path) -> None:
     done = distil(tmp_path / "run", "--method", "none", "--student", f"local-dir:{run.folder / 'student'}")
     assert done.result["data"]["classes"] == 10

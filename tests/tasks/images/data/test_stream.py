@@ -312,6 +312,7 @@ def run(root: Path, folder: Path, *arguments: object) -> Done:
 STUDENT = ("--method", "none", "--student", "test_resnet", "train.steps=6", "--epochs", "2", "data.image_size=32")
 
 
+@pytest.mark.slow
 def test_a_run_spends_its_steps_and_its_student_teaches_the_next(shards: Path, tmp_path: Path) -> None:
     first = run(shards, tmp_path / "first", *STUDENT, "data.crop=resized", "data.workers=2")
     assert first.code == 0, first.err

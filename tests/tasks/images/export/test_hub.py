@@ -139,6 +139,7 @@ def push(hub: Hub, done: Done, home: Path, token: str) -> subprocess.CompletedPr
     return subprocess.run([sys.executable, "-c", PROGRAM, *words], env=clean | own, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_student_and_exports_reach_the_hub_and_timm_opens_them(hub: Hub, done: Done, tmp_path: Path) -> None:
     said = push(hub, done, tmp_path, TOKEN)
     assert said.returncode == 0, said.stderr

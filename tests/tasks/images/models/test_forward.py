@@ -14,6 +14,7 @@ from torch import nn
 from kdtool.errors import InputError
 from kdtool.tasks.images.models.build import build
 from tests.running import call, distil, write_images
+from tests.sampling import every
 
 SOURCE = """
 import torch
@@ -77,7 +78,7 @@ DATA = ["--data", "photos", "--image-size", "16"]
 SMALL = [*DATA, "teacher.check=off", "data.labels_per_class=8"]
 
 
-@pytest.mark.parametrize("more", [[], ["train.channels_last=false"]])
+@pytest.mark.parametrize("more", every(2, [[], ["train.channels_last=false"]]))
 def test_a_network_that_views_runs_as_student_and_teacher(folder: Path, more: list[str]) -> None:
     done = distil(folder / "a", *SMALL, *more, "--student", "net.py:Views", "--teacher", "test_resnet")
     assert "net.py:Views does not run in channels-last layout, so it is kept contiguous inside" in done.out
@@ -113,7 +114,8 @@ def test_the_first_of_several_outputs_is_taken_in_both_modes(folder: Path, name:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("Dict", "gives dict"), ("Wide", r"gives \(2, 4\)"), ("Raises", "does not run in training mode")]
+    ("name", "said"),
+    every(3, [("Dict", "gives dict"), ("Wide", r"gives \(2, 4\)"), ("Raises", "does not run in training mode")]),
 )
 def test_what_gives_no_logits_in_training_is_refused_where_it_trains(folder: Path, name: str, said: str) -> None:
     torch.save(build("net.py:Tuple", "scratch", 2, 16).module.state_dict(), "w.pth")

@@ -113,6 +113,7 @@ def builds(home: Path, calls: list[dict[str, Any]], **environment: str) -> list[
     return result
 
 
+@pytest.mark.slow
 def test_pretrained_weights_come_from_the_hub_and_then_from_the_cache(
     hub: tuple[str, list[str]], weights: bytes, tmp_path: Path
 ) -> None:

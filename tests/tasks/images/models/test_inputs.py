@@ -178,6 +178,7 @@ def test_the_key_of_the_weights_reaches_every_command(folder: Path) -> None:
         assert "weights_key, beside weights in the recipe, chooses" in done.out
 
 
+@pytest.mark.slow
 def test_a_run_trains_the_new_head_of_a_file_or_a_folder(folder: Path) -> None:
     ten = build("test_resnet", "scratch", 10, 32, seed=8)
     weights = save_student(folder / "ten", ten, ten.module.state_dict(), [str(number) for number in range(10)])

@@ -17,6 +17,7 @@ import kdtool_models
 from kdtool.errors import InputError
 from kdtool.tasks.images.models.build import build
 from kdtool.tasks.images.models.save import how_to_open, save_student
+from tests.sampling import every
 
 NAMES = sorted(kdtool_models.default_cfgs)
 
@@ -103,7 +104,7 @@ def test_features_only(name: str) -> None:
     assert sum(p.numel() for p in net.parameters()) < PARAMETERS[name]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", every(4, NAMES))
 def test_kdtool_taps_trains_and_saves_it(name: str, tmp_path: Path) -> None:
     built = build(name, "auto", num_classes=5, prefer_scratch=True)
     module: Any = built.module
@@ -122,6 +123,7 @@ def test_kdtool_taps_trains_and_saves_it(name: str, tmp_path: Path) -> None:
     assert how_to_open(built, tmp_path).startswith("import kdtool_models; timm.create_model")
 
 
+@pytest.mark.slow
 def test_a_saved_network_opens_where_nothing_named_its_package(tmp_path: Path) -> None:
     built = build("mlp_30", "scratch", num_classes=10)
     save_student(tmp_path, built, built.module.state_dict(), [str(digit) for digit in range(10)])
@@ -131,7 +133,7 @@ def test_a_saved_network_opens_where_nothing_named_its_package(tmp_path: Path) -
     assert done.stdout == "mlp_30\n"
 
 
-@pytest.mark.parametrize("name", ORIGINAL)
+@pytest.mark.parametrize("name", every(4, ORIGINAL))
 def test_original_checkpoints_load(name: str, tmp_path: Path) -> None:
     torch.manual_seed(3)
     source = network(name)
