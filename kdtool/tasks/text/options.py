@@ -43,7 +43,9 @@ class Data(schema.Data):
     label: Optional[str] = option(
         None, "column that holds the class; none: found by its name", decides=(TEACHER, STUDENT)
     )
-    unlabelled: Optional[str] = option(None, "file of lines that join distillation without a hard label")
+    unlabelled: Optional[str] = option(
+        None, "file of lines, or a table, whose texts join distillation without a hard label"
+    )
     max_bad: float = option(
         0.01,
         "share of a split's lines that may be unreadable; they are left out and listed in bad-lines.jsonl",
