@@ -17,7 +17,7 @@ from kdtool.tasks.common.held import HeldSplit
 from kdtool.tasks.text.data.batches import OVERLAP, Maker
 from kdtool.tasks.text.data.views import Views, lexicon
 from kdtool.tasks.text.models import plain
-from kdtool.tasks.text.models.build import OWN, Request, build
+from kdtool.tasks.text.models.build import OWN, Request, build, check_longest
 from kdtool.tasks.text.models.built import Built
 from kdtool.tasks.text.models.save import how_to_open, save_student
 from kdtool.tasks.text.models.tokens import Tokens, of_folder, trained_on
@@ -364,3 +364,39 @@ def test_what_cannot_be_built_is_told_in_one_sentence(
     with pytest.raises(InputError, match=message) as caught:
         build(Request(model, weights, 3, tokens(), args, 0, "student"))
     assert "\n" not in str(caught.value)
+
+
+def test_a_text_that_a_network_has_no_place_for_is_refused_before_the_run(tmp_path: Path) -> None:
+    own = network("transformer-tiny", max_position_embeddings=32)
+    save_student(tmp_path, own, own.module.state_dict(), ["a", "b", "c"])
+
+    def opened(longest: int) -> None:
+        check_longest(build(Request(str(tmp_path), "auto", 3, of_folder(str(tmp_path), longest), {}, 0, "teacher")))
+
+    opened(30)
+    opened(32)
+    for longest in (33, 5000):
+        with pytest.raises(InputError, match=rf"text of 33 tokens .* data\.max_length={longest} "):
+            opened(longest)
+    check_longest(network("transformer-tiny", tokens(longest=700)))
+    check_longest(network("bilstm", tokens(longest=700)))
+    (tmp_path / "own.py").write_text(
+        "import torch\nclass Placed(torch.nn.Module):\n"
+        "    def __init__(self, classes, size):\n        super().__init__()\n"
+        "        self.words, self.places = torch.nn.Embedding(size, 8), torch.nn.Embedding(20, 8)\n"
+        "        self.out = torch.nn.Linear(8, classes)\n"
+        "    def forward(self, ids, mask):\n        place = torch.arange(ids.shape[1])\n"
+        "        return self.out((self.words(ids) + self.places(place)).mean(1))\n"
+        "def placed(num_classes, vocab_size, pad_id):\n    return Placed(num_classes, vocab_size)\n"
+    )
+    check_longest(network(f"{tmp_path / 'own.py'}:placed", tokens(longest=20)))
+    with pytest.raises(InputError, match=r"text of 21 tokens"):
+        check_longest(network(f"{tmp_path / 'own.py'}:placed", tokens(longest=21)))
+
+
+def test_a_tokenizer_of_more_tokens_than_a_network_has_vectors_for_is_refused(tmp_path: Path) -> None:
+    own = network("transformer-tiny", tokens(60))
+    save_student(tmp_path, own, own.module.state_dict(), ["a", "b", "c"])
+    build(Request(str(tmp_path), "auto", 3, tokens(60), {}, 0, "student"))
+    with pytest.raises(InputError, match=r"vectors for \d+ tokens, and its tokenizer has \d+"):
+        build(Request(str(tmp_path), "auto", 3, tokens(120), {}, 0, "student"))

@@ -32,6 +32,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """BERTs from scratch: the tiny and the mini one of Turc et al., "Well-Read Students Learn Better", 2019, table 1."""
 
+RESERVED = 2
+"""Positions that some encoders keep for themselves, RoBERTa's and those made of it."""
+
 OWN = (*plain.NETWORKS, *CONFIGS)
 """Names that need no hub, and no folder."""
 
@@ -86,6 +89,7 @@ def build(request: Request) -> Built:
     built = _built(request)
     if request.weights_file is not None:
         load_into(built, request.weights_file, [built.parts.head], request.weights_key, request.new_head)
+    _check_words(built)
     _check_runs(built)
     return built
 
@@ -233,6 +237,45 @@ def _as_built(request: Request, module: nn.Module, parts: Parts, kind: str) -> B
         parts=parts,
         kind=kind,
     )
+
+
+def check_longest(built: Built) -> None:
+    """Refuse a network that has no place for a text as long as they come.
+
+    Raises:
+        InputError: so it is.
+    """
+    longest = built.tokens.max_length
+    places = getattr(getattr(built.module, "config", None), "max_position_embeddings", None)
+    if built.kind == "plain" or (places is not None and longest <= places - RESERVED):
+        return
+    # Some encoders have no table of positions, whatever they say: one more than they say is tried.
+    length = longest if places is None else min(longest, places + 1)
+    try:
+        with undisturbed(built.module):
+            built.tapped()(built.dry_inputs(1, length))
+    except Exception as error:
+        raise InputError(
+            f"{built.name} does not run on a text of {length:,} tokens ({first_line(error)}), and "
+            f"data.max_length={longest} lets them be as long: lower it."
+        ) from error
+
+
+def _check_words(built: Built) -> None:
+    """Refuse an encoder that has no word vector for some of its tokenizer's tokens.
+
+    Raises:
+        InputError: so it is.
+    """
+    if built.kind != "transformers":
+        return
+    vectors, size = built.module.get_input_embeddings(), built.tokens.size  # type: ignore[operator]
+    rows = getattr(vectors, "num_embeddings", size)
+    if size > rows:
+        raise InputError(
+            f"{built.name} has vectors for {rows:,} tokens, and its tokenizer has {size:,}: it is another network's. "
+            "Leave student.tokenizer out, or name one that is no larger."
+        )
 
 
 def _check_runs(built: Built) -> None:
