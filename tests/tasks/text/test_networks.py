@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from kdtool.errors import InputError
+from kdtool.recipe import load as recipes
+from kdtool.runs.networks import with_rates
 from kdtool.tasks.common.held import HeldSplit
 from kdtool.tasks.text.data.batches import OVERLAP, Maker
 from kdtool.tasks.text.data.views import Views, lexicon
@@ -400,3 +402,25 @@ def test_a_tokenizer_of_more_tokens_than_a_network_has_vectors_for_is_refused(tm
     build(Request(str(tmp_path), "auto", 3, tokens(60), {}, 0, "student"))
     with pytest.raises(InputError, match=r"vectors for \d+ tokens, and its tokenizer has \d+"):
         build(Request(str(tmp_path), "auto", 3, tokens(120), {}, 0, "student"))
+
+
+@pytest.mark.parametrize(
+    ("given", "origin", "epochs"),
+    [([], "scratch", 20), ([], "pretrained", 8), (["teacher.train.epochs=8"], "scratch", 8)],
+)
+def test_a_teacher_from_scratch_learns_longer_unless_the_recipe_says(
+    given: list[str], origin: str, epochs: int
+) -> None:
+    recipe = recipes.load(None, given, {"task": "text"})
+    teacher = network("transformer-tiny")
+    teacher.origin = origin
+    settled = with_rates(recipe, network("bilstm"), [teacher])
+    assert settled.teacher[0].train.epochs == settled.teacher[0].train.length == epochs
+    assert recipe.teacher[0].train.epochs == (epochs if given else None)
+
+
+def test_of_images_a_teacher_from_scratch_learns_as_long_as_ever() -> None:
+    recipe = recipes.load(None, [], {"task": "images"})
+    teacher = network("transformer-tiny")
+    settled = with_rates(recipe, network("bilstm"), [teacher])
+    assert (teacher.origin, settled.teacher[0].train.epochs) == ("scratch", 8)

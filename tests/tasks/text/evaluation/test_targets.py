@@ -100,6 +100,10 @@ def test_pairs(pairs: Done, tmp_path: Path) -> None:
     said = call("predict", pairs.folder, tmp_path / "single.csv")
     assert said.code == 2
     assert "single.csv would be read from 'text', and the network was trained on pairs" in said.err
+    (tmp_path / "single.csv").write_text("text,label\n" + "".join(f"rain {i},{'abc'[i % 3]}\n" for i in range(30)))
+    said = call("eval", pairs.folder, "--data", tmp_path / "single.csv")
+    assert said.code == 2
+    assert "was trained on pairs of texts" in said.err
     found = list(kdtool.predict(pairs.folder, samples=["rain wind", ("rain", "wind")]))
     assert [each.problem for each in found] == ["a pair of texts is wanted.", ""]
     assert call("report", pairs.folder).code == 0
