@@ -330,6 +330,10 @@ def test_an_encoder_of_a_folder_gets_a_new_classifier_or_keeps_its_own(tmp_path:
     assert other.needs_training
     assert other.module.state_dict()["classifier.weight"].shape == (5, 128)
     fresh = build(Request(str(tmp_path), "scratch", 3, of, {}, 0, "teacher"))
+    with pytest.raises(InputError, match=r"no model_args 'hidden_droput_prob'. Did you mean 'hidden_dropout_prob'"):
+        build(Request(str(tmp_path), "auto", 3, of, {"hidden_droput_prob": 0.3}, 0, "teacher"))
+    still = build(Request(str(tmp_path), "auto", 3, of, {"hidden_dropout_prob": 0.3}, 0, "teacher"))
+    assert still.module.config.hidden_dropout_prob == 0.3
     assert fresh.origin == "scratch"
     assert ready.weights_id != fresh.weights_id
 
@@ -355,7 +359,18 @@ def test_a_users_own_network_gets_vocabulary_and_padding(tmp_path: Path) -> None
         ("bilstm", "pretrained", {}, "no pretrained weights"),
         ("bilstm", "none.safetensors", {}, "no weights file"),
         ("bilstm", "scratch", {"depth": 3}, "depth"),
+        ("bilstm", "scratch", {"hidden": 0}, "'hidden': 0. cannot be built"),
+        ("bilstm", "scratch", {"embedding": -3}, "'embedding': -3. cannot be built"),
+        ("bilstm", "scratch", {"width": "wide"}, "'width': 'wide'. cannot be built"),
+        ("bilstm", "scratch", {"dropout": 2}, "'dropout': 2. cannot be built"),
+        ("textcnn", "scratch", {"windows": "three"}, "'windows': 'three'. cannot be built"),
+        ("textcnn", "scratch", {"windows": [0]}, "cannot be built|does not run"),
+        ("textcnn", "scratch", {"windows": []}, "cannot be built|does not run"),
         ("transformer-tiny", "scratch", {"layers": 3}, "num_hidden_layers|layers"),
+        ("transformer-tiny", "scratch", {"hidden_size": 130, "num_attention_heads": 4}, "130"),
+        ("transformer-tiny", "scratch", {"hidden_size": -2}, "'hidden_size': -2"),
+        ("transformer-tiny", "scratch", {"num_hidden_layers": "two"}, "'num_hidden_layers': 'two'"),
+        ("transformer-tiny", "scratch", {"num_hidden_layers": 0}, "no encoder with layers"),
         ("no/such/folder", "auto", {}, "unknown model"),
     ],
 )

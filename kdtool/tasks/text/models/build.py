@@ -14,6 +14,7 @@ from kdtool.errors import InputError, did_you_mean, first_line
 from kdtool.randomness import seeded_libraries
 from kdtool.recipe.names import is_own_file
 from kdtool.tasks.common import extra
+from kdtool.tasks.common.configurations import refuse_unknown
 from kdtool.tasks.common.own_code import load_factory
 from kdtool.tasks.common.replaced import beside, put_in_beside
 from kdtool.tasks.common.weight_files import load_into
@@ -110,8 +111,10 @@ def _plain(request: Request) -> Built:
     with seeded_libraries("init", request.role, request.seed):
         try:
             module = cls(request.tokens.size, request.num_classes, **request.model_args)
-        except TypeError as error:
-            raise InputError(f"{request.model} with model_args {request.model_args}: {error}.") from error
+        except Exception as error:  # sizes that are none fail in as many ways as there are layers
+            raise InputError(
+                f"{request.model} with model_args {request.model_args} cannot be built ({first_line(error)})."
+            ) from error
     parts = Parts(cls.stages, "embedding", "head")
     return _as_built(request, module, parts, "plain")
 
@@ -156,11 +159,11 @@ def _config_of(request: Request) -> Any:
     transformers = extra.transformers()
     sizes = {"vocab_size": request.tokens.size, "pad_token_id": request.tokens.pad, "num_labels": request.num_classes}
     longest = {"max_position_embeddings": max(512, request.tokens.max_length)}
-    known = set(transformers.BertConfig().to_dict())
-    for key in request.model_args:
-        if key not in known:
-            raise InputError(f"{request.model} has no model_args {key!r}. {did_you_mean(key, sorted(known))}")
-    return transformers.BertConfig(**{**sizes, **longest, **CONFIGS[request.model], **request.model_args})
+    refuse_unknown(request.model, request.model_args, transformers.BertConfig())
+    try:
+        return transformers.BertConfig(**{**sizes, **longest, **CONFIGS[request.model], **request.model_args})
+    except Exception as error:
+        raise InputError(f"{request.model} with model_args {request.model_args}: {first_line(error)}.") from error
 
 
 def _from_config(request: Request, config: Any) -> nn.Module:
@@ -168,8 +171,9 @@ def _from_config(request: Request, config: Any) -> nn.Module:
     with seeded_libraries("init", request.role, request.seed), extra.quiet():
         try:
             module: nn.Module = transformers.AutoModelForSequenceClassification.from_config(config)
-        except (ValueError, KeyError) as error:
-            raise InputError(f"{request.model} cannot be built ({first_line(error)}).") from error
+        except Exception as error:
+            told = f" with model_args {request.model_args}" if request.model_args else ""
+            raise InputError(f"{request.model}{told} cannot be built ({first_line(error)}).") from error
     return module
 
 
@@ -183,6 +187,7 @@ def _pretrained(request: Request) -> Built:
             config = transformers.AutoConfig.from_pretrained(name, **asked)
         except Exception as error:
             raise InputError(_not_found(name, error)) from error
+        refuse_unknown(name, request.model_args, config)
         layers = beside(Path(name) / WEIGHTS)
         if request.weights == "scratch" or request.weights_file is not None or layers:
             built = _encoder(request, _from_config(request, config), "scratch")

@@ -177,7 +177,9 @@ def parts_of(module: nn.Module, num_classes: int, name: str) -> Parts:
     Raises:
         InputError: it has no such stack or layer.
     """
-    stacks = [(path, len(child)) for path, child in module.named_modules() if isinstance(child, nn.ModuleList)]
+    stacks = [
+        (path, len(child)) for path, child in module.named_modules() if isinstance(child, nn.ModuleList) and len(child)
+    ]
     heads = [path for path, child in module.named_modules()
              if isinstance(child, nn.Linear) and child.out_features == num_classes]  # fmt: skip
     if not stacks or not heads:
