@@ -22,7 +22,7 @@ from kdtool.tasks.text.models import plain
 from kdtool.tasks.text.models.build import OWN, Request, build, check_longest
 from kdtool.tasks.text.models.built import Built
 from kdtool.tasks.text.models.save import how_to_open, save_student
-from kdtool.tasks.text.models.tokens import Tokens, of_folder, trained_on
+from kdtool.tasks.text.models.tokens import Tokens, of_file, of_folder, trained_on
 from kdtool.tasks.text.networks import Adapted, keys_of
 from kdtool.tasks.text.options import Data
 
@@ -82,6 +82,15 @@ def test_long_texts_are_cut_at_their_end_and_pairs_at_the_longer_one() -> None:
     assert len(long.ids) == len(pair.ids) == 10
     assert own.backend.id_to_token(pair.ids[-2]) == "fox"
     assert set(pair.types) == {0, 1}
+
+
+def test_of_two_tokenizers_in_a_folder_no_other_than_the_named_one_is_taken(tmp_path: Path) -> None:
+    own = network("bilstm")
+    save_student(tmp_path, own, own.module.state_dict(), ["a", "b", "c"])
+    assert of_file(tmp_path / "tokenizer.json", 24).digest == of_file(tmp_path, 24).digest == own.tokens.digest
+    (tmp_path / "other.json").write_text(tokens(60).files["tokenizer.json"])
+    with pytest.raises(InputError, match=r"other\.json is no tokenizer\.json"):
+        of_file(tmp_path / "other.json", 24)
 
 
 def test_transformers_opens_the_tokenizer_that_is_shipped(tmp_path: Path) -> None:

@@ -193,6 +193,18 @@ def test_labels_that_pandas_wrote_with_a_point_are_those_of_the_other_file(tmp_p
     assert samples(data, data.test) == [("tested on", "1")]
 
 
+@pytest.mark.parametrize(("kind", "mark", "name"), [("csv", ";", "semicolons"), ("csv", "\t", "tabs"),
+                                                     ("tsv", ",", "commas")])  # fmt: skip
+def test_another_separator_is_guessed_aloud(tmp_path: Path, kind: str, mark: str, name: str) -> None:
+    path = tmp_path / f"x.{kind}"
+    path.write_text("".join(f"{mark.join(row)}\n" for row in [("text", "label"), *ROWS]))
+    with pytest.raises(InputError, match=f"It seems to have {name} between them"):
+        opened(path)
+    path.write_text("words\n" + "a\n" * 9)
+    with pytest.raises(InputError, match=r"Its columns: 'words'\.$"):
+        opened(path)
+
+
 @pytest.mark.parametrize(
     ("header", "text", "label"),
     [
