@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Optional, Protocol
+from typing import Any, ClassVar, Optional, Protocol
 
 from kdtool.recipe.options import OUTPUTS, STUDENT, TEACHER, option
 
@@ -61,7 +61,9 @@ class Schedule:
 class TeacherTrain:
     """How a teacher whose head does not fit, or that starts from scratch, is trained before distilling."""
 
-    epochs: int = option(8, "epochs of teacher training", min=1)
+    epochs: Optional[int] = option(
+        None, "epochs of teacher training; default: 8, or what its task has for one from scratch", min=1
+    )
     batch_size: int = option(64, "samples in a batch", min=1)
     seed: int = option(0, "seed of its first weights, order and dropout", min=0)
     label_smoothing: float = option(0.0, "label smoothing", min=0.0, max=0.99)
@@ -70,10 +72,22 @@ class TeacherTrain:
     optim: Optim = option(Optim, "the optimizer")
     schedule: Schedule = option(Schedule, "the learning-rate schedule")
 
+    @property
+    def length(self) -> int:
+        """The epochs, once the networks have settled what was left open (``kdtool.runs.networks.with_rates``)."""
+        assert self.epochs is not None
+        return self.epochs
+
 
 @dataclass
 class Teacher:
-    """What every task's section ``teacher`` has; a task adds its own keys."""
+    """What every task's section ``teacher`` has; a task adds its own keys.
+
+    Class attributes:
+        scratch_epochs: of the training of a teacher from scratch, where the recipe does not say.
+    """
+
+    scratch_epochs: ClassVar[int] = 8
 
     model: str = option("", "a model's name, or path/to/file.py:function")
     weights: str = option("auto", "auto, pretrained, scratch, or a .safetensors/.pth/.th/.pt file")

@@ -97,7 +97,7 @@ def estimate(setting: Setting, reading: float | None) -> dict[str, float]:
 def asked(setting: Setting) -> tuple[int, dict[int, int]]:
     """Return the epochs that a recipe asks for: the student's, and each teacher's by its number."""
     recipe = setting.recipe
-    return recipe.train.epochs, {number: each.train.epochs for number, each in enumerate(recipe.teacher)}
+    return recipe.train.epochs, {number: each.train.length for number, each in enumerate(recipe.teacher)}
 
 
 def measured(setting: Setting, reading: float | None) -> Costs:

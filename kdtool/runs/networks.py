@@ -21,6 +21,9 @@ from kdtool.tasks.task import Built, Task
 SCRATCH_LR, TEACHER_LR, FINE_TUNE_LR = 0.003, 0.001, 0.0003
 """Default peak learning rates. A teacher is the larger network and gets fewer epochs; a lower rate is the safer one."""
 
+TEACHER_EPOCHS = 8
+"""Of the training of a teacher whose weights came with it, where the recipe does not say."""
+
 
 class StreamSetup(Setup):
     """What a method may know of a stream: its samples pass by, and nothing can be kept for each of them."""
@@ -57,13 +60,16 @@ class Networks:
 
 
 def with_rates(recipe: Recipe, student: Built, teachers: list[Built]) -> Recipe:
-    """Return the recipe with the learning rates that it leaves open: low where trained weights are only fine-tuned."""
+    """Return the recipe with what it leaves open: rates, low where trained weights are only fine-tuned, and the epochs
+    of a teacher's training."""
     settled = copy.deepcopy(recipe)
     if settled.optim.lr is None:
         settled.optim.lr = SCRATCH_LR if student.origin == "scratch" else FINE_TUNE_LR
     for section, built in zip(settled.teacher, teachers, strict=True):
         if section.train.optim.lr is None:
             section.train.optim.lr = TEACHER_LR if built.origin == "scratch" else FINE_TUNE_LR
+        if section.train.epochs is None:
+            section.train.epochs = section.scratch_epochs if built.origin == "scratch" else TEACHER_EPOCHS
     return settled
 
 

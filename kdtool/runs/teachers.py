@@ -102,7 +102,7 @@ def _train(section: Teacher, built: Built, prep: Preparation, folder: Path, key:
         # A teacher is the epoch that validates best, and the test split may not choose it.
         val_batches=batches(data.val, False) if data.val is not None and not recipe.data.watch_test else None,
         train=Train(
-            epochs=how.epochs,
+            epochs=how.length,
             batch_size=how.batch_size,
             seed=how.seed,
             precision=recipe.train.precision,

@@ -105,8 +105,8 @@ def _with_epochs(recipe: Recipe, epochs: int, teachers: dict[int, int]) -> Recip
         found.train.epochs = epochs
     for number, count in teachers.items():
         train = found.teacher[number].train
-        if count != train.epochs:
-            _fit(train.schedule, count / train.epochs)
+        if count != train.length:
+            _fit(train.schedule, count / train.length)
             train.epochs = count
     return found
 

@@ -99,11 +99,25 @@ def real_tokens(feat_BLD: Tensor, mask_BL: Tensor | None) -> tuple[Tensor, Tenso
     """Return what tokens weigh, 1 where nothing else is said, and the sequence in at least fp32 with zeros as padding.
 
     Zeros: what stands in the padding then has neither a part in a loss nor a gradient, not even a NaN.
+
+    Raises:
+        ValueError: the mask is not one value a token: of another shape it might be stretched over all tokens.
     """
     feat_BLD = at_least_fp32(feat_BLD)
+    require_mask(mask_BL, feat_BLD.shape[:2])
     if mask_BL is None:
         return torch.ones(feat_BLD.shape[:2], dtype=feat_BLD.dtype, device=feat_BLD.device), feat_BLD
     return mask_BL.to(feat_BLD.dtype), torch.where((mask_BL > 0)[:, :, None], feat_BLD, 0.0)
+
+
+def require_mask(mask_BL: Tensor | None, tokens: Sequence[int]) -> None:
+    """Refuse a mask of another shape than (samples, tokens).
+
+    Raises:
+        ValueError: it is of another.
+    """
+    if mask_BL is not None and tuple(mask_BL.shape) != tuple(tokens):
+        raise ValueError(f"a mask of {tuple(mask_BL.shape)} does not fit {tokens[0]} samples of {tokens[1]} tokens")
 
 
 class Projections(nn.Module):

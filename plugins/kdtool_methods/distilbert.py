@@ -29,7 +29,7 @@ def cosine_loss(s_BLD: Tensor, t_BLD: Tensor, mask_BL: Tensor | None = None) -> 
         mask_BL: bool, True for real tokens, or what each weighs, 0 for padding; None: all are real.
 
     Raises:
-        ValueError: unequal shapes.
+        ValueError: unequal shapes, or a mask that does not fit.
     """
     if s_BLD.shape != t_BLD.shape:
         raise ValueError(f"shapes differ: student {tuple(s_BLD.shape)}, teacher {tuple(t_BLD.shape)}")

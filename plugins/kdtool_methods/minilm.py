@@ -58,7 +58,7 @@ def relation_loss(
         student_keys, teacher_keys: vectors y of the shape of x; default: x themselves.
 
     Raises:
-        ValueError: the sequences differ in size, or ``heads`` does not divide their widths.
+        ValueError: the sequences differ in size, the mask does not fit them, or ``heads`` does not divide their widths.
     """
     if student.shape[:2] != teacher.shape[:2]:
         raise ValueError(f"sequences differ: student {tuple(student.shape)}, teacher {tuple(teacher.shape)}")

@@ -25,7 +25,15 @@ from kdtool.errors import InputError
 from kdtool.layers import paired_stages, token_weights
 from kdtool.losses import at_least_fp32, ensemble_logits
 from kdtool.method import Layer, TapSpec
-from kdtool_methods._tokens import Projections, attention_tap, block_depth, pair_layers, real_tokens, side_by_side
+from kdtool_methods._tokens import (
+    Projections,
+    attention_tap,
+    block_depth,
+    pair_layers,
+    real_tokens,
+    require_mask,
+    side_by_side,
+)
 
 SHARE = 0.74  # of the epochs, for the intermediate layers: the 10 of 13, and one of two
 FAINTEST = 1e-6  # probability whose logarithm is taken for any below: half precision and dropout give zeros
@@ -40,7 +48,7 @@ def hidden_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None) ->
         mask: (B, L) bool, True for real tokens, or what each weighs, 0 for padding; None: all are real.
 
     Raises:
-        ValueError: unequal shapes.
+        ValueError: unequal shapes, or a mask that does not fit.
     """
     _require_equal(student, teacher)
     weight_BL, student = real_tokens(student, mask)
@@ -59,7 +67,7 @@ def attention_loss(s_BHLL: Tensor, t_BHLL: Tensor, mask: Tensor | None = None) -
         mask: (B, L) bool, True for real tokens, or what each weighs, a pair their product; None: all are real.
 
     Raises:
-        ValueError: unequal shapes.
+        ValueError: unequal shapes, or a mask that does not fit.
     """
     _require_equal(s_BHLL, t_BHLL)
     pair_B1LL = _pairs(s_BHLL, mask)
@@ -96,6 +104,7 @@ def prediction_loss(student_logits: Tensor, teacher_logits: Tensor, temperature:
 def _pairs(attention_BHLL: Tensor, mask: Tensor | None) -> Tensor:
     """Return (B, 1, L, L): both tokens are real, or the product of what they weigh."""
     batch, _, length, _ = attention_BHLL.shape
+    require_mask(mask, (batch, length))
     if mask is None:
         mask = torch.ones(batch, length, dtype=torch.bool, device=attention_BHLL.device)
     return (mask[:, :, None] * mask[:, None, :])[:, None]

@@ -9,6 +9,9 @@ import torch
 
 from kdtool.errors import InputError
 from kdtool_methods._tokens import Projections, block_depth, pair_layers, side_by_side
+from kdtool_methods.distilbert import cosine_loss
+from kdtool_methods.minilm import relation_loss
+from kdtool_methods.tinybert import attention_loss, hidden_loss
 from tests.methods.pairs import random
 
 
@@ -81,3 +84,13 @@ def test_layers_of_one_pair_of_widths_share_a_projection():
     assert project(feat, 3) is feat
     assert project(feat, 6).shape == (2, 5, 6)
     assert len(Projections(pairs, always=True).layers) == 3
+
+
+@pytest.mark.parametrize("loss", [cosine_loss, hidden_loss, attention_loss, relation_loss])
+@pytest.mark.parametrize("shape", [(2, 1), (1, 4), (4,), (2, 5)])
+def test_a_mask_of_another_shape_is_refused_and_not_stretched(loss, shape):
+    size = (2, 3, 4, 4) if loss is attention_loss else (2, 4, 6)
+    student, teacher = random(*size), random(*size, seed=1)
+    assert loss(student, teacher, torch.ones(2, 4, dtype=torch.bool)) == loss(student, teacher, None)
+    with pytest.raises(ValueError, match="does not fit 2 samples of 4 tokens"):
+        loss(student, teacher, torch.ones(shape, dtype=torch.bool))

@@ -84,7 +84,9 @@ def refuse_unfit(splits: Mapping[str, Labelled | None], cfg: Data, units: str) -
         if split is None:
             continue
         if len(split) == 0:
-            raise InputError(f"--data {cfg.name}: the {name} split is empty.")
+            key = {"test": "test_fraction", "validation": "val_fraction"}.get(name)
+            few = f": of so few {units} data.{key}={getattr(cfg, key):g} is none. Raise it, or give more" if key else ""
+            raise InputError(f"--data {cfg.name}: the {name} split is empty{few}.")
         if name != "training" and (split.labels < 0).any():
             raise InputError(
                 f"--data {cfg.name}: {units} of the {name} split have no label, so nothing can be measured on them. "

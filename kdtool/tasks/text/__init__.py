@@ -131,7 +131,8 @@ class Text(task.Task):
         """Write weights, configuration, tokenizer and class names."""
         from kdtool.tasks.text.models.save import save_student
 
-        return save_student(folder, cast("Built", built), state, data.class_names)
+        pairs = data.texts.second is not None
+        return save_student(folder, cast("Built", built), state, data.class_names, pairs)
 
     def how_to_open(self, built: task.Built, folder: Path) -> str:
         """Return transformers' line, or that of a small network or a user's own."""

@@ -13,7 +13,7 @@ from kdtool.errors import InputError
 from kdtool.tasks.common.targets import config_of, network_folder
 from kdtool.tasks.common.weights import WEIGHTS
 from kdtool.tasks.text.data.batches import OVERLAP
-from kdtool.tasks.text.models.build import Request, build, is_own
+from kdtool.tasks.text.models.build import Request, build, check_longest, is_own
 from kdtool.tasks.text.models.built import Built, Inputs, TextNetwork
 from kdtool.tasks.text.models.plain import NETWORKS
 from kdtool.tasks.text.models.tokens import FILE, Tokens, of_file, of_folder, trained_on
@@ -136,7 +136,7 @@ def build_student(recipe: Any, data: Any) -> Built:
     section, teachers = named(recipe.student), [named(each) for each in recipe.teacher]
     tokens = Tokenizers(recipe, data).of(section, section.tokenizer, teachers[0] if teachers else None)
     classes = len(data.class_names)
-    return build(
+    built = build(
         Request(
             section.model,
             section.weights,
@@ -149,12 +149,14 @@ def build_student(recipe: Any, data: Any) -> Built:
             section.new_head,
         )
     )
+    check_longest(built)
+    return built
 
 
 def build_teachers(recipe: Any, data: Any, online: bool) -> list[Built]:
     """Return the teachers in order; first weights follow their own seed, a peer's the run's."""
     tokenizers, classes = Tokenizers(recipe, data), len(data.class_names)
-    return [
+    found = [
         build(
             Request(
                 section.model,
@@ -170,6 +172,9 @@ def build_teachers(recipe: Any, data: Any, online: bool) -> list[Built]:
         )
         for number, section in enumerate(map(named, recipe.teacher))
     ]
+    for built in found:
+        check_longest(built)
+    return found
 
 
 def keys_of(networks: list[Built]) -> Mapping[str, Tokens]:

@@ -75,11 +75,11 @@ def predict(
         return outputs
 
     if samples is not None:
-        chunks = chunks_of_samples(samples, most)
+        chunks = chunks_of_samples(samples, most, opened.pairs)
     else:
         usual = list(found.recipe.data.text) if found.recipe is not None else []
         # Every file is looked at before the first is read.
-        chunks = chain.from_iterable([chunks_of_file(file, columns, usual, most) for file in inputs])
+        chunks = chain.from_iterable([chunks_of_file(file, columns, usual, most, opened.pairs) for file in inputs])
     return predicted(chunks, logits, names, top, UNIT)
 
 

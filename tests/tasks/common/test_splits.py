@@ -78,7 +78,7 @@ def test_nothing_is_held_out_of_a_stream_to_choose_by() -> None:
 
 def test_unfit_splits_are_refused_by_name() -> None:
     refuse_unfit({"training": BARE, "test": TEST, "validation": None}, Data(), "rows")
-    with pytest.raises(InputError, match="the validation split is empty"):
+    with pytest.raises(InputError, match=r"the validation split is empty: of so few rows data\.val_fraction=0\.1"):
         refuse_unfit({"training": TRAIN, "validation": table([])}, Data(), "rows")
 
 

@@ -306,6 +306,8 @@ def test_names_and_sizes_that_are_wrong_are_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for more, message in (
         ({"student__model": "lama-tiny", "student__model_args": {}}, "lama-tiny"),
+        ({"student__model_args": {"num_attention_heads": "two"}}, "'num_attention_heads': 'two'"),
+        ({"student__model_args": {**SIZES, "hidden_size": -4}}, "'hidden_size': -4"),
         ({"student__model_args": {"hiden_size": 3}}, "Did you mean 'hidden_size'"),
         ({"student__weights": "pretrained"}, "has no pretrained weights"),
         ({"student__model": str(tmp_path / "none.gguf")}, "there is no file"),

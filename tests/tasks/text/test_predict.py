@@ -151,14 +151,14 @@ def test_a_stream_is_never_held_whole(monkeypatch: pytest.MonkeyPatch) -> None:
             return (b"some words\n" * size)[:size]
 
     stream = Endless()
-    chunks = chunks_of("-", stream, (), 8)  # type: ignore[arg-type]
+    chunks = chunks_of("-", stream, False, 8)  # type: ignore[arg-type]
     assert [len(next(chunks)) for _ in range(5)] == [8] * 5
     assert stream.sent == AT_ONCE
 
 
 def test_lines_of_pairs(tmp_path: Path) -> None:
     stream = io.BytesIO(b"one\ttwo\nalone\n a \t b \n")
-    (items,) = chunks_of("-", stream, ("first", "second"), 8)
+    (items,) = chunks_of("-", stream, True, 8)
     assert [item.content for item in items] == [("one", "two"), None, ("a", "b")]
     assert items[1].problem
 

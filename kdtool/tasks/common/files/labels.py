@@ -11,11 +11,12 @@ from kdtool.tasks.common.files.tables import shown
 LABEL_COLUMNS = ("label", "labels", "target", "class", "category")
 """Columns of classes that are found by their names, the first of these; whatever their case."""
 
-_WHOLE = re.compile(r"-?[0-9]{1,18}")
+_WHOLE = re.compile(r"(-?[0-9]{1,18})(?:\.0+)?")
+"""A whole number; with a point where pandas wrote a column of which some cells are empty."""
 
 
 def label_of(cell: Any, declared: list[str] | None) -> str | None:
-    """Return a class's name, None for none: an empty cell, or -1.
+    """Return a class's name, None for none: an empty cell, or -1. Whole numbers are named alike, as 1, 01 and 1.0 are.
 
     Args:
         cell: a name or a number.
@@ -33,12 +34,13 @@ def label_of(cell: Any, declared: list[str] | None) -> str | None:
     if not isinstance(cell, (str, int)):
         raise Unfit(f"its label {shown(cell)} is neither a name nor a whole number.")
     text = str(cell).strip()
-    if not text or text == "-1":
+    whole = _WHOLE.fullmatch(text)
+    number = int(whole[1]) if whole else None
+    if not text or number == -1:
         return None
     text = sound(text, "its label")
-    if not _WHOLE.fullmatch(text):
+    if number is None:
         return text
-    number = int(text)
     if declared is None:
         return str(number)
     if isinstance(cell, str):

@@ -16,6 +16,7 @@ from kdtool.engine.dry import undisturbed
 from kdtool.errors import InputError, did_you_mean, first_line
 from kdtool.randomness import seeded_libraries
 from kdtool.tasks.common import extra
+from kdtool.tasks.common.configurations import refuse_unknown
 from kdtool.tasks.common.weight_files import fit, load_state, mark_loaded
 from kdtool.tasks.common.weights import digest
 from kdtool.tasks.language.models.built import Built, agree, parts_of
@@ -93,17 +94,17 @@ def build(request: Request) -> Built:
 
 def _own_config(request: Request) -> Any:
     transformers = extra.transformers(TASK)
-    known = set(transformers.LlamaConfig().to_dict())
-    for key in request.model_args:
-        if key not in known:
-            raise InputError(f"{request.model} has no model_args {key!r}. {did_you_mean(key, sorted(known))}")
+    refuse_unknown(request.model, request.model_args, transformers.LlamaConfig())
     end = request.tokens.library.eos_token_id
     given = {
         "vocab_size": request.num_classes, "max_position_embeddings": max(2048, request.longest),
         "tie_word_embeddings": True, "bos_token_id": request.tokens.library.bos_token_id, "eos_token_id": end,
         "pad_token_id": request.tokens.library.pad_token_id,
     }  # fmt: skip
-    return transformers.LlamaConfig(**{**given, **CONFIGS[request.model], **request.model_args})
+    try:
+        return transformers.LlamaConfig(**{**given, **CONFIGS[request.model], **request.model_args})
+    except Exception as error:
+        raise InputError(f"{request.model} with model_args {request.model_args}: {first_line(error)}.") from error
 
 
 def _config(request: Request) -> Any:
@@ -111,9 +112,11 @@ def _config(request: Request) -> Any:
     name, more = gguf(request.model)
     with extra.quiet():
         try:
-            return transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, **more, **request.model_args)
+            found = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, **more, **request.model_args)
         except Exception as error:
             raise InputError(_not_found(request.model, error)) from error
+    refuse_unknown(request.model, request.model_args, found)
+    return found
 
 
 def from_config(config: Any, request: Request) -> nn.Module:
@@ -126,8 +129,9 @@ def from_config(config: Any, request: Request) -> nn.Module:
     with seeded_libraries("init", request.role, request.seed), extra.quiet():
         try:
             module: nn.Module = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{request.model} cannot be built ({first_line(error)}).") from error
+        except Exception as error:  # sizes that are none fail in as many ways as there are layers
+            told = f" with model_args {request.model_args}" if request.model_args else ""
+            raise InputError(f"{request.model}{told} cannot be built ({first_line(error)}).") from error
     return module
 
 

@@ -22,6 +22,9 @@ TEXT_COLUMNS = (
 )
 """Columns of texts that are found by their names, the first of these; whatever their case."""
 
+SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "bars", ",": "commas"}
+"""What people put between columns: a header of one name that holds one is another kind of table."""
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -89,4 +92,10 @@ def _refuse_unknown(table: Table, name: str, key: str) -> None:
 
 def _there(table: Table) -> str:
     few = ", ".join(shown(name) for name in table.columns[:20])
-    return f"Its columns: {few}{', ...' if len(table.columns) > 20 else ''}."
+    said = f"Its columns: {few}{', ...' if len(table.columns) > 20 else ''}."
+    between = [name for mark, name in SEPARATORS.items() if len(table.columns) == 1 and mark in table.columns[0]]
+    return (
+        f"{said} It seems to have {between[0]} between them: a .csv file has commas, a .tsv file tabs."
+        if between
+        else said
+    )

@@ -10,19 +10,21 @@ from kdtool.errors import InputError
 from kdtool.tasks.common.files.cells import Unfit, sound, text_of
 from kdtool.tasks.common.files.kinds import KINDS, open_table
 from kdtool.tasks.common.files.stream import blocks, decoded
-from kdtool.tasks.common.files.tables import Table
+from kdtool.tasks.common.files.tables import Table, shown
 from kdtool.tasks.common.predicting import Item, in_chunks
 from kdtool.tasks.text.data.columns import choose
 from kdtool.tasks.text.models.tokens import Text
 
+PAIR = "a pair of texts"
 
-def chunks_of(file: str, stream: IO[bytes], columns: Sequence[str], most: int) -> Iterator[list[Item]]:
+
+def chunks_of(file: str, stream: IO[bytes], pairs: bool, most: int) -> Iterator[list[Item]]:
     """Yield the lines of a stream in chunks; a pipe's as soon as they are there.
 
     Args:
         file: its name, "-" for standard input.
         stream: what to read.
-        columns: two where a line holds a pair of texts with a tab between them.
+        pairs: a line holds a pair of texts with a tab between them.
         most: lines at once.
     """
     number = 0
@@ -31,7 +33,7 @@ def chunks_of(file: str, stream: IO[bytes], columns: Sequence[str], most: int) -
         for line in some:
             number += 1
             if line is None or line.strip():
-                items.append(_item(file, number, line, len(columns) == 2))
+                items.append(_item(file, number, line, pairs))
         yield from in_chunks(items, most)
 
 
@@ -41,7 +43,7 @@ def _item(file: str, number: int, line: bytes | None, pairs: bool) -> Item:
         return Item(file, number, text, problem=problem)
     fields = text.rstrip("\r").split("\t") if pairs else [text]
     if pairs and len(fields) != 2:
-        return Item(file, number, text, problem="a pair of texts with one tab between them is wanted.")
+        return Item(file, number, text, problem=f"{PAIR} with one tab between them is wanted.")
     return item_of(file, number, fields)
 
 
@@ -53,7 +55,7 @@ def item_of(file: str, number: int, cells: Sequence[Any], columns: Sequence[str]
         cells: one, or two.
         columns: their names, where they have some.
     """
-    shown = "\t".join("" if cell is None else str(cell) for cell in cells)
+    written = "\t".join("" if cell is None else str(cell) for cell in cells)
     try:
         if columns:
             texts = [text_of(cell, name) for cell, name in zip(cells, columns, strict=True)]
@@ -62,12 +64,12 @@ def item_of(file: str, number: int, cells: Sequence[Any], columns: Sequence[str]
         else:
             texts = [sound(cell, "its text") for cell in cells]
     except Unfit as why:
-        return Item(file, number, shown.encode(errors="replace").decode(), problem=str(why))
+        return Item(file, number, written.encode(errors="replace").decode(), problem=str(why))
     content: Text = texts[0] if len(texts) == 1 else (texts[0], texts[1])
     return Item(file, number, "\t".join(texts), content)
 
 
-def chunks_of_table(table: Table, file: str, columns: Sequence[str], most: int) -> Iterator[list[Item]]:
+def chunks_of_table(table: Table, file: str, columns: Sequence[str], most: int, pairs: bool) -> Iterator[list[Item]]:
     """Yield the rows of a table in chunks.
 
     Args:
@@ -75,11 +77,17 @@ def chunks_of_table(table: Table, file: str, columns: Sequence[str], most: int) 
         file: its name.
         columns: of the text, or of a pair's; none: found by their names.
         most: rows at once.
+        pairs: the network knows pairs alone.
 
     Raises:
         InputError: there is no such column, or the table cannot be read.
     """
     names = choose(table, columns, None, bare=True).text
+    if pairs and len(names) != 2:
+        raise InputError(
+            f"{table.origin} would be read from {shown(names[0])}, and the network was trained on pairs "
+            "of texts: data.text names the two columns."
+        )
 
     def items() -> Iterator[Item]:
         for row in table.rows(names):
@@ -91,13 +99,21 @@ def chunks_of_table(table: Table, file: str, columns: Sequence[str], most: int) 
     return in_chunks(items(), most)
 
 
-def chunks_of_samples(samples: Iterable[Any], most: int) -> Iterator[list[Item]]:
-    """Yield texts, or pairs of them, that were given from Python."""
+def chunks_of_samples(samples: Iterable[Any], most: int, pairs: bool) -> Iterator[list[Item]]:
+    """Yield texts, or pairs of them, that were given from Python; ``pairs``: the network knows pairs alone."""
+
+    def item(number: int, cells: Sequence[Any]) -> Item:
+        found = item_of("", number, cells)
+        alone = pairs and not found.problem and len(cells) != 2
+        return Item(found.file, number, found.shown, problem=f"{PAIR} is wanted.") if alone else found
+
     cells = (each if isinstance(each, (tuple, list)) else (each,) for each in samples)
-    return in_chunks((item_of("", number, some) for number, some in enumerate(cells, 1)), most)
+    return in_chunks((item(number, some) for number, some in enumerate(cells, 1)), most)
 
 
-def chunks_of_file(file: str, columns: Sequence[str], usual: Sequence[str], most: int) -> Iterator[list[Item]]:
+def chunks_of_file(
+    file: str, columns: Sequence[str], usual: Sequence[str], most: int, pairs: bool
+) -> Iterator[list[Item]]:
     """Yield a file's texts in chunks: a table's by its column, any other's by lines.
 
     Args:
@@ -105,14 +121,16 @@ def chunks_of_file(file: str, columns: Sequence[str], usual: Sequence[str], most
         columns: of the text, as the user named them; none: they did not.
         usual: those of the network's own run.
         most: texts at once.
+        pairs: the network knows pairs alone.
 
     Raises:
         InputError: there is no such file, or it cannot be read.
     """
+    two = pairs or len(columns or usual) == 2
     if file == "-":
         import sys
 
-        return chunks_of(file, sys.stdin.buffer, columns or usual, most)
+        return chunks_of(file, sys.stdin.buffer, two, most)
     path = Path(file).expanduser()
     if not path.is_file():
         raise InputError(
@@ -123,10 +141,10 @@ def chunks_of_file(file: str, columns: Sequence[str], usual: Sequence[str], most
     if path.suffix.lower() in KINDS:
         table = open_table(path)
         there = set(usual) <= set(table.columns)
-        return chunks_of_table(table, file, columns or (usual if there else ()), most)
-    return _of_path(file, path, columns or usual, most)
+        return chunks_of_table(table, file, columns or (usual if there else ()), most, pairs)
+    return _of_path(file, path, two, most)
 
 
-def _of_path(file: str, path: Path, columns: Sequence[str], most: int) -> Iterator[list[Item]]:
+def _of_path(file: str, path: Path, pairs: bool, most: int) -> Iterator[list[Item]]:
     with path.open("rb") as stream:
-        yield from chunks_of(file, stream, columns, most)
+        yield from chunks_of(file, stream, pairs, most)

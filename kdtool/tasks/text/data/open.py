@@ -22,7 +22,7 @@ from kdtool.tasks.text.data import pydocs
 from kdtool.tasks.text.data.dataset import Source, TextData, assemble, digest_of, fingerprint
 from kdtool.tasks.text.data.read import Part, read
 from kdtool.tasks.text.data.texts import Texts
-from kdtool.tasks.text.data.unlabelled import read_lines, without
+from kdtool.tasks.text.data.unlabelled import read_unlabelled, without
 from kdtool.tasks.text.options import Data
 
 PYDOCS_TEST = 0.2
@@ -122,7 +122,7 @@ def thin(data: TextData, cfg: Data) -> HeldSplit:
     ``data.notes``.
 
     Raises:
-        InputError: an unknown class, nothing left, or a file of unlabelled lines that is missing, empty or has more bad
+        InputError: an unknown class, nothing left, or a file of unlabelled texts that is missing, empty or has more bad
             lines than ``data.max_bad`` allows.
     """
     train = data.train
@@ -130,7 +130,7 @@ def thin(data: TextData, cfg: Data) -> HeldSplit:
     if cfg.unlabelled is None:
         return thinned
     place = Path(cfg.unlabelled).expanduser()
-    found, bad = read_lines(place, pairs=data.texts.second is not None)
+    found, bad = read_unlabelled(place, data.texts.second is not None, cfg.text)
     data.bad.note("unlabelled", len(found), bad)
     more = without(found, {*_keys(data.val), *_keys(data.test)})
     if not len(more):

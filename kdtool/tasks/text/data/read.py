@@ -40,7 +40,7 @@ class Part:
         return len(self.texts)
 
 
-def read(table: Table, text: Sequence[str], label: str | None, *, bare: bool = False) -> Part:
+def read(table: Table, text: Sequence[str], label: str | None, *, bare: bool = False, labels: bool = True) -> Part:
     """Read a table whole; what its bad lines are too many for is the caller's to say.
 
     Args:
@@ -48,11 +48,14 @@ def read(table: Table, text: Sequence[str], label: str | None, *, bare: bool = F
         text: the recipe's ``data.text``.
         label: the recipe's ``data.label``.
         bare: the table may be without a column of labels.
+        labels: False where no label is wanted, whatever the table has.
 
     Raises:
         InputError: it cannot be read, or its columns are not there.
     """
-    columns = choose(table, text, label, bare=bare)
+    columns = choose(table, text, label, bare=bare or not labels)
+    if not labels:
+        columns = Columns(columns.text, None)
     declared = table.declared(columns.label) if columns.label is not None else None
     pairs = len(columns.text) == 2
     part = Part(table.origin, table.unit, columns, declared, Texts([], [] if pairs else None))

@@ -76,6 +76,11 @@ def evaluate(
     usual, said = usual_split(opened, trained_on(found, data))
     said, split = ([], split) if split is not None else (said, usual)
     student = open_target(found, opened, recipe, weights)
+    if student.pairs and opened.texts.second is None:
+        raise InputError(
+            f"{student.name} was trained on pairs of texts, and {opened.name} has single ones: data.text names the two "
+            "columns of a pair."
+        )
     examined = Examined(
         opened, recipe.data, choose(opened, split, UNIT), recipe.train.batch_size, pick_device(recipe.train.device)
     )

@@ -18,6 +18,7 @@ from kdtool.tasks.text.data.dataset import TextData
 from kdtool.tasks.text.models import plain
 from kdtool.tasks.text.models.build import Request, build, is_own
 from kdtool.tasks.text.models.built import Built
+from kdtool.tasks.text.models.save import PAIRS
 from kdtool.tasks.text.models.tokens import FILE, Tokens, of_folder
 from kdtool.tasks.text.networks import Tokenizers
 
@@ -36,6 +37,7 @@ class Target:
         class_names: in the order of the logits; None where it does not say.
         file: what ships, None where nothing is stored.
         notes: sentences for the user.
+        pairs: it says that it was trained on pairs of texts.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Target:
     class_names: list[str] | None
     file: Path | None = None
     notes: list[str] = field(default_factory=list)
+    pairs: bool = False
 
     @property
     def about(self) -> dict[str, Any]:
@@ -101,7 +104,8 @@ def _open_folder(found: Found) -> Target:
     built = build(Request(model, weights, classes, tokens_in(folder), args, 0, "student"))
     file = folder / WEIGHTS
     notes = [*built.notes, *_untrained(found.name, built)]
-    return Target(found.name, found.kind, built, names, file if file.is_file() else None, notes)
+    pairs = config.get(PAIRS) is True
+    return Target(found.name, found.kind, built, names, file if file.is_file() else None, notes, pairs)
 
 
 def _open_model(name: str, data: TextData | None, recipe: Any, weights: str) -> Target:
@@ -126,7 +130,8 @@ def _open_model(name: str, data: TextData | None, recipe: Any, weights: str) -> 
     args = dict(recipe.student.model_args) if recipe is not None else dict(config.get("model_args") or {})
     key = recipe.student.weights_key if recipe is not None else None
     built = build(Request(name, weights, classes, tokens, args, 0, "student", key))
-    return Target(name, "model", built, names, file, [*built.notes, *_untrained(name, built)])
+    notes = [*built.notes, *_untrained(name, built)]
+    return Target(name, "model", built, names, file, notes, config.get(PAIRS) is True)
 
 
 def _untrained(name: str, built: Built) -> list[str]:

@@ -14,6 +14,7 @@ from kdtool.errors import InputError, did_you_mean, first_line
 from kdtool.randomness import seeded_libraries
 from kdtool.recipe.names import is_own_file
 from kdtool.tasks.common import extra
+from kdtool.tasks.common.configurations import refuse_unknown
 from kdtool.tasks.common.own_code import load_factory
 from kdtool.tasks.common.replaced import beside, put_in_beside
 from kdtool.tasks.common.weight_files import load_into
@@ -31,6 +32,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 """BERTs from scratch: the tiny and the mini one of Turc et al., "Well-Read Students Learn Better", 2019, table 1."""
+
+RESERVED = 2
+"""Positions that some encoders keep for themselves, RoBERTa's and those made of it."""
 
 OWN = (*plain.NETWORKS, *CONFIGS)
 """Names that need no hub, and no folder."""
@@ -86,6 +90,7 @@ def build(request: Request) -> Built:
     built = _built(request)
     if request.weights_file is not None:
         load_into(built, request.weights_file, [built.parts.head], request.weights_key, request.new_head)
+    _check_words(built)
     _check_runs(built)
     return built
 
@@ -106,8 +111,10 @@ def _plain(request: Request) -> Built:
     with seeded_libraries("init", request.role, request.seed):
         try:
             module = cls(request.tokens.size, request.num_classes, **request.model_args)
-        except TypeError as error:
-            raise InputError(f"{request.model} with model_args {request.model_args}: {error}.") from error
+        except Exception as error:  # sizes that are none fail in as many ways as there are layers
+            raise InputError(
+                f"{request.model} with model_args {request.model_args} cannot be built ({first_line(error)})."
+            ) from error
     parts = Parts(cls.stages, "embedding", "head")
     return _as_built(request, module, parts, "plain")
 
@@ -152,11 +159,11 @@ def _config_of(request: Request) -> Any:
     transformers = extra.transformers()
     sizes = {"vocab_size": request.tokens.size, "pad_token_id": request.tokens.pad, "num_labels": request.num_classes}
     longest = {"max_position_embeddings": max(512, request.tokens.max_length)}
-    known = set(transformers.BertConfig().to_dict())
-    for key in request.model_args:
-        if key not in known:
-            raise InputError(f"{request.model} has no model_args {key!r}. {did_you_mean(key, sorted(known))}")
-    return transformers.BertConfig(**{**sizes, **longest, **CONFIGS[request.model], **request.model_args})
+    refuse_unknown(request.model, request.model_args, transformers.BertConfig())
+    try:
+        return transformers.BertConfig(**{**sizes, **longest, **CONFIGS[request.model], **request.model_args})
+    except Exception as error:
+        raise InputError(f"{request.model} with model_args {request.model_args}: {first_line(error)}.") from error
 
 
 def _from_config(request: Request, config: Any) -> nn.Module:
@@ -164,8 +171,9 @@ def _from_config(request: Request, config: Any) -> nn.Module:
     with seeded_libraries("init", request.role, request.seed), extra.quiet():
         try:
             module: nn.Module = transformers.AutoModelForSequenceClassification.from_config(config)
-        except (ValueError, KeyError) as error:
-            raise InputError(f"{request.model} cannot be built ({first_line(error)}).") from error
+        except Exception as error:
+            told = f" with model_args {request.model_args}" if request.model_args else ""
+            raise InputError(f"{request.model}{told} cannot be built ({first_line(error)}).") from error
     return module
 
 
@@ -179,6 +187,7 @@ def _pretrained(request: Request) -> Built:
             config = transformers.AutoConfig.from_pretrained(name, **asked)
         except Exception as error:
             raise InputError(_not_found(name, error)) from error
+        refuse_unknown(name, request.model_args, config)
         layers = beside(Path(name) / WEIGHTS)
         if request.weights == "scratch" or request.weights_file is not None or layers:
             built = _encoder(request, _from_config(request, config), "scratch")
@@ -233,6 +242,45 @@ def _as_built(request: Request, module: nn.Module, parts: Parts, kind: str) -> B
         parts=parts,
         kind=kind,
     )
+
+
+def check_longest(built: Built) -> None:
+    """Refuse a network that has no place for a text as long as they come.
+
+    Raises:
+        InputError: so it is.
+    """
+    longest = built.tokens.max_length
+    places = getattr(getattr(built.module, "config", None), "max_position_embeddings", None)
+    if built.kind == "plain" or (places is not None and longest <= places - RESERVED):
+        return
+    # Some encoders have no table of positions, whatever they say: one more than they say is tried.
+    length = longest if places is None else min(longest, places + 1)
+    try:
+        with undisturbed(built.module):
+            built.tapped()(built.dry_inputs(1, length))
+    except Exception as error:
+        raise InputError(
+            f"{built.name} does not run on a text of {length:,} tokens ({first_line(error)}), and "
+            f"data.max_length={longest} lets them be as long: lower it."
+        ) from error
+
+
+def _check_words(built: Built) -> None:
+    """Refuse an encoder that has no word vector for some of its tokenizer's tokens.
+
+    Raises:
+        InputError: so it is.
+    """
+    if built.kind != "transformers":
+        return
+    vectors, size = built.module.get_input_embeddings(), built.tokens.size  # type: ignore[operator]
+    rows = getattr(vectors, "num_embeddings", size)
+    if size > rows:
+        raise InputError(
+            f"{built.name} has vectors for {rows:,} tokens, and its tokenizer has {size:,}: it is another network's. "
+            "Leave student.tokenizer out, or name one that is no larger."
+        )
 
 
 def _check_runs(built: Built) -> None:

@@ -141,10 +141,10 @@ class Built(task.Built):
         """Return the network with taps."""
         return TextNetwork(self, taps)
 
-    def dry_inputs(self, count: int) -> Inputs:
-        """Return texts of a few tokens, fixed numbers."""
+    def dry_inputs(self, count: int, length: int = DRY_LENGTH) -> Inputs:
+        """Return texts of a few tokens, or of so many, fixed numbers."""
         device = next(self.module.parameters()).device
-        drawn = torch.randint(self.tokens.size, (count, DRY_LENGTH), generator=torch.Generator().manual_seed(0))
+        drawn = torch.randint(self.tokens.size, (count, length), generator=torch.Generator().manual_seed(0))
         ids = drawn.to(device)
         own = {"ids": ids, "mask": torch.ones_like(ids, dtype=torch.bool), "types": torch.zeros_like(ids)}
         return {self.tokens.digest: own}
@@ -177,7 +177,9 @@ def parts_of(module: nn.Module, num_classes: int, name: str) -> Parts:
     Raises:
         InputError: it has no such stack or layer.
     """
-    stacks = [(path, len(child)) for path, child in module.named_modules() if isinstance(child, nn.ModuleList)]
+    stacks = [
+        (path, len(child)) for path, child in module.named_modules() if isinstance(child, nn.ModuleList) and len(child)
+    ]
     heads = [path for path, child in module.named_modules()
              if isinstance(child, nn.Linear) and child.out_features == num_classes]  # fmt: skip
     if not stacks or not heads:

@@ -17,8 +17,13 @@ from kdtool.tasks.text.models.built import Built
 
 CONFIG, CODE = "config.json", "network.py"
 
+PAIRS = "text_pairs"
+"""The key of ``config.json`` that tells, by true, that a sample is a pair of texts."""
 
-def save_student(folder: Path, built: Built, state: Mapping[str, Tensor], class_names: Sequence[str]) -> Path:
+
+def save_student(
+    folder: Path, built: Built, state: Mapping[str, Tensor], class_names: Sequence[str], pairs: bool = False
+) -> Path:
     """Write ``model.safetensors``, ``config.json``, ``tokenizer.json`` and its settings; return the weights' path.
 
     A network of transformers is opened by ``AutoModelForSequenceClassification``, one of kdtool's own by
@@ -29,23 +34,27 @@ def save_student(folder: Path, built: Built, state: Mapping[str, Tensor], class_
         built: the network.
         state: the weights to ship, named as in ``built.module``.
         class_names: K names, in the order of the logits.
+        pairs: it was trained on pairs of texts.
 
     Raises:
         RunError: they cannot be written.
     """
-    beside = {CONFIG: _config(built, class_names), **built.tokens.files}
+    beside = {CONFIG: _config(built, class_names, pairs), **built.tokens.files}
     if built.kind == "plain":
         beside[CODE] = Path(plain.__file__).read_text(encoding="utf-8")
     return write_weights(folder, state, beside)
 
 
-def _config(built: Built, class_names: Sequence[str]) -> str:
+def _config(built: Built, class_names: Sequence[str], pairs: bool) -> str:
     if built.kind == "transformers":
         config = copy.deepcopy(built.module.config)
         config.id2label = dict(enumerate(class_names))  # type: ignore[union-attr]
         config.label2id = {name: number for number, name in enumerate(class_names)}  # type: ignore[union-attr]
         if built.replaced:
             setattr(config, KEY, built.replaced)
+        vars(config).pop(PAIRS, None)  # of the run that it is from
+        if pairs:
+            setattr(config, PAIRS, True)
         config.architectures = [type(built.module).__name__]  # type: ignore[union-attr]
         return str(config.to_json_string())  # type: ignore[union-attr, operator]
     about: dict[str, Any] = {
@@ -58,6 +67,8 @@ def _config(built: Built, class_names: Sequence[str]) -> str:
     }
     if built.replaced:
         about[KEY] = built.replaced
+    if pairs:
+        about[PAIRS] = True
     if built.kind == "file":
         about["kdtool"] = {"source": built.source, "sha256": built.source_hash}
     return json.dumps(about, indent=2, sort_keys=True) + "\n"

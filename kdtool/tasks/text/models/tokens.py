@@ -112,6 +112,8 @@ def of_file(path: Path, max_length: int) -> Tokens:
     Raises:
         InputError: there is none.
     """
+    if path.is_file() and path.name != FILE:
+        raise InputError(f"{path} is no {FILE}: name one, or a folder that holds one.")
     path = path if path.is_file() else path / FILE
     if not path.is_file():
         raise InputError(f"there is no {path}.")

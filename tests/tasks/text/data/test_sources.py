@@ -161,6 +161,8 @@ def test_class_names_that_a_parquet_file_declares_are_used(tmp_path: Path) -> No
         (["003", "1", "2"], ["1", "2", "3"]),
         (["b", "a", "10"], ["10", "a", "b"]),
         (["good", "Bad", "ugly"], ["Bad", "good", "ugly"]),
+        (["1.0", "0.00", "2"], ["0", "1", "2"]),
+        (["1.0.0", "2.5", "3."], ["1.0.0", "2.5", "3."]),
     ],
 )
 def test_numbers_sort_by_value_and_names_by_letters(tmp_path: Path, labels: list[str], names: list[str]) -> None:
@@ -179,6 +181,28 @@ def test_typed_labels(tmp_path: Path, kind: str, labels: list[Any], names: list[
     assert data.class_names == names
     assert (data.train.labels < 0).sum() == 10
     assert data.notes == [f"10 of {len(data.train)} training texts have no label (it is empty or -1)"]
+
+
+def test_labels_that_pandas_wrote_with_a_point_are_those_of_the_other_file(tmp_path: Path) -> None:
+    labels = ["1.0", "0.0", "", "-1.0"]
+    write(tmp_path / "train.csv", [(f"text {n}", labels[n % 4]) for n in range(40)])
+    write(tmp_path / "test.csv", [("tested on", "1")])
+    data = opened(tmp_path, val_fraction=0)
+    assert data.class_names == ["0", "1"]
+    assert (data.train.labels < 0).sum() == 20
+    assert samples(data, data.test) == [("tested on", "1")]
+
+
+@pytest.mark.parametrize(("kind", "mark", "name"), [("csv", ";", "semicolons"), ("csv", "\t", "tabs"),
+                                                     ("tsv", ",", "commas")])  # fmt: skip
+def test_another_separator_is_guessed_aloud(tmp_path: Path, kind: str, mark: str, name: str) -> None:
+    path = tmp_path / f"x.{kind}"
+    path.write_text("".join(f"{mark.join(row)}\n" for row in [("text", "label"), *ROWS]))
+    with pytest.raises(InputError, match=f"It seems to have {name} between them"):
+        opened(path)
+    path.write_text("words\n" + "a\n" * 9)
+    with pytest.raises(InputError, match=r"Its columns: 'words'\.$"):
+        opened(path)
 
 
 @pytest.mark.parametrize(

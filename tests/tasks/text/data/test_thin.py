@@ -99,6 +99,31 @@ def test_pairs_join_by_a_tab(tmp_path: Path) -> None:
         thinned(data, unlabelled=str(tmp_path / "single.txt"))
 
 
+@pytest.mark.parametrize("kind", [".tsv", ".csv", ".jsonl", ".parquet"])
+def test_of_a_table_the_texts_alone_join(data: TextData, tmp_path: Path, kind: str) -> None:
+    rows = [(7, "first text", "3"), (8, "second text", "no class"), (9, "tested on", "1")]
+    joined = thinned(data, unlabelled=str(write(tmp_path / f"more{kind}", rows, ("id", "Sentence", "label"))))
+    assert [joined.samples[row] for row in joined.rows.tolist()[40:]] == ["first text", "second text"]
+    assert joined.labels.tolist()[40:] == [-1, -1]
+    bare = write(tmp_path / f"bare{kind}", [("a text", "x")], ("phrase", "note"))
+    assert thinned(data, unlabelled=str(bare)).samples[42] == "a text"
+    named = thinned(data, unlabelled=str(bare), text=["note"])
+    assert named.samples[42] == "x"
+
+
+def test_a_table_of_extras_has_what_the_data_have(data: TextData, tmp_path: Path) -> None:
+    pairs = write(tmp_path / "pairs.tsv", [("one", "two")], ("sentence1", "sentence2"))
+    with pytest.raises(InputError, match=r"pairs\.tsv was read from sentence1 and sentence2, .* from one column"):
+        thinned(data, unlabelled=str(pairs))
+    for rows, columns, what in (([], ("text",), "nothing but a header"), ([("a",)], ("other",), "no column")):
+        with pytest.raises(InputError, match=what):
+            thinned(data, unlabelled=str(write(tmp_path / "odd.csv", rows, columns)))
+    both = [(f"one {n}", f"two {n}", n % 2) for n in range(30)]
+    paired = open_data(Data(name=str(write(tmp_path / "x.tsv", both, ("premise", "hypothesis", "label")))))
+    joined = thinned(paired, unlabelled=str(pairs))
+    assert joined.samples[int(joined.rows[-1])] == ("one", "two")
+
+
 @pytest.mark.parametrize("what", ["missing", "empty", "folder", "measured"])
 def test_extras_that_hold_nothing_are_refused(data: TextData, tmp_path: Path, what: str) -> None:
     path = tmp_path / what

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import kdtool
 from tests.running import Done, call
 from tests.tasks.text.runs import CLASSES, distil, evaluated, pair
 
@@ -88,9 +89,23 @@ def test_pairs(pairs: Done, tmp_path: Path) -> None:
     table = call("predict", pairs.folder, pairs.folder.parent / "pairs.tsv", "--csv")
     assert len(table.out.splitlines()) == 61
     (tmp_path / "lines.txt").write_text("rain\twind\nalone\n")
-    said = call("predict", pairs.folder, tmp_path / "lines.txt", "data.text=[sentence1,sentence2]")
-    assert said.code == 0
-    assert "line 2: a pair of texts" in said.err
+    # The columns were found by their names, and the student knows that they are two: beside its run, and alone.
+    alone = shutil.copytree(pairs.folder / "student", tmp_path / "alone")
+    for target in (pairs.folder, alone):
+        said = call("predict", target, tmp_path / "lines.txt", "--csv", "--task", "text")
+        assert said.code == 0, said.err
+        assert len(said.out.splitlines()) == 2
+        assert "line 2: a pair of texts" in said.err
+    (tmp_path / "single.csv").write_text("text\nrain wind\n")
+    said = call("predict", pairs.folder, tmp_path / "single.csv")
+    assert said.code == 2
+    assert "single.csv would be read from 'text', and the network was trained on pairs" in said.err
+    (tmp_path / "single.csv").write_text("text,label\n" + "".join(f"rain {i},{'abc'[i % 3]}\n" for i in range(30)))
+    said = call("eval", pairs.folder, "--data", tmp_path / "single.csv")
+    assert said.code == 2
+    assert "was trained on pairs of texts" in said.err
+    found = list(kdtool.predict(pairs.folder, samples=["rain wind", ("rain", "wind")]))
+    assert [each.problem for each in found] == ["a pair of texts is wanted.", ""]
     assert call("report", pairs.folder).code == 0
 
 
