@@ -160,6 +160,8 @@ def test_class_names_that_a_parquet_file_declares_are_used(tmp_path: Path) -> No
         (["10", "9", "100"], ["9", "10", "100"]),
         (["003", "1", "2"], ["1", "2", "3"]),
         (["b", "a", "10"], ["10", "a", "b"]),
+        (["other", "10", "9"], ["9", "10", "other"]),
+        (["-2", "-10", "3"], ["-10", "-2", "3"]),
         (["good", "Bad", "ugly"], ["Bad", "good", "ugly"]),
     ],
 )
