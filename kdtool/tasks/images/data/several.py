@@ -62,7 +62,8 @@ def taken_for_one(names: Sequence[str], targets: str) -> str | None:
     whole = set(names)
     for between in _SIGNS:
         parts = {name: [part.strip() for part in name.split(between)] for name in names if between in name}
-        some = [name for name in names if name in parts and (between in _SURE[targets] or whole.issuperset(parts[name]))]
+        sure = between in _SURE[targets]
+        some = [name for name, apart in parts.items() if sure or whole.issuperset(apart)]
         if some and between == BETWEEN:
             return f"{shown(some[0])} is taken for one class; data.targets=multi reads it as several of an image"
         if some:

@@ -133,7 +133,7 @@ def test_labels_without_names_are_their_sorted_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize("labels", [[None] * 6, [-1] * 6])
 def test_empty_labels_are_named(tmp_path: Path, labels: list[Any]) -> None:
     write_parquet(tmp_path / "train-00000-of-00001.parquet", labels)
-    with pytest.raises(InputError, match=r"\(train\): the labels are empty: the column 'label' .* any of the 6 training"):
+    with pytest.raises(InputError, match=r"\(train\): the labels are empty: the column 'label' .* of the 6 training"):
         _open(tmp_path)
 
 

@@ -224,7 +224,7 @@ def test_several_classes_are_pointed_out_where_one_is_read(images: Path) -> None
     ("labels", "targets", "said"),
     [
         (("ant;bee", "ant"), "multi", "'ant;bee'"),
-        (("['ant', 'bee']", "['ant']"), "multi", '"[\'ant\', \'bee\']"'),
+        (("['ant', 'bee']", "['ant']"), "multi", "\"['ant', 'bee']\""),
         (("ant;bee", "ant"), "single", "'ant;bee'"),
         (("ant bee", "ant", "bee"), "multi", "'ant bee'"),
         (("tench, Tinca tinca", "cock"), "single", None),
