@@ -46,3 +46,14 @@ def test_the_line_that_opens_the_student_can_be_pasted(width: int, monkeypatch: 
     stream = io.StringIO()
     show({**RESULT, "student": {**RESULT["student"], "open_with": line}}, stream)
     assert line in stream.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 60, 200])
+def test_a_command_that_is_advised_can_be_pasted(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    line = "kdtool compare 'runs/my photos of 2026/recipe.yaml' --methods none,rkd+kd --tune 20"
+    stream = io.StringIO()
+    show({**RESULT, "says": [f"`kdtool show rkd` lists the options: of it, this searches them: {line}"]}, stream)
+    found = stream.getvalue().splitlines()
+    assert (line in found) == (width < 200)
+    assert any(line in each for each in found)
