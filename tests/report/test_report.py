@@ -282,6 +282,16 @@ def test_a_comparison_opens_in_chromium(width: int, tmp_path: Path) -> None:
         assert text in body
 
 
+def test_a_comparison_that_has_not_ended_says_so() -> None:
+    states = ["done", "failed", "waiting", "waiting"]
+    found = chapter_of_a_comparison(runs=[{"state": state} for state in states])
+    assert found.sentences[0].startswith("3 methods, 1 student, 3 seeds; ")
+    assert found.sentences[1].startswith("2 of 4 runs have not ended")
+    assert found.sentences[1].endswith("to go on: kdtool compare --resume study")
+    over = chapter_of_a_comparison(runs=[{"state": "done"}, {"state": "failed"}])
+    assert not any("not ended" in sentence for sentence in over.sentences)
+
+
 NARROWED = """<script>
 const every = () => [...document.querySelectorAll(".plot")];
 setTimeout(() => {
