@@ -1,7 +1,7 @@
 """The errors a user can meet, each with its exit code.
 
 0 success; 1 a bug in kdtool or a plugin; 2 bad input; 3 a run that could not go on (a non-finite loss, a full
-disk); 130 and 143 a run stopped by Ctrl-C or SIGTERM, with a checkpoint written.
+disk); 130 and 143 a run stopped by Ctrl-C or SIGTERM, with a checkpoint written; 141 nobody reads the output any more.
 """
 
 from __future__ import annotations

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 import time
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
@@ -12,7 +14,7 @@ import click
 
 from kdtool import __version__
 from kdtool.errors import KdtoolError, did_you_mean, from_os
-from kdtool.system import parallel
+from kdtool.system import closed, parallel
 from kdtool.system.children import die_with_parent
 
 _COMMANDS = {
@@ -45,6 +47,7 @@ Exit codes:
   2    bad input: the message says what is valid
   3    a run that could not go on, such as a loss that is not finite
   130  stopped by Ctrl-C, with a checkpoint written while training
+  141  nobody reads the output any more, as after `| head`
   143  stopped by SIGTERM, likewise
 """
 
@@ -76,19 +79,26 @@ class _Commands(click.Group):
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         given = list(args)
-        ctx = super().make_context(info_name, args, parent, **extra)
+        with _until_output_closes():
+            ctx = super().make_context(info_name, args, parent, **extra)
         ctx.meta["kdtool.arguments"] = given  # what --nproc starts again
         return ctx
 
     def invoke(self, ctx: click.Context) -> object:
+        with _until_output_closes():
+            return self._invoke(ctx)
+
+    def _invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
             ctx.exit(130)
         except (KdtoolError, OSError) as cause:
+            if closed.is_why(cause):
+                raise
             error = cause if isinstance(cause, KdtoolError) else from_os(cause)
             self._show_traceback_if_wanted(ctx)
             click.echo(f"error: {error}", err=True)
@@ -107,6 +117,18 @@ class _Commands(click.Group):
             import traceback
 
             click.echo(traceback.format_exc(), err=True)
+
+
+@contextlib.contextmanager
+def _until_output_closes() -> Iterator[None]:
+    """End as other tools do where nobody reads the output any more; click alone ends with the exit code of a bug."""
+    try:
+        yield
+    except (BrokenPipeError, SystemExit) as error:
+        if not closed.is_why(error):
+            raise
+        closed.silence()
+        raise click.exceptions.Exit(closed.EXIT_CODE) from error
 
 
 @click.group(cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

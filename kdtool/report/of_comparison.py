@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,13 +21,13 @@ def chapter(found: Mapping[str, Any]) -> Chapter:
     whole = found["comparison"]
     metric, unit = Metric.of(whole), whole.get("unit", "images")
     rows, several = whole["rows"], len(whole["students"]) > 1
-    seeds = len(whole["seeds"])
-    sizes = f"{len(whole['methods'])} methods, {len(whole['students'])} students, {seeds} seed{'s' * (seeds != 1)}"
+    counted = (("method", whole["methods"]), ("student", whole["students"]), ("seed", whole["seeds"]))
+    sizes = ", ".join(f"{len(some)} {name}{'s' * (len(some) != 1)}" for name, some in counted)
     latency = {student: row["speed"][0]["median_ms"] for student, row in found["profile"].items()}
     less = "" if metric.larger_is_better else " Less is better."
     return Chapter(
         found["folder"],
-        sentences=[f"{sizes}; differences are paired by seed, to {whole['reference']}.", *whole["says"]],
+        sentences=[f"{sizes}; differences are paired by seed, to {whole['reference']}.", *_left(found), *whole["says"]],
         cards=[
             Chart(
                 "Ranking",
@@ -43,6 +44,16 @@ def chapter(found: Mapping[str, Any]) -> Chapter:
             _table(whole, metric),
         ],
     )
+
+
+def _left(found: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on runs that have not ended, where there are any."""
+    runs = found["comparison"].get("runs", ())
+    left = sum(run.get("state", "done") not in ("done", "failed") for run in runs)
+    if not left:
+        return []
+    again = f"kdtool compare --resume {shlex.quote(str(found['folder']))}"
+    return [f"{left} of {len(runs)} runs have not ended, and what follows is of the others; to go on: {again}"]
 
 
 def _levels(whole: Mapping[str, Any], metric: Metric) -> dict[str, float]:

@@ -13,7 +13,7 @@
     }
     const font = { color: colour("--text"), family: "system-ui, sans-serif", size: 12 };
     return {
-      font, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height: figure.height,
+      font, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true,
       margin: { l: 56, r: 12, t: 24, b: AXIS },
       hoverlabel: { bgcolor: colour("--back"), bordercolor: colour("--line"), font },
       legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0 },
@@ -23,6 +23,7 @@
     };
   };
 
+  // The size is the element's alone: a figure that was given a height keeps the width that it had, whatever the page's.
   // A legend takes as many lines as the page's width makes it; the drawing keeps its height, the card grows.
   const fit = (id) => {
     const plot = document.getElementById(id);
@@ -30,7 +31,7 @@
     const bottom = AXIS + (legend ? Math.ceil(legend.getBoundingClientRect().height) + 8 : 0);
     if (bottom === plot.layout.margin.b) return;
     plot.style.height = `${figures[id].height - AXIS + bottom}px`;
-    Plotly.relayout(plot, { "margin.b": bottom, height: figures[id].height - AXIS + bottom });
+    Plotly.relayout(plot, { "margin.b": bottom, autosize: true });
   };
 
   const draw = () => {

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kdtool.system import strict_json
+from kdtool.system import closed, strict_json
 from kdtool.recipe import yaml_file as recipe_file
 from kdtool.system.disk import write_whole
 from kdtool.engine.log import METRICS, read_log
@@ -55,9 +55,11 @@ def failure_noted(folder: Path) -> Iterator[None]:
         (folder / ERROR).unlink(missing_ok=True)
     try:
         yield
-    except (Interrupted, KeyboardInterrupt, BrokenPipeError):  # the last: whoever read the output went away
+    except (Interrupted, KeyboardInterrupt):
         raise
     except Exception as error:
+        if closed.is_why(error):
+            raise
         about = {"error": str(error) or type(error).__name__, "kind": type(error).__name__, "time": round(time.time())}
         with contextlib.suppress(Exception):  # the disk may be what failed
             write_whole(folder / ERROR, strict_json.dumps(about) + "\n")

@@ -18,7 +18,7 @@ Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 
 def sentences(result: Result, recipe: Recipe, online: bool) -> list[str]:
-    """Return the sentences that stand under a run's table.
+    """Return the sentences that stand under a run's table; a command that is to be pasted ends one, behind a colon.
 
     Args:
         result: what ``result.json`` holds.
@@ -143,15 +143,16 @@ def _next(result: Result, teachers: Sequence[Pair]) -> Iterator[str]:
     able = [found for _, found in teachers if metric.gain(found[metric.key], alone) > 0]
     reached, chance = result["test"]["student"][metric.key], result.get("chance")
     learnt = not guessed(metric, reached, chance, result["data"]["test"])
+    place = shlex.quote(f"{result['folder']}/recipe.yaml")
+    compare = f"kdtool compare {place} --methods none,{method}"
     if gained < 0 and able and learnt:
         options = " and ".join(f"kdtool show {part}" for part in method.split("+"))
         yield (
             f"What may help: less weight on {method} beside the hard labels, and more epochs. `{options}` lists the "
-            f"options; kdtool compare --methods none,{method} --tune 20 searches them."
+            f"options, and this searches them: {compare} --tune 20"
         )
     if not result["chain"]:
-        place = shlex.quote(f"{result['folder']}/recipe.yaml")
-        yield f"This is one seed: kdtool compare {place} --methods none,{method} --seeds 5 shows what others give."
+        yield f"This is one seed; what others give: {compare} --seeds 5"
 
 
 def _teachers(result: Result) -> list[Pair]:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from kdtool.terminal import words
+from kdtool.terminal.grid import Grid, fitted
 
 MOST = 20
 """Classes that have a line of their own at most."""
@@ -18,10 +18,7 @@ MOST = 20
 def show(report: Mapping[str, Any], console: Console) -> None:
     """Print a data report, as ``DataReport.to_dict`` gives it."""
     parts = report["parts"]
-    table = Table(title=f"data {words.clean(report['name'])}: {report['unit']}", title_justify="left")
-    table.add_column("class", overflow="fold")
-    for name in parts:
-        table.add_column(name, justify="right")
+    title = f"data {words.clean(report['name'])}: {report['unit']}"
     names = [str(name) for name in report["class_names"]]
     listed = names if len(names) <= MOST else names[: MOST - 1]
     lines = [(name, [part["counts"][name] for part in parts.values()]) for name in listed]
@@ -31,9 +28,8 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     if any(part["unlabelled"] for part in parts.values()):
         lines.append(("without a label", [part["unlabelled"] for part in parts.values()]))
     lines.append(("all", [part["samples"] for part in parts.values()]))
-    for name, counts in lines:
-        table.add_row(Text(words.clean(name)), *(Text(f"{count:,}") for count in counts))
-    console.print(table)
+    cells = [[words.clean(name), *(f"{count:,}" for count in counts)] for name, counts in lines]
+    console.print(fitted(Grid(["class", *parts], cells, 1, title), console.width))
     for name, part in parts.items():
         console.print(Text(f"{name}: {words.clean(part['origin'])}"), soft_wrap=True)
     for note in report["notes"]:

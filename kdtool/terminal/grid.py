@@ -54,7 +54,11 @@ def fits(grid: Grid, width: int) -> bool:
 
 
 def _widths(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
-    return [max(map(cell_len, column)) for column in zip(titles, *rows, strict=True)]
+    return [max(map(_width, column)) for column in zip(titles, *rows, strict=True)]
+
+
+def _width(cell: str) -> int:
+    return max(map(cell_len, cell.split("\n")))
 
 
 def _gap(columns: Sequence[int], width: int) -> int | None:

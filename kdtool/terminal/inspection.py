@@ -7,10 +7,10 @@ from typing import Any, TextIO
 
 from rich.columns import Columns
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from kdtool.terminal import words
+from kdtool.terminal.grid import Grid, fitted
 from kdtool.terminal.table import width_for
 
 _PIPE_WIDTH = 150
@@ -23,20 +23,20 @@ _BAR = 30
 def show(found: Mapping[str, Any], stream: TextIO) -> None:
     """Print the networks, the pairs and the costs of a step."""
     console = Console(file=stream, highlight=False, width=width_for(stream) and _PIPE_WIDTH)
-    console.print(Columns([_network(network) for network in found["networks"]]))
+    console.print(Columns([fitted(_network(network), console.width) for network in found["networks"]]))
     for network in found["networks"]:
         if network["note"]:
             console.print(Text(f"{words.clean(network['name'])}: {words.clean(network['note'])}"), soft_wrap=True)
     if found["pairs"]:
-        console.print(_pairs(found))
+        console.print(fitted(_pairs(found), console.width))
     elif not found["problem"]:
         console.print(Text(f"{words.clean(found['method'])} taps no layer: it reads logits alone."))
     if found["steps"]:
-        console.print(_steps(found))
+        console.print(fitted(_steps(found), console.width))
     if found["sample"]:
         console.print(_sample(found["sample"]), soft_wrap=True)
     if found["lengths"]:
-        console.print(_lengths(found["lengths"]))
+        console.print(fitted(_lengths(found["lengths"]), console.width))
     for note in found["notes"]:
         console.print(Text(words.clean(note)), soft_wrap=True)
     if not found["problem"]:
@@ -56,60 +56,52 @@ def _sample(pieces: Sequence[tuple[str, bool]]) -> Text:
     return text
 
 
-def _lengths(bands: Sequence[Mapping[str, int]]) -> Table:
-    table = _table("Lengths of training samples", "tokens", "samples", "")
+def _lengths(bands: Sequence[Mapping[str, int]]) -> Grid:
     most = max(band["samples"] for band in bands)
+    rows = []
     for band in bands:
         bar = "█" * -(-_BAR * band["samples"] // most)
-        table.add_row(f"{band['from']} to {band['to']}", str(band["samples"]), bar)
-    return table
+        rows.append([f"{band['from']} to {band['to']}", str(band["samples"]), bar])
+    return Grid(["tokens", "samples", ""], rows, 3, "Lengths of training samples")
 
 
-def _table(title: str, *columns: str, right: int = 0) -> Table:
-    table = Table(title=title, title_justify="left")
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="right" if number >= len(columns) - right else "left", overflow="fold")
-    return table
-
-
-def _network(network: Mapping[str, Any]) -> Table:
+def _network(network: Mapping[str, Any]) -> Grid:
     at = f" at {network['input']}" if network["input"] else ""
     title = (
         f"{network['part']} {words.clean(network['name'])}\n{words.count(network['params'])} parameters, "
         f"{words.count(network['macs'])} MACs{at}"
     )
-    table = _table(title, "stage", "output of", "shape", "stride", "params", "MACs", right=3)
+    rows = []
     for row in network["stages"]:
         cells = [str(row["stage"]), words.clean(row["module"] or ""), _shape(row["shape"])]
         cells += [str(row["stride"] or "")]
-        table.add_row(*(Text(cell) for cell in (*cells, words.count(row["params"]), words.count(row["macs"]))))
-    return table
+        rows.append([*cells, words.count(row["params"]), words.count(row["macs"])])
+    return Grid(["stage", "output of", "shape", "stride", "params", "MACs"], rows, 3, title)
 
 
-def _pairs(found: Mapping[str, Any]) -> Table:
+def _pairs(found: Mapping[str, Any]) -> Grid:
     several = len({pair["teacher_number"] for pair in found["pairs"]}) > 1
-    table = _table(
-        f"what {words.clean(found['method'])} taps", "role", "student's layer", "shape", "teacher's layer", "shape"
-    )
+    rows = []
     for pair in found["pairs"]:
         role = f"{pair['role']} (teacher {pair['teacher_number'] + 1})" if several else pair["role"]
         cells = [words.clean(role)]
         for side in ("student", "teacher"):
             tap = pair[side]
             cells += [words.clean(tap["layer"]), _shape(tap["shape"])] if tap else ["-", ""]
-        table.add_row(*(Text(cell) for cell in cells))
-    return table
+        rows.append(cells)
+    titles = ["role", "student's layer", "shape", "teacher's layer", "shape"]
+    return Grid(titles, rows, 5, f"what {words.clean(found['method'])} taps")
 
 
-def _steps(found: Mapping[str, Any]) -> Table:
+def _steps(found: Mapping[str, Any]) -> Grid:
     title = f"a step of {found['batch_size']} {words.clean(found['unit'])}, in MACs"
-    table = _table(title, "stage", "terms", "aligned by", "teacher", "student", "method", "backward", right=4)
+    rows = []
     for row in found["steps"]:
         aligned = [f"{each['operation']} {_shape(each['from'])} to {_shape(each['to'])}" for each in row["alignments"]]
         costs = [words.count(row["macs"][name]) for name in ("teacher", "student", "method", "backward")]
         cells = [words.clean(row["stage"]), words.clean(", ".join(row["terms"])), "\n".join(aligned) or "-", *costs]
-        table.add_row(*(Text(cell) for cell in cells))
-    return table
+        rows.append(cells)
+    return Grid(["stage", "terms", "aligned by", "teacher", "student", "method", "backward"], rows, 3, title)
 
 
 def _shape(shape: Any) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -21,6 +22,10 @@ _PIPE_WIDTH = 120
 
 _SHARES = (("top-1", "top1"), ("top-5", "top5"), ("macro recall", "macro_recall"), ("macro F1", "macro_f1"))
 """Further figures of a classification; shown where they are not the run's own metric."""
+
+
+_COMMAND = ": kdtool "
+"""What a command at the end of a sentence begins with."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +98,22 @@ def _show_result(result: Mapping[str, Any], console: Console) -> None:
     main = next((number for number, row in enumerate(lines) if row.part == "student"), None)
     console.print(fitted(Grid(titles, cells, 2, "test split", main), console.width))
     for sentence in result.get("says") or [each for each in [gain(result)] if each]:
-        console.print(Text(words.clean(sentence)))
+        _say(words.clean(sentence), console)
     if result.get("folder"):
         console.print(Text(f"All of it is in {words.clean(result['folder'])}"), soft_wrap=True)
     if opening := (result.get("student") or {}).get("open_with"):
         console.print(Text("Open the student, in Python:"))
         console.print(Text(words.clean(opening)), soft_wrap=True)
+
+
+def _say(sentence: str, console: Console) -> None:
+    """Print a sentence; where it does not fit, a command at its end stands whole on a line of its own, to be pasted."""
+    text, colon, command = sentence.rpartition(_COMMAND)
+    if not colon or cell_len(sentence) <= console.width:
+        console.print(Text(sentence))
+        return
+    console.print(Text(f"{text}:"))
+    console.print(Text(f"kdtool {command}"), soft_wrap=True)
 
 
 def _show_dry_run(result: Mapping[str, Any], console: Console) -> None:

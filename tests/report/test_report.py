@@ -282,6 +282,41 @@ def test_a_comparison_opens_in_chromium(width: int, tmp_path: Path) -> None:
         assert text in body
 
 
+def test_a_comparison_that_has_not_ended_says_so() -> None:
+    states = ["done", "failed", "waiting", "waiting"]
+    found = chapter_of_a_comparison(runs=[{"state": state} for state in states])
+    assert found.sentences[0].startswith("3 methods, 1 student, 3 seeds; ")
+    assert found.sentences[1].startswith("2 of 4 runs have not ended")
+    assert found.sentences[1].endswith("to go on: kdtool compare --resume study")
+    over = chapter_of_a_comparison(runs=[{"state": "done"}, {"state": "failed"}])
+    assert not any("not ended" in sentence for sentence in over.sentences)
+
+
+NARROWED = """<script>
+const every = () => [...document.querySelectorAll(".plot")];
+setTimeout(() => {
+  document.querySelector("main").style.width = "300px";
+  every().forEach((plot) => Plotly.Plots.resize(plot)); // as the page's observer does, which wants frames to be drawn
+}, 3000);
+const widths = (plot) => [plot.clientWidth, plot.querySelector("svg.main-svg").getAttribute("width")].join(" ");
+setTimeout(() => { document.title = `widths ${every().map(widths).join(", ")}`; }, 7000);
+</script>"""
+
+
+@needs_chromium
+def test_figures_follow_a_page_that_becomes_narrower(tmp_path: Path) -> None:
+    whole = render("x", [chapter_of_a_comparison()])
+    body, _, end = whole.rpartition("</body>")
+    assert body
+    (tmp_path / "page.html").write_text(f"{body}{NARROWED}</body>{end}", encoding="utf-8")
+    dom, _ = opened(tmp_path / "page.html", 1000, tmp_path)
+    found = re.search(r"<title>widths ([^<]+)", dom)
+    assert found is not None
+    pairs = [each.split() for each in found[1].split(", ")]
+    assert len(pairs) == 2
+    assert all(given == drawn and int(given) < 300 for given, drawn in pairs), pairs
+
+
 def test_bad_input_is_named(tmp_path: Path) -> None:
     done = call("report", tmp_path)
     assert done.code == 2

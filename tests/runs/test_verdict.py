@@ -57,7 +57,7 @@ def test_a_loss_says_what_to_change() -> None:
     text = said(0.7, 0.7917, 0.9, -0.18, 0.0, Metric())
     assert "loses 9.17 points" in text
     assert "kdtool show kd" in text
-    assert "--tune 20" in text
+    assert "kdtool compare 'runs/a b/recipe.yaml' --methods none,kd --tune 20" in text.splitlines()[2]
     assert "kdtool show" not in said(0.7, 0.7917, 0.5, -0.18, 0.0, Metric())  # it is the teacher that is at fault
 
 

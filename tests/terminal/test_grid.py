@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from importlib import import_module
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -46,3 +48,80 @@ def test_the_line_that_opens_the_student_can_be_pasted(width: int, monkeypatch: 
     stream = io.StringIO()
     show({**RESULT, "student": {**RESULT["student"], "open_with": line}}, stream)
     assert line in stream.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 60, 200])
+def test_a_command_that_is_advised_can_be_pasted(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    line = "kdtool compare 'runs/my photos of 2026/recipe.yaml' --methods none,rkd+kd --tune 20"
+    stream = io.StringIO()
+    show({**RESULT, "says": [f"`kdtool show rkd` lists the options: of it, this searches them: {line}"]}, stream)
+    found = stream.getvalue().splitlines()
+    assert (line in found) == (width < 200)
+    assert any(line in each for each in found)
+
+
+NETWORK = {
+    "part": "teacher", "name": "convnext_tiny.in12k_ft_in1k", "params": 28_600_000, "macs": 4_456_000_000,
+    "input": "3x224x224", "note": "",
+    "stages": [
+        {"stage": 4, "module": "stages.3.blocks.2.shortcut", "shape": [768, 7, 7], "stride": 32, "params": 15_800_000,
+         "macs": 1_200_000_000},
+    ],
+}  # fmt: skip
+TAP = {"layer": "stages.3.blocks.2.shortcut", "shape": [1024, 768, 7, 7]}
+PARTS = ("teacher", "student", "method", "backward")
+INSPECTED = {
+    "networks": [NETWORK, {**NETWORK, "part": "student"}], "problem": None, "method": "fitnets", "sample": None,
+    "pairs": [{"role": "regressed hint", "teacher_number": 0, "student": TAP, "teacher": TAP}],
+    "steps": [
+        {"stage": "distil", "terms": ["hint", "task"], "macs": dict.fromkeys(PARTS, 123_000_000),
+         "alignments": [{"operation": "pooled", "from": [768, 14, 14], "to": [768, 7, 7]}] * 2},
+    ],
+    "batch_size": 64, "unit": "images", "lengths": None, "notes": [], "method_params": 0, "tap_bytes": 1_000_000,
+}  # fmt: skip
+SPEED = [{"batch_size": size, "median_ms": 1234.5, "p95_ms": 2345.6, "samples_per_s": 98_765.0} for size in (1, 8, 64)]
+PROFILED = {
+    "machine": {"processor": "a processor", "device": "cpu", "threads": 8},
+    "rows": [
+        {**NETWORK, "bytes": 114_400_000, "unit": "images", "speed": SPEED,
+         "memory": {"bytes": dict.fromkeys(("1", "8", "64"), 123_456_789)}},
+    ],
+}  # fmt: skip
+BENCHED = {
+    "machine": {"device": "cpu", "threads": 8, "torch": "2.9.0"},
+    "pair": {"teacher": ["resnet50"], "student": "mobilenetv3_large_100", "batch_size": 64, "data": "photos"},
+    "rows": [
+        {"stage": "distil", "precision": "fp32", "source": "teacher live", "floor_ms": 123.456, "engine_ms": 124.567,
+         "ratio_range": [1.0012, 1.0345], "images_per_s": 98765.4, "what limits it": "the student's backward pass"},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [80, 60])
+@pytest.mark.parametrize(
+    ("command", "found", "cells"),
+    [
+        (
+            "inspection",
+            INSPECTED,
+            ["stages.3.blocks.2.shortcut", "1024x768x7x7", "pooled 768x14x14 to 768x7x7"],
+        ),
+        (
+            "profile",
+            PROFILED,
+            ["convnext_tiny.in12k_ft_in1k", "1234.50 ms (2345.60)", "98765", "114.4 MB"],
+        ),
+        ("bench", BENCHED, ["teacher live", "123.456", "1.0012 .. 1.0345", "the student's backward pass"]),
+    ],
+)
+def test_other_commands_break_no_cell(
+    command: str, found: Any, cells: list[str], width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    stream = io.StringIO()
+    import_module(f"kdtool.terminal.{command}").show(found, stream)
+    lines = stream.getvalue().splitlines()
+    for cell in cells:
+        assert any(cell in line for line in lines), (cell, lines)
+    assert all(len(line.rstrip()) <= width for line in lines if "cpu" not in line)

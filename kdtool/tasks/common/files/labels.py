@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
+from kdtool.errors import InputError
 from kdtool.tasks.common.files.cells import Unfit, sound
 from kdtool.tasks.common.files.tables import shown
 
@@ -13,6 +15,26 @@ LABEL_COLUMNS = ("label", "labels", "target", "class", "category")
 
 _WHOLE = re.compile(r"(-?[0-9]{1,18})(?:\.0+)?")
 """A whole number; with a point where pandas wrote a column of which some cells are empty."""
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return the names of classes as they are numbered: numbers by their values, then names by their letters."""
+    return sorted(names, key=lambda name: (0, int(name), name) if _WHOLE.fullmatch(name) else (1, 0, name))
+
+
+def none_known(origin: str, column: str, count: int, unit: str) -> InputError:
+    """Return the refusal of a table to be trained on, none of whose rows has a class.
+
+    Args:
+        origin: the file or split.
+        column: that of classes.
+        count: rows for training.
+        unit: what stands in such a row, in the plural.
+    """
+    return InputError(
+        f"--data {origin}: the labels are empty: the column {shown(column)} holds no class (it is empty or -1) for any "
+        f"of the {count} training {unit}. Fill it in."
+    )
 
 
 def label_of(cell: Any, declared: list[str] | None) -> str | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from kdtool.errors import InputError, did_you_mean
+from kdtool.tasks.common.files.labels import none_known
 from kdtool.tasks.images.data.dataset import Source, Split
 from kdtool.tasks.images.data.decode import READER, UNREADABLE, decode
 from kdtool.tasks.images.options import Data
@@ -85,7 +86,7 @@ def open_source(folder: Path, cfg: Data) -> Source:
     names: list[str] | None = None
     read: dict[str, Split] = {}
     for role, name in wanted.items():
-        names, read[role] = _read(splits[name], names, f"{folder} ({name})")
+        names, read[role] = _read(splits[name], names, f"{folder} ({name})", cfg.labels)
     assert names is not None
     return Source(names, read["train"], read.get("test"), read.get("val"), _fingerprint(files))
 
@@ -110,7 +111,7 @@ def _splits(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _read(files: list[Path], names: list[str] | None, origin: str) -> tuple[list[str], Split]:
+def _read(files: list[Path], names: list[str] | None, origin: str, labelled: bool) -> tuple[list[str], Split]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -127,6 +128,8 @@ def _read(files: list[Path], names: list[str] | None, origin: str) -> tuple[list
     # 64-bit offsets: one array may exceed 2 GiB.
     encoded = column.cast(pa.large_binary()).combine_chunks()
     names, labels = _labels(table.column(label), schema, label, names, origin)
+    if labelled and not names:
+        raise none_known(origin, label, len(labels), "images")
     return names, Split(EncodedImages(encoded, origin), labels, np.arange(len(labels), dtype=np.int64))
 
 

@@ -14,6 +14,12 @@ from kdtool.tasks.common.files.tables import shown
 BETWEEN = "|"
 """What stands between classes in a cell."""
 
+_SIGNS = (BETWEEN, ";", ",", "/", "+", "&", "\t", " ")
+"""What stands between classes in tables."""
+
+_SURE = {"single": (BETWEEN, ";"), "multi": (BETWEEN, ";", ",")}
+"""Those that hardly are part of a name, by ``data.targets``; of others each part has to be a class of its own."""
+
 _MARKS = {"1": True, "true": True, "0": False, "false": False, "": False}
 
 Labels = tuple[str, ...]
@@ -44,6 +50,29 @@ def in_cell(cells: Sequence[Any], declared: list[str] | None) -> Labels | None:
     parts = cell if isinstance(cell, (list, tuple)) else cell.split(BETWEEN) if isinstance(cell, str) else [cell]
     names = [label_of(part.strip() if isinstance(part, str) else part, declared) for part in parts]
     return tuple(sorted({name for name in names if name is not None}))
+
+
+def taken_for_one(names: Sequence[str], targets: str) -> str | None:
+    """Return a sentence on a name of a class that looks like several of an image, None without one.
+
+    Args:
+        names: of all classes.
+        targets: the recipe's ``data.targets``: with "multi", ``a|b`` is several already.
+    """
+    whole = set(names)
+    for between in _SIGNS:
+        parts = {name: [part.strip() for part in name.split(between)] for name in names if between in name}
+        sure = between in _SURE[targets]
+        some = [name for name, apart in parts.items() if sure or whole.issuperset(apart)]
+        if some and between == BETWEEN:
+            return f"{shown(some[0])} is taken for one class; data.targets=multi reads it as several of an image"
+        if some:
+            how = "" if targets == "multi" else "with data.targets=multi, "
+            return (
+                f"{shown(some[0])} is taken for one class; {how}several classes of an image are read where "
+                f"{BETWEEN} stands between them (a{BETWEEN}b), or as a list in .jsonl or .parquet"
+            )
+    return None
 
 
 def by_column(names: Sequence[str]) -> Callable[[Sequence[Any], list[str] | None], Labels]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 from kdtool.errors import InputError
 from kdtool.tasks.common.files.cells import Unfit, text_of
 from kdtool.tasks.common.files.kinds import open_table
-from kdtool.tasks.common.files.labels import LABEL_COLUMNS
+from kdtool.tasks.common.files.labels import LABEL_COLUMNS, in_order, none_known
 from kdtool.tasks.common.files.tables import Row, Table, columns_called, shown
 from kdtool.tasks.images.data import several
 from kdtool.tasks.images.data.dataset import Source, Split
@@ -46,6 +46,8 @@ class _Read:
 
     Attributes:
         paths, labels, splits: of each sample; None: it has no class, or no split is named.
+        declared: the names of classes that a table gives.
+        column: that of classes; None: each has one of its own.
         bad: what is wrong with each line that holds no sample.
     """
 
@@ -53,6 +55,7 @@ class _Read:
     labels: list[Labels | None] = field(default_factory=list)
     splits: list[str | None] = field(default_factory=list)
     declared: list[str] | None = None
+    column: str | None = None
     bad: list[str] = field(default_factory=list)
 
 
@@ -117,9 +120,11 @@ def _rows(table: Table, image: str, label: str | None, place: Path, split: str |
     """
     column = _column(table, SPLIT_COLUMNS)
     classes = [label] if label is not None else [name for name in table.columns if name not in (image, column)]
+    if not classes:
+        raise InputError(f"{table.origin}: it has no column of classes beside {', '.join(map(shown, table.columns))}.")
     wanted = [image, *([column] if column is not None else []), *classes]
-    declared = table.declared(label) if label is not None else _in_order(classes)
-    read.declared = read.declared or declared
+    declared = table.declared(label) if label is not None else in_order(classes)
+    read.declared, read.column = read.declared or declared, read.column or label
     labels = several.one if cfg.targets == "single" else several.in_cell if label else several.by_column(classes)
     root = None if cfg.follow_links else os.path.realpath(place)
     for row in table.rows(wanted):
@@ -174,10 +179,10 @@ def _source(origin: str, root: Path, read: _Read, cfg: Data, measuring: bool) ->
             f"--data {origin}: no row is of the split {cfg.train_split!r}; data.train_split names another."
         )
     names = _class_names(read, roles, measuring)
-    if cfg.targets == "single" and (joined := [name for name in names if several.BETWEEN in name]):
-        remarks.append(
-            f"{origin}: {shown(joined[0])} is taken for one class; data.targets=multi reads it as several of an image"
-        )
+    if not names and not measuring and cfg.labels:
+        raise none_known(origin, read.column or "", roles.count("train"), "images")
+    if (joined := several.taken_for_one(names, cfg.targets)) is not None:
+        remarks.append(f"{origin}: {joined}")
     for found, role, path in zip(read.labels, roles, read.paths, strict=True):
         if role is not None and (strange := [name for name in found or () if name not in names]):
             raise InputError(f"--data {origin}: the class {strange[0]!r} of {path} does not occur in training.")
@@ -225,15 +230,11 @@ def _remarks(origin: str, read: _Read, cfg: Data) -> list[str]:
 
 
 def _class_names(read: _Read, roles: Sequence[str | None], measuring: bool) -> list[str]:
-    """Return the classes of training, or of all that is measured: numbers in their order, then names in theirs."""
+    """Return the classes of training, or of all that is measured: those declared, or those found."""
     if read.declared is not None:
         return list(read.declared)
     found = {
         name for label, role in zip(read.labels, roles, strict=True) for name in label or ()
         if role == "train" or (measuring and role is not None)
     }  # fmt: skip
-    return _in_order(found)
-
-
-def _in_order(names: Iterable[str]) -> list[str]:
-    return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+    return in_order(found)

@@ -13,6 +13,7 @@ import numpy as np
 
 from kdtool.errors import InputError
 from kdtool.tasks.common.files.faults import FILE, Faults
+from kdtool.tasks.common.files.labels import in_order, none_known
 from kdtool.tasks.common.files.tables import shown
 from kdtool.tasks.common.held import HeldData, HeldSplit
 from kdtool.tasks.text.data.read import Part
@@ -117,18 +118,18 @@ def _columns(part: Part) -> str:
 
 
 def _class_names(parts: Sequence[Part]) -> list[str]:
-    """Return the classes of the training split: those declared, or numbers by their value, or names in their order."""
+    """Return the classes of the training split: those declared, or those found."""
     found = {label for part in parts for label in part.labels if label is not None}
+    if not found:
+        raise none_known(parts[0].origin, parts[0].columns.label or "", sum(map(len, parts)), "texts")
     if len(found) < 2:
-        what = f"one class only, {shown(found.pop())}" if found else "no label"
-        raise InputError(f"{parts[0].origin}: the training texts have {what}; two classes or more are needed.")
+        raise InputError(
+            f"{parts[0].origin}: the training texts have one class only, {shown(found.pop())}; two or more are needed."
+        )
     declared = parts[0].declared
     if declared is not None and all(part.declared == declared for part in parts) and found <= set(declared):
         return declared
-    try:
-        return sorted(found, key=int)
-    except ValueError:
-        return sorted(found)
+    return in_order(found)
 
 
 def _numbers(part: Part, names: Sequence[str]) -> np.ndarray:

@@ -130,6 +130,13 @@ def test_labels_without_names_are_their_sorted_values(tmp_path: Path) -> None:
     assert numbers.test.labels.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("labels", [[None] * 6, [-1] * 6])
+def test_empty_labels_are_named(tmp_path: Path, labels: list[Any]) -> None:
+    write_parquet(tmp_path / "train-00000-of-00001.parquet", labels)
+    with pytest.raises(InputError, match=r"\(train\): the labels are empty: the column 'label' .* of the 6 training"):
+        _open(tmp_path)
+
+
 def test_a_test_class_that_train_lacks_is_refused(tmp_path: Path) -> None:
     write_parquet(tmp_path / "train.parquet", ["dog", "cat"])
     write_parquet(tmp_path / "test.parquet", ["dog", "cow"], first=9)

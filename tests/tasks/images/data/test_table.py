@@ -71,9 +71,17 @@ def test_a_column_names_splits(images: Path) -> None:
     assert list(_content(named, "test")) == ["29.png"]
 
 
-def test_numbers_are_in_the_order_of_numbers(images: Path) -> None:
-    rows = [(f"images/{n:02}.png", n % 11) for n in range(30)]
-    assert _open(_write(images / "l.csv", ("image", "label"), rows)).class_names == [str(n) for n in range(11)]
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (range(11), [str(n) for n in range(11)]),
+        (["other", "10", "9"], ["9", "10", "other"]),
+        (["-2", "-10", "3"], ["-10", "-2", "3"]),
+    ],
+)
+def test_numbers_are_in_the_order_of_numbers(images: Path, labels: Sequence[object], names: list[str]) -> None:
+    rows = [(f"images/{n:02}.png", labels[n % len(labels)]) for n in range(30)]
+    assert _open(_write(images / "l.csv", ("image", "label"), rows)).class_names == names
 
 
 def test_rows_without_a_class_are_unlabelled(images: Path) -> None:
@@ -210,6 +218,41 @@ def test_several_classes_are_pointed_out_where_one_is_read(images: Path) -> None
     columns = _write(images / "columns.csv", ("image", "ant", "bee"), [("images/00.png", 1, 0)])
     with pytest.raises(InputError, match=r"data\.targets=multi reads a column of 0 and 1 for each class"):
         _open(columns)
+
+
+@pytest.mark.parametrize(
+    ("labels", "targets", "said"),
+    [
+        (("ant;bee", "ant"), "multi", "'ant;bee'"),
+        (("['ant', 'bee']", "['ant']"), "multi", "\"['ant', 'bee']\""),
+        (("ant;bee", "ant"), "single", "'ant;bee'"),
+        (("ant bee", "ant", "bee"), "multi", "'ant bee'"),
+        (("tench, Tinca tinca", "cock"), "single", None),
+        (("red ant", "red bee"), "multi", None),
+        (("ant|bee", "ant"), "multi", None),
+    ],
+)
+def test_another_sign_between_classes_is_pointed_out(
+    images: Path, labels: Sequence[str], targets: str, said: str | None
+) -> None:
+    rows = [(f"images/{n:02}.png", labels[n % len(labels)]) for n in range(30)]
+    data = _open(_write(images / "l.csv", ("image", "label"), rows), targets=targets)
+    found = [remark for remark in data.remarks if "taken for one class" in remark]
+    assert len(found) == (said is not None)
+    if said is not None:
+        assert f"l.csv: {said} is taken" in found[0]
+        assert "stands between them (a|b)" in found[0]
+
+
+@pytest.mark.parametrize("targets", ["single", "multi"])
+def test_empty_labels_are_named(images: Path, targets: str) -> None:
+    rows = [(f"images/{n:02}.png", "", "test" if n > 27 else "train") for n in range(30)]
+    file = _write(images / "l.csv", ("image", "Class", "split"), rows)
+    with pytest.raises(InputError, match=r"l\.csv: the labels are empty: the column 'Class' .* any of the 28 training"):
+        _open(file, targets=targets)
+    alone = _write(images / "alone.csv", ("image", "split"), [("images/00.png", "train")])
+    with pytest.raises(InputError, match=r"alone\.csv.* no column of classes"):
+        _open(alone, targets=targets)
 
 
 def test_images_in_the_table_itself_are_read_as_a_folder(images: Path) -> None:

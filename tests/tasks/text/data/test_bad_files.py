@@ -165,7 +165,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "twice.csv": (lambda path: path.write_text("text,text,label\n1,2,3\n"), "'text' stands in the header twice"),
     "commas.tsv": (lambda path: write(path.with_suffix(".csv")).rename(path), "'text,label'"),
     "one-class.tsv": (lambda path: path.write_text(HEADER + "a\t1\nb\t1\n"), "one class only, '1'"),
-    "no-class.tsv": (lambda path: path.write_text(HEADER + "a\t-1\nb\t\n"), "no label"),
+    "no-class.tsv": (lambda path: path.write_text(HEADER + "a\t-1\nb\t\n"), "the column 'label' holds no class"),
     "random.tsv": (lambda path: path.write_bytes(random.Random(1).randbytes(50_000)), "line 1: .*header"),
     "random.csv": (lambda path: path.write_bytes(random.Random(2).randbytes(50_000)), "line 1: .*header"),
     "random.jsonl": (lambda path: path.write_bytes(random.Random(3).randbytes(50_000)), "no line that is a JSON"),
