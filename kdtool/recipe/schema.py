@@ -25,7 +25,8 @@ class Optim:
     name: str = option("adamw", "optimizer, by its name in timm.optim (adamw, sgd, lamb, ...)")
     lr: Optional[float] = option(
         None,
-        "peak learning rate; default: 0.0003 for trained weights, else 0.003 for a student and 0.001 for a teacher",
+        "peak learning rate; default: for trained weights what their task has (--dry-run tells), else 0.003 for a "
+        "student and 0.001 for a teacher",
         min=0.0,
     )
     weight_decay: float = option(0.05, "weight decay; not applied to biases and norms", min=0.0)
@@ -85,9 +86,11 @@ class Teacher:
 
     Class attributes:
         scratch_epochs: of the training of a teacher from scratch, where the recipe does not say.
+        fine_tune_lr: peak learning rate where trained weights are trained further and the recipe does not say.
     """
 
     scratch_epochs: ClassVar[int] = 8
+    fine_tune_lr: ClassVar[float] = 3e-4
 
     model: str = option("", "a model's name, or path/to/file.py:function")
     weights: str = option("auto", "auto, pretrained, scratch, or a .safetensors/.pth/.th/.pt file")
@@ -114,7 +117,13 @@ class Teacher:
 
 @dataclass
 class Student:
-    """What every task's section ``student`` has; a task adds its own keys."""
+    """What every task's section ``student`` has; a task adds its own keys.
+
+    Class attributes:
+        fine_tune_lr: as a teacher's.
+    """
+
+    fine_tune_lr: ClassVar[float] = 3e-4
 
     model: str = option("", "a model's name, or path/to/file.py:function")
     weights: str = option("auto", "auto, pretrained, scratch, or a .safetensors/.pth/.th/.pt file")

@@ -18,7 +18,7 @@ from kdtool.recipe.schema import Recipe
 from kdtool.tasks.common.parts import parts_of
 from kdtool.tasks.task import Built, Task
 
-SCRATCH_LR, TEACHER_LR, FINE_TUNE_LR = 0.003, 0.001, 0.0003
+SCRATCH_LR, TEACHER_LR = 0.003, 0.001
 """Default peak learning rates. A teacher is the larger network and gets fewer epochs; a lower rate is the safer one."""
 
 TEACHER_EPOCHS = 8
@@ -64,10 +64,10 @@ def with_rates(recipe: Recipe, student: Built, teachers: list[Built]) -> Recipe:
     of a teacher's training."""
     settled = copy.deepcopy(recipe)
     if settled.optim.lr is None:
-        settled.optim.lr = SCRATCH_LR if student.origin == "scratch" else FINE_TUNE_LR
+        settled.optim.lr = SCRATCH_LR if student.origin == "scratch" else settled.student.fine_tune_lr
     for section, built in zip(settled.teacher, teachers, strict=True):
         if section.train.optim.lr is None:
-            section.train.optim.lr = TEACHER_LR if built.origin == "scratch" else FINE_TUNE_LR
+            section.train.optim.lr = TEACHER_LR if built.origin == "scratch" else section.fine_tune_lr
         if section.train.epochs is None:
             section.train.epochs = section.scratch_epochs if built.origin == "scratch" else TEACHER_EPOCHS
     return settled

@@ -27,9 +27,14 @@ MODEL = (
     ".gguf file"
 )
 
+FINE_TUNE_LR = 1e-4
+"""The peak rate of Muralidharan et al., 2024, who distil into cut models."""
+
 
 @dataclass
 class Teacher(schema.Teacher):
+    fine_tune_lr = FINE_TUNE_LR
+
     model: str = option("llama-mini", MODEL)
     prefix: Optional[str] = option(
         None, "a file with a text that the teacher reads before every sample, and the student does not", late=True
@@ -68,6 +73,8 @@ class Lora:
 
 @dataclass
 class Student(schema.Student):
+    fine_tune_lr = FINE_TUNE_LR
+
     model: str = option("llama-tiny", MODEL)
     tokenizer: str = option(
         "auto", "auto: the model's, else the first teacher's, else one trained on the data; own: that; or a folder"

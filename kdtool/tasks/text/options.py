@@ -17,18 +17,24 @@ MODEL = (
 SERVING = "serving.json"
 """What a program that serves an exported file reads beside it: class names, the padding's number, the longest text."""
 
+FINE_TUNE_LR = 5e-5
+"""The largest of those that Devlin et al., 2019, appendix A.3, name for BERT; at ten times that it may forget all."""
+
 
 @dataclass
 class Teacher(schema.Teacher):
     # Sentences that a BERT from scratch can learn from in minutes are few, and their steps with them: after 8 epochs
     # of the built-in ones it knows less than a BiLSTM does.
     scratch_epochs = 20
+    fine_tune_lr = FINE_TUNE_LR
 
     model: str = option("transformer-tiny", MODEL)
 
 
 @dataclass
 class Student(schema.Student):
+    fine_tune_lr = FINE_TUNE_LR
+
     model: str = option("bilstm", MODEL)
     tokenizer: str = option(
         "auto",

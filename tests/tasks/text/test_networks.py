@@ -448,3 +448,12 @@ def test_of_images_a_teacher_from_scratch_learns_as_long_as_ever() -> None:
     teacher = network("transformer-tiny")
     settled = with_rates(recipe, network("bilstm"), [teacher])
     assert (teacher.origin, settled.teacher[0].train.epochs) == ("scratch", 8)
+
+
+@pytest.mark.parametrize(("task", "rate"), [("images", 3e-4), ("text", 5e-5), ("language", 1e-4)])
+def test_trained_weights_are_trained_further_at_their_tasks_rate(task: str, rate: float) -> None:
+    recipe = recipes.load(None, [], {"task": task})
+    student, teacher = network("bilstm"), network("transformer-tiny")
+    student.origin = teacher.origin = "pretrained"
+    settled = with_rates(recipe, student, [teacher])
+    assert (settled.optim.lr, settled.teacher[0].train.optim.lr) == (rate, rate)
