@@ -107,6 +107,8 @@ def _teacher(result: Result, recipe: Recipe, teachers: Sequence[Pair]) -> Iterat
     if alone is None:
         return
     for number, (about, found) in enumerate(teachers):
+        if about.get("apart"):
+            continue  # figures of other rows than the student's
         value, other = found[metric.key], alone[metric.key]
         shown = f"teacher {about['name']} reaches {metric.label} {numbers.value(metric, value)}"
         if metric.percent and value == other == 1:
@@ -140,7 +142,7 @@ def _next(result: Result, teachers: Sequence[Pair]) -> Iterator[str]:
     if gained is None:
         return
     alone, method = result["test"]["baseline"][metric.key], result["method"]
-    able = [found for _, found in teachers if metric.gain(found[metric.key], alone) > 0]
+    able = [found for about, found in teachers if not about.get("apart") and metric.gain(found[metric.key], alone) > 0]
     reached, chance = result["test"]["student"][metric.key], result.get("chance")
     learnt = not guessed(metric, reached, chance, result["data"]["test"])
     if gained < 0 and able and learnt:

@@ -45,6 +45,7 @@ class ULD(Method):
     equation = "cross-entropy + weight · sum_i |sort(softmax(student))_i - sort(softmax(teacher))_i|"
     knowledge = "response"
     teachers = (1, None)
+    any_classes = True
 
     @dataclass
     class Config:

@@ -42,6 +42,11 @@ class Tokenized:
         part = slice(self.starts[row], self.starts[row + 1])
         return self.ids[part], self.learnt[part]
 
+    def marked(self, row: int, marks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return a sample's (L,) tokens, and which of them are marked, given the (T,) marks of all."""
+        part = slice(self.starts[row], self.starts[row + 1])
+        return self.ids[part], marks[part]
+
     @property
     def lengths(self) -> np.ndarray:
         """(N,) tokens of each."""
