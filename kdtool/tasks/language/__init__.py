@@ -134,7 +134,9 @@ class Language(task.Task):
 
         cfg = cast(options.Data, recipe.data)
         if any(is_set(each.model) for each in recipe.teacher):
-            return NobodyWrites(cfg.on_policy)
+            return NobodyWrites(cfg.on_policy, "a generated set")
+        if data.twins:
+            return NobodyWrites(cfg.on_policy, "a network of other tokens")
         return Answers(cfg, data.train.offsets, data.tokens, recipe.train.seed)
 
     def versions(self, what: str) -> dict[str, str]:

@@ -108,10 +108,6 @@ def _refuse_for(others: Mapping[str, Tokens], recipe: Any) -> None:
     if recipe.data.on_policy:
         raise InputError(f"data.on_policy={recipe.data.on_policy}: {first}, and cannot read what the student has just "
                          "written. Leave it out.")  # fmt: skip
-    if recipe.cache.rest == "student":
-        raise InputError(
-            f"cache.rest=student: {first}, so that what was not kept cannot follow the student's. Use even."
-        )
     for section in recipe.teacher:
         if named(section).model in others and (section.prefix or section.demonstrations):
             raise InputError(f"teacher.prefix, teacher.demonstrations: {first}; a context is written in shared ones. "
@@ -176,6 +172,7 @@ def build_teachers(recipe: Any, data: LanguageData, online: bool) -> list[Built]
             continue
         role, seed = (f"peer{number}", recipe.train.seed) if online else ("teacher", section.train.seed)
         built = build(_request(recipe, section, data, seed, role))
+        built.apart = built.tokens is not data.tokens
         built.context = context_of(section, data, recipe.data.loss_on, recipe.data.view_seed)
         if built.context is not None:
             _check_context(built, recipe.data.max_length, online)

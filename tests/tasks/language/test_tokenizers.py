@@ -181,7 +181,6 @@ def test_other_methods_are_refused_and_one_that_can_is_named(place: Path, tmp_pa
     ("key", "why"),
     [
         ("data.on_policy=0.5", "cannot read what the student has just written"),
-        ("cache.rest=student", "cannot follow the student's"),
         ("teacher.demonstrations=1", "a context is written in shared ones"),
     ],
 )
