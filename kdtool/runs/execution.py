@@ -146,8 +146,9 @@ class Execution:
             return []
         split, where = setting.checked_on()
         metric, batches, found = setting.objective.metric, setting.batches(split), []
-        for number, (section, built) in enumerate(zip(setting.recipe.teacher, setting.teachers, strict=True)):
-            net, own = setting.measured(number, split, batches)
+        each = zip(setting.recipe.teacher, setting.teachers, setting.networks.teacher_nets, strict=True)
+        for number, (section, built, net) in enumerate(each):
+            own = setting.teacher_batches(number, split, batches)
             metrics = evaluate_in_fp32(net, own, setting.device, setting.objective.meter())
             value = metrics[metric.key]
             apart = " (of rows of its own, not the student's)" if built.apart else ""

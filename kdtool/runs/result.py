@@ -113,8 +113,8 @@ def outcome(
     same = fitted.best["epoch"] == fitted.last["epoch"]
     last = student if same else _test(setting, network, fitted.last_state, test)[0]
     alone, theirs = _test(setting, networks.student_net, baseline.state, test) if baseline is not None else (None, None)
-    measured = [setting.measured(number, data.test, test) for number in range(len(networks.teachers))]
-    teachers = [_test(setting, net, None, own)[0] for net, own in measured]
+    teachers = [_test(setting, net, None, setting.teacher_batches(number, data.test, test))[0]
+                for number, net in enumerate(networks.teacher_nets)]  # fmt: skip
     about = [{**_about("teacher", built, cost), **origin_of(built), **({"apart": True} if built.apart else {})}
              for built, cost in zip(networks.teachers, costs[1:], strict=True)]  # fmt: skip
     metric = setting.objective.metric

@@ -95,19 +95,18 @@ class Setting(Pair):
         """Return a split's batches as the student takes them."""
         return self.task.batches(self.data, split, self.recipe, self.built, _reading(self, train))
 
-    def measured(self, number: int, split: Any, usual: Batches) -> tuple[Any, Batches]:
-        """Return a teacher's network and what it is measured on.
+    def teacher_batches(self, number: int, split: Any, usual: Batches) -> Batches:
+        """Return what a teacher is measured on.
 
         Args:
             number: which of them.
             split: the samples.
             usual: their batches as the student takes them.
         """
-        network = self.networks.teacher_nets[number]
-        if not self.teachers[number].apart:
-            return network, usual
-        own = [self.teachers[number]]
-        return network.network, self.task.batches(self.data, split, self.recipe, own, _reading(self, train=False))
+        own = self.teachers[number]
+        if not own.apart:
+            return usual
+        return self.task.batches(self.data, split, self.recipe, [own], _reading(self, train=False))
 
     def dry_inputs(self, count: int) -> Any:
         """Return noise as the student takes it, in all the views that the method sees."""

@@ -82,7 +82,7 @@ def spoken(recipe: Any, texts: Iterable[str]) -> Spoken:
         others = {name: each for name, each in theirs.items() if differing(found, each)}
         _refuse_for(others, recipe)
     alike = [(name, each) for name, each in theirs.items() if name not in others]
-    size, notes = common(found, alike, [entry.name for entry in registry.entries() if _is_able(entry)])
+    size, notes = common(found, alike, _able)
     return Spoken(found, size, others, notes)
 
 
@@ -92,8 +92,9 @@ def _takes_any(recipe: Any) -> bool:
     return bool(methods) and all(method.any_classes for method in methods)
 
 
-def _is_able(entry: Any) -> bool:
-    return entry.error is None and entry.load().any_classes
+def _able() -> list[str]:
+    """Return the methods that do."""
+    return [entry.name for entry in registry.entries() if entry.error is None and entry.load().any_classes]
 
 
 def _refuse_for(others: Mapping[str, Tokens], recipe: Any) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor
 
 from kdtool.engine.rows import Deferred
-from kdtool.errors import InputError
 from kdtool.tasks.common.adapted import Unchanged
 
 
@@ -30,12 +29,14 @@ class Translated(Unchanged):
     def forward(self, inputs: dict[str, Any]) -> tuple[Deferred, dict[str, Any]]:
         """Return deferred (R, V') logits and, per role, (R, D) features or a list of them.
 
-        Raises:
-            InputError: a network has written the samples, and there are no others of the teacher's.
+        Inputs without its own beside them are read as they are: batches of its own, and the noise of dry forwards.
         """
         own = inputs.get(self.key)
         if own is None:
-            return self._noise(inputs)
+            found: tuple[Deferred, dict[str, Any]] = self.network(
+                {**inputs, "ids": inputs["ids"] % self.network.classes}
+            )
+            return found
         logits, taps = self.network({name: own[name] for name in ("ids", "next", "lengths")})
         at_R = own["met"][inputs["next"]]
 
@@ -45,12 +46,3 @@ class Translated(Unchanged):
         every = {role: [spread(each) for each in tap] if isinstance(tap, list) else spread(tap)
                  for role, tap in taps.items()}  # fmt: skip
         return logits.of(spread(logits.hidden_RD)), every
-
-    def _noise(self, inputs: dict[str, Any]) -> tuple[Deferred, dict[str, Any]]:
-        """Read what dry forwards are made of, of which all is learnt, as tokens of its own."""
-        if not inputs["next"][:, :-1].all():
-            raise InputError(
-                "a teacher of other tokens than the student's cannot read what a network has just written."
-            )
-        found: tuple[Deferred, dict[str, Any]] = self.network({**inputs, "ids": inputs["ids"] % self.network.classes})
-        return found
