@@ -104,11 +104,15 @@ def _chance(result: Result, recipe: Recipe) -> Iterator[str]:
 
 def _teacher(result: Result, recipe: Recipe, teachers: Sequence[Pair]) -> Iterator[str]:
     metric, alone = Metric.of(result), result["test"].get("baseline")
+    for about, _ in teachers:
+        if about.get("apart"):
+            name = about["name"]
+            yield f"The figures of teacher {name} are of rows of its own, and not to be compared with the student's."
     if alone is None:
         return
     for number, (about, found) in enumerate(teachers):
         if about.get("apart"):
-            continue  # figures of other rows than the student's
+            continue
         value, other = found[metric.key], alone[metric.key]
         shown = f"teacher {about['name']} reaches {metric.label} {numbers.value(metric, value)}"
         if metric.percent and value == other == 1:

@@ -101,7 +101,8 @@ def test_a_steps_terms_are_those_of_each_network_on_each_sample_alone(place: Pat
         total += float((F.pad(a, (0, width - len(a))) - F.pad(b, (0, width - len(b)))).abs().sum())
     (name,) = found.keys() - {LABELS}
     assert found[name] == pytest.approx(1.5 * total / len(pairs), rel=1e-6)
-    logits = one.networks.student_net(loaded.inputs)[0].whole()
+    with torch.no_grad():
+        logits = one.networks.student_net(loaded.inputs)[0].whole()
     assert found[LABELS] == pytest.approx(float(F.cross_entropy(logits, loaded.labels)), rel=1e-6)
 
 
@@ -147,9 +148,10 @@ def test_a_batch_of_one_sample_and_packed_ones_see_the_same(place: Path) -> None
 
 
 def test_two_teachers_of_two_tokenizers_speak_of_the_rows_that_both_have(place: Path) -> None:
-    one, both = setting(place, "words"), setting(place, "words", "spaces")
-    counts = [int(batch_of(each).taught.sum()) for each in (one, both)]
-    assert 0 < counts[1] < counts[0]
+    both = setting(place, "words", "spaces")
+    one, other, joint = (batch_of(each).taught for each in (setting(place, "words"), setting(place, "spaces"), both))
+    assert torch.equal(joint, one & other)
+    assert 0 < int(joint.sum()) < int(one.sum() + other.sum())
     assert any("of every teacher's" in note for note in both.data.notes)
     assert all(torch.isfinite(torch.tensor(list(terms(both, batch_of(both)).values()))))
 
@@ -196,7 +198,7 @@ def test_a_run_learns_says_what_is_compared_and_is_resumed_byte_for_byte(
 ) -> None:
     from kdtool.engine.update import Updater
 
-    more = ["--method", METHOD, "--epochs", "3", "checkpoint.every=1", "--baseline", "train.accumulate=2"]
+    more = ["--method", METHOD, "--epochs", "3", "checkpoint.every_steps=2", "--baseline", "train.accumulate=2"]
     whole = run(place, tmp_path / "whole", *more)
     assert whole.code == 0, whole.err
     assert "training tokens that are learnt begin where one of its own does" in whole.out
