@@ -38,6 +38,8 @@ class Method(nn.Module):
         hard_labels: True when it needs one class a sample, so that mixing is refused.
         targets: what it takes logits for: "single", one class of all, by a softmax; "multi", several, each by a
             sigmoid. A method that reads neither logits nor labels takes both without saying so.
+        any_classes: True when its loss takes teachers of other classes, in other number: logits (B, K') beside the
+            student's (B, K), such as another vocabulary's tokens.
     """
 
     api: ClassVar[int]
@@ -51,6 +53,7 @@ class Method(nn.Module):
     batch: ClassVar[str] = "sample"
     hard_labels: ClassVar[bool] = False
     targets: ClassVar[frozenset[str]] = frozenset({"single"})
+    any_classes: ClassVar[bool] = False
 
     @dataclass
     class Config:

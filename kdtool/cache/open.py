@@ -240,6 +240,8 @@ class CachedTeacher:
         whole = resident(self.size, self.context.device)
         dtype = torch.float64 if self.precision == "fp64" else torch.float32
         rest = self.context.recipe.cache.rest
+        if self.built.apart and rest == "student":
+            rest = "even"  # the student has no such classes
         parts = {n: Outputs(store, part, whole, self.context.device, dtype, rest) for n, part in self.parts.items()}
         return ReplayedTeacher(parts, self.roles, self.network.network.single, self.further)
 

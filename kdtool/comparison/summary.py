@@ -13,7 +13,7 @@ from kdtool.comparison.plan import Cell, Plan
 from kdtool.comparison.says import sentences
 from kdtool.comparison.statistics import holm, paired, spread
 from kdtool.comparison.work import COST, training_seconds
-from kdtool.events import Metric
+from kdtool.events import Metric, several
 from kdtool.runs.folder import RESULT, tidy
 from kdtool.runs.paired import Rows, difference
 
@@ -57,7 +57,7 @@ class Entry:
             "steps": result["steps"],
             "params": result["student"]["params"],
             "macs": result["student"]["macs"],
-            f"teacher_{key}": _first(test["teacher"], key),
+            f"teacher_{key}": _of_teacher(result, key),
             "cost": {"seconds": training_seconds(self.folder), "memory": _memory(self.folder)},
         }
 
@@ -150,9 +150,10 @@ def _seen(epoch: Mapping[str, Any], key: str) -> float | None:
     return epoch["val"][key] if epoch["val"] else None
 
 
-def _first(test: Any, key: str) -> float | None:
-    one = test[0] if isinstance(test, list) else test
-    return one[key] if one else None
+def _of_teacher(result: Mapping[str, Any], key: str) -> float | None:
+    """Return what a run's first teacher reached; None without any, and where that is not to be compared."""
+    tests, teachers = several(result["test"]["teacher"]), several(result.get("teacher"))
+    return tests[0][key] if tests and not (teachers and teachers[0].get("apart")) else None
 
 
 def _memory(folder: Path) -> dict[str, Any]:

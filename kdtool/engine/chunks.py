@@ -168,14 +168,17 @@ def _split(out: Out, sizes: list[int]) -> list[Out]:
     given: Any = out.logits
     logits: Sequence[Tensor | Late] = given.split(sizes)
     places = [slice(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]
+    return [Out(each, _taps_at(out, place)) for each, place in zip(logits, places, strict=True)]  # type: ignore[arg-type]
 
-    def cut(tap: Any, place: slice) -> Any:
+
+def rows_of(out: Out, places: Tensor) -> Out:
+    """Return some rows of outputs whose logits are there, and whose taps are by row."""
+    return Out(out.logits[places], _taps_at(out, places))
+
+
+def _taps_at(out: Out, place: slice | Tensor) -> Any:
+    def cut(tap: Any) -> Any:
         return [layer[place] for layer in tap] if isinstance(tap, list) else tap[place]
 
-    def taps(place: slice) -> dict[str, Any]:
-        given: Any = out.taps
-        if isinstance(given, Watched):
-            return given.mapped(lambda tap: cut(tap, place))
-        return {role: cut(tap, place) for role, tap in given.items()}
-
-    return [Out(each, taps(place)) for each, place in zip(logits, places, strict=True)]  # type: ignore[arg-type]
+    given: Any = out.taps
+    return given.mapped(cut) if isinstance(given, Watched) else {role: cut(tap) for role, tap in given.items()}

@@ -103,6 +103,8 @@ def why_not(job: Job, planned: Planned, recordable: bool, writes: bool) -> str |
         f"optim.name={job.optim.name} keeps numbers on the host, such as its count of steps": not recordable,
         f"stage {planned.stage.name} updates networks in turn": bool(planned.stage.turns),
         "a network writes its batches": writes,
+        "teachers speak of some rows only, other ones in each batch": getattr(job.train_batches, "taught", None)
+        is not None,
     }
     return next((reason for reason, so in reasons.items() if so), None)
 

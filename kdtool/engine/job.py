@@ -30,6 +30,7 @@ class Loaded:
         index: (R,) int64 row in the split.
         view: which view of the samples the inputs are, or ``OWN``.
         rows: how many rows each sample has; None: one.
+        taught: (R,) bool, the rows that the teachers speak of; None: all.
     """
 
     inputs: Any
@@ -37,6 +38,7 @@ class Loaded:
     index: Tensor
     view: int
     rows: Sequence[int] | None = None
+    taught: Tensor | None = None
 
     @property
     def samples(self) -> int:
@@ -61,8 +63,9 @@ class Loaded:
             ends = list(accumulate(sizes))
             own = [self.rows[end - size : end] for end, size in zip(ends, sizes, strict=True)]
             counts = [sum(each) for each in own if each is not None]
-        columns = tree.split(self.inputs, sizes), self.labels.split(counts), self.index.split(counts), own
-        return [Loaded(inputs, labels, index, self.view, rows) for inputs, labels, index, rows in
+        taught = [None] * len(sizes) if self.taught is None else self.taught.split(counts)
+        columns = tree.split(self.inputs, sizes), self.labels.split(counts), self.index.split(counts), own, taught
+        return [Loaded(inputs, labels, index, self.view, rows, known) for inputs, labels, index, rows, known in
                 zip(*columns, strict=True)]  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from kdtool.engine.dry import kept_buffers
 from kdtool.engine.job import Loaded
 from kdtool.engine.processes import world_size
 from kdtool.engine.step import Step, count_labelled, join_outs, map_out
+from kdtool.engine.taught import Taught
 from kdtool.losses import widened
 from kdtool.method import Batch, Out, Terms
 
@@ -33,22 +34,26 @@ class Share:
     Attributes:
         rows: of a process, the mean over the processes; they differ where samples are ragged.
         labelled: scalar, labelled rows of a process, the mean over the processes; None: one process and one part.
+        taught: likewise, rows that the teachers speak of; None as well where these are all.
     """
 
     rows: float
     labelled: Tensor | None
+    taught: Tensor | None = None
 
     @classmethod
     def of(cls, whole: Loaded, pieces: int) -> Share:
         """Count a process's part, once a step, however many pieces each process makes of its own."""
         if pieces == 1 and world_size() == 1:
             return cls(len(whole.index), None)
-        counts = torch.stack([whole.index.new_full((), len(whole.index)), count_labelled(whole.labels)])
+        taught = [] if whole.taught is None else [whole.taught.sum()]
+        counts = torch.stack([whole.index.new_full((), len(whole.index)), count_labelled(whole.labels), *taught])
         counts = widened(counts.float())
         if world_size() > 1:
             torch.distributed.all_reduce(counts)
             counts = counts / world_size()
-        return cls(float(counts[0]) if whole.rows is not None else len(whole.index), counts[1])
+        rows = float(counts[0]) if whole.rows is not None else len(whole.index)
+        return cls(rows, counts[1], counts[2] if taught else None)
 
     def of_terms(self, part: Loaded) -> float:
         """Return what a part's terms, means over its rows, are multiplied by, so that all parts' add up."""
@@ -56,11 +61,16 @@ class Share:
 
     def of_labels(self, part: Loaded) -> Tensor | float:
         """Return by what a part's mean hard-label loss is off besides: its share of the labelled rows is another."""
-        if self.labelled is None:
-            return 1.0
-        return (widened(count_labelled(part.labels).float()) / self.labelled.clamp(min=1e-9)) * (
-            self.rows / len(part.index)
-        )
+        return 1.0 if self.labelled is None else self._off(count_labelled(part.labels), self.labelled, part)
+
+    def of_taught(self, part: Loaded) -> Taught | None:
+        """Return the rows of a part that the teachers speak of, with what its mean over them is off by besides."""
+        if part.taught is None:
+            return None
+        return Taught(part.taught, 1.0 if self.taught is None else self._off(part.taught.sum(), self.taught, part))
+
+    def _off(self, own: Tensor, of_a_process: Tensor, part: Loaded) -> Tensor:
+        return (widened(own.float()) / of_a_process.clamp(min=1e-9)) * (self.rows / len(part.index))
 
 
 def cached_backward(step: Step, inputs: Sequence[Any], seed: Callable[[int], None], loss: Loss) -> tuple[Terms, Any]:

@@ -15,6 +15,7 @@ from kdtool.engine.chunks import chunked, terms_by_rows
 from kdtool.engine.precision import Precision
 from kdtool.engine.processes import gather, world_size
 from kdtool.engine.rows import Context, Deferred, is_late, whole
+from kdtool.engine.taught import Taught
 from kdtool.engine.tree import Views, usual
 from kdtool.engine.watched import Watched
 from kdtool.losses import at_least_fp32
@@ -168,6 +169,7 @@ class Step(nn.Module):
         epoch: int,
         progress: float,
         task_scale: Tensor | float = 1.0,
+        taught: Taught | None = None,
     ) -> tuple[dict[str, Tensor], Batch]:
         """Return the weighted terms by name (their sum is the loss) and the batch as the method saw it.
 
@@ -176,9 +178,10 @@ class Step(nn.Module):
             teachers: the frozen teachers' outputs for it.
             epoch, progress: as in ``Batch``.
             task_scale: factor of the hard-label loss, for a part with another share of labels than the whole batch.
+            taught: the rows that the teachers speak of; None: all.
         """
         student, peers = self.networks(inputs)
-        return self.losses(student, peers or teachers, labels, index, epoch, progress, task_scale)
+        return self.losses(student, peers or teachers, labels, index, epoch, progress, task_scale, taught)
 
     def networks(self, inputs: Any) -> tuple[Out, list[Out]]:
         """Return the outputs of the student and of the peers."""
@@ -198,6 +201,7 @@ class Step(nn.Module):
         epoch: int,
         progress: float,
         task_scale: Tensor | float = 1.0,
+        taught: Taught | None = None,
     ) -> tuple[dict[str, Tensor], Batch]:
         """Return the weighted terms of outputs, and the batch; arguments as for ``forward``."""
         stage = self.stage
@@ -207,10 +211,12 @@ class Step(nn.Module):
             teachers = [whole_out(out, student.logits) for out in teachers]
             student, teachers = _gathered(student), [_gathered(out) for out in teachers]
             labels, index, task_scale = gather(labels), gather(index), 1.0
+            taught = None if taught is None else Taught(gather(taught.rows.long()).bool())
 
-        def terms_of(batch: Batch) -> Terms:
+        def terms_of(batch: Batch, taught: Taught | None) -> Terms:
+            loss = stage.loss if self.turn is None else stage.turns[self.turn]
             with self.precision.loss():
-                terms = dict((stage.loss if self.turn is None else stage.turns[self.turn])(batch))
+                terms = dict(loss(batch) if taught is None else taught.terms(loss, batch, self.task_loss))
                 if stage.task_weight and self.turn in (None, len(stage.turns) - 1):
                     terms[TASK] = stage.task_weight * batch.task_loss(batch.student.logits)
             return terms
@@ -229,11 +235,12 @@ class Step(nn.Module):
             def losses(student: Out, teachers: list[Out], rows: slice) -> Terms:
                 # A chunk's mean is over its own labels, and counts by its rows.
                 share = count_labelled(labels[rows]) / labelled * (len(index) / len(index[rows]))
-                return terms_of(batch_of(student, teachers, rows, task_scale * share))
+                here = None if taught is None else taught.chunk(rows)
+                return terms_of(batch_of(student, teachers, rows, task_scale * share), here)
 
             own = [] if self.method is None else self.method.parameters()
             return terms_by_rows(student, teachers, own, losses), batch_of(student, teachers, every, task_scale)
         student = whole_out(student)
         teachers = [whole_out(out, student.logits) for out in teachers]
         batch = batch_of(student, teachers, every, task_scale)
-        return terms_of(batch), batch
+        return terms_of(batch, taught), batch

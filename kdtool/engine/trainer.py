@@ -29,6 +29,7 @@ from kdtool.engine.shards import is_sharded, shard
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.smallest import told_of_single
 from kdtool.engine.step import TASK, Step
+from kdtool.engine.taught import Taught
 from kdtool.engine.teaching import FrozenTeachers, Teaching, watched
 from kdtool.engine.tree import cast
 from kdtool.engine.update import StepResult, Updater
@@ -235,7 +236,8 @@ class _Trainer:
         seed_torch("dry", self.job.train.seed, planned.stage.name)
         with told_of_single(f"stage {planned.stage.name!r}", batch.samples):
             when = (0, 0.0) if call is self.step else as_tensors(0, 0.0, batch.index, self.precision.dtype)
-            terms, _ = call(inputs, batch.labels, batch.index, teachers, *when, 1.0)
+            taught = None if batch.taught is None else Taught(batch.taught)
+            terms, _ = call(inputs, batch.labels, batch.index, teachers, *when, 1.0, taught)
         odd = [name for name, term in terms.items() if not isinstance(term, Tensor) or term.ndim != 0]
         if odd or not terms:
             raise InputError(

@@ -25,6 +25,7 @@ from kdtool.engine.plan import Planned
 from kdtool.engine.processes import average_gradients, rank, world_size
 from kdtool.engine.shards import clip, is_shard
 from kdtool.engine.step import Step, join_outs, whole_out
+from kdtool.engine.taught import Taught
 from kdtool.engine.teaching import Teaching
 from kdtool.engine.tree import cast
 from kdtool.engine.writing import Writing
@@ -229,7 +230,8 @@ class Updater:
             if self.compiled and call is self.call:
                 place = self._tensors(when, part)
             with self._gradients_travel(micro == len(parts) - 1):
-                terms, batch = call(part.inputs, part.labels, part.index, teachers, *place, scale)
+                given_rows = part.inputs, part.labels, part.index, teachers
+                terms, batch = call(*given_rows, *place, scale, whole.of_taught(part))
                 if measure and not self.sharded and (world_size() == 1 or self.job.train.compile == "off"):
                     apart = terms.first() if isinstance(terms, RowTerms) else terms
                     result.norms = gradient_norms(apart, self.step.student.parameters())
@@ -248,8 +250,9 @@ class Updater:
             made = [[whole_out(out, own) for out in outs] for outs, own in zip(taught, beside, strict=True)]
             teachers = [join_outs(each) for each in zip(*made, strict=True)]
             terms, batch = self.step.losses(
-                student, peers or teachers, loaded.labels, loaded.index, when.epoch, when.progress
-            )
+                student, peers or teachers, loaded.labels, loaded.index, when.epoch, when.progress,
+                taught=None if loaded.taught is None else Taught(loaded.taught),
+            )  # fmt: skip
             return {name: self.precision.scaler.scale(term) for name, term in terms.items()}, batch
 
         inputs = [part.inputs for part in parts]

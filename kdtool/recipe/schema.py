@@ -321,7 +321,8 @@ class Cache:
     rest: str = option(
         "student",
         "with top_k, the other classes' mass is shared as the student shares its own, so that a loss sees them as one "
-        "class (student), evenly (even), or is left out and the kept ones sum to 1 (none)",
+        "class (student; evenly for a teacher of other classes), evenly (even), or is left out and the kept ones sum "
+        "to 1 (none)",
         choices=("student", "even", "none"),
         decides=(STUDENT,),
         late=True,

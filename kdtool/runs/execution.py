@@ -146,12 +146,13 @@ class Execution:
             return []
         split, where = setting.checked_on()
         metric, batches, found = setting.objective.metric, setting.batches(split), []
-        for section, built, net in zip(
-            setting.recipe.teacher, setting.teachers, setting.networks.teacher_nets, strict=True
-        ):
-            metrics = evaluate_in_fp32(net, batches, setting.device, setting.objective.meter())
+        each = zip(setting.recipe.teacher, setting.teachers, setting.networks.teacher_nets, strict=True)
+        for number, (section, built, net) in enumerate(each):
+            own = setting.teacher_batches(number, split, batches)
+            metrics = evaluate_in_fp32(net, own, setting.device, setting.objective.meter())
             value = metrics[metric.key]
-            shown = f"{metric.label} {_shown(metric.percent, value)}"
+            apart = " (of rows of its own, not the student's)" if built.apart else ""
+            shown = f"{metric.label} {_shown(metric.percent, value)}{apart}"
             self.reporter.note(f"teacher {built.name}: {shown} on {len(split)} {where} {setting.task.unit}")
             check_teacher(section, built, value, setting.objective, len(split.labels), self.reporter.warn)
             found.append(metrics)
@@ -161,7 +162,7 @@ class Execution:
         metric = self.setting.objective.metric
         sections = self.setting.recipe.teacher
         for built, section, metrics in zip(self.setting.teachers, sections, teacher_val, strict=False):
-            if not metric.at_least_as_good(metrics[metric.key], baseline[metric.key]):
+            if not built.apart and not metric.at_least_as_good(metrics[metric.key], baseline[metric.key]):
                 theirs, alone = (_shown(metric.percent, each[metric.key]) for each in (metrics, baseline))
                 self.reporter.warn(
                     f"teacher {built.name} ({metric.label} {theirs}) is below the student trained alone ({alone}): "

@@ -113,8 +113,9 @@ def outcome(
     same = fitted.best["epoch"] == fitted.last["epoch"]
     last = student if same else _test(setting, network, fitted.last_state, test)[0]
     alone, theirs = _test(setting, networks.student_net, baseline.state, test) if baseline is not None else (None, None)
-    teachers = [_test(setting, net, None, test)[0] for net in networks.teacher_nets]
-    about = [{**_about("teacher", built, cost), **origin_of(built)}
+    teachers = [_test(setting, net, None, setting.teacher_batches(number, data.test, test))[0]
+                for number, net in enumerate(networks.teacher_nets)]  # fmt: skip
+    about = [{**_about("teacher", built, cost), **origin_of(built), **({"apart": True} if built.apart else {})}
              for built, cost in zip(networks.teachers, costs[1:], strict=True)]  # fmt: skip
     metric = setting.objective.metric
     gain = metric.gain(student[metric.key], alone[metric.key]) if alone is not None else None

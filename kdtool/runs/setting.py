@@ -95,6 +95,19 @@ class Setting(Pair):
         """Return a split's batches as the student takes them."""
         return self.task.batches(self.data, split, self.recipe, self.built, _reading(self, train))
 
+    def teacher_batches(self, number: int, split: Any, usual: Batches) -> Batches:
+        """Return what a teacher is measured on.
+
+        Args:
+            number: which of them.
+            split: the samples.
+            usual: their batches as the student takes them.
+        """
+        own = self.teachers[number]
+        if not own.apart:
+            return usual
+        return self.task.batches(self.data, split, self.recipe, [own], _reading(self, train=False))
+
     def dry_inputs(self, count: int) -> Any:
         """Return noise as the student takes it, in all the views that the method sees."""
         return _dry_inputs(self, count)

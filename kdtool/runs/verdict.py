@@ -104,9 +104,15 @@ def _chance(result: Result, recipe: Recipe) -> Iterator[str]:
 
 def _teacher(result: Result, recipe: Recipe, teachers: Sequence[Pair]) -> Iterator[str]:
     metric, alone = Metric.of(result), result["test"].get("baseline")
+    for about, _ in teachers:
+        if about.get("apart"):
+            name = about["name"]
+            yield f"The figures of teacher {name} are of rows of its own, and not to be compared with the student's."
     if alone is None:
         return
     for number, (about, found) in enumerate(teachers):
+        if about.get("apart"):
+            continue
         value, other = found[metric.key], alone[metric.key]
         shown = f"teacher {about['name']} reaches {metric.label} {numbers.value(metric, value)}"
         if metric.percent and value == other == 1:
@@ -140,7 +146,7 @@ def _next(result: Result, teachers: Sequence[Pair]) -> Iterator[str]:
     if gained is None:
         return
     alone, method = result["test"]["baseline"][metric.key], result["method"]
-    able = [found for _, found in teachers if metric.gain(found[metric.key], alone) > 0]
+    able = [found for about, found in teachers if not about.get("apart") and metric.gain(found[metric.key], alone) > 0]
     reached, chance = result["test"]["student"][metric.key], result.get("chance")
     learnt = not guessed(metric, reached, chance, result["data"]["test"])
     place = shlex.quote(f"{result['folder']}/recipe.yaml")

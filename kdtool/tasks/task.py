@@ -119,6 +119,8 @@ class Built:
         weights_id: "scratch", or a digest of the weights that it starts from.
         source_hash: sha256 of the user's own architecture file, else None.
         replaced: layers in the place of the architecture's own, see ``kdtool.tasks.common.replaced``; saved as well.
+        apart: a teacher whose rows and classes are other ones than the student's: it is measured on batches of its own,
+            and what it reaches there is not to be compared with what the student does.
     """
 
     module: nn.Module
@@ -132,6 +134,7 @@ class Built:
     weights_id: str = field(default="scratch", kw_only=True)
     source_hash: str | None = field(default=None, kw_only=True)
     replaced: dict[str, str] = field(default_factory=dict, kw_only=True)
+    apart: bool = field(default=False, kw_only=True)
 
     input_keys: ClassVar[tuple[str, ...]] = ()
     """Which entries of ``identity`` say what its inputs are."""

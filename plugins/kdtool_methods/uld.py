@@ -3,7 +3,8 @@ https://arxiv.org/abs/2402.12030
 
 What two vocabularies have in common is not which token is likely, but how likely the likeliest is, and the next: the
 Wasserstein distance with equal costs between all tokens is the L1 distance of the sorted probabilities. The weight 1.5
-is the authors' code's.
+is the authors' code's. They pair an answer's i-th token with the i-th, whatever came before; here the rows are those
+where both networks have read the same text (see the language task).
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class ULD(Method):
     equation = "cross-entropy + weight · sum_i |sort(softmax(student))_i - sort(softmax(teacher))_i|"
     knowledge = "response"
     teachers = (1, None)
+    any_classes = True
 
     @dataclass
     class Config:

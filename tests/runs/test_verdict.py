@@ -49,7 +49,9 @@ def test_of_a_perplexity_less_is_a_gain() -> None:
     assert "the gain is +3 to +7, which excludes zero" in text
     assert "reaches perplexity 15, +10 over the student trained alone" in text
     text = said(300.0, 310.0, 400.0, -20.0, 5.0, PERPLEXITY)
-    assert "The student cannot be told from guessing: perplexity 300 on 120 test images, where guessing gives 300" in text
+    assert (
+        "The student cannot be told from guessing: perplexity 300 on 120 test images, where guessing gives 300" in text
+    )
     assert "no more than the student trained alone (310): it has little to teach" in text
 
 
@@ -63,7 +65,10 @@ def test_a_loss_says_what_to_change() -> None:
 
 def test_guessing_is_called_so() -> None:
     text = said(0.5, 0.5, 0.9, -0.1, 0.1, Metric())
-    assert "The student cannot be told from guessing: top-1 50.00 % on 120 test images, where guessing gives 50.00 %" in text
+    assert (
+        "The student cannot be told from guessing: top-1 50.00 % on 120 test images, where guessing gives 50.00 %"
+        in text
+    )
     assert "--tune" not in said(0.5, 0.52, 0.9, -0.1, 0.1, Metric())
     assert "too fast (optim.lr=50) or too little (train.epochs=3, 90 steps)" in text
     text = said(0.8, 0.55, 0.9, 0.1, 0.3, Metric())
@@ -102,3 +107,14 @@ def test_where_all_is_right_no_teacher_is_blamed() -> None:
     text = said(1.0, 1.0, 1.0, -0.02, 0.02, Metric())
     assert "nothing is left to gain on this test split" in text
     assert "Train it longer" not in text
+
+
+def test_a_teacher_of_other_rows_is_compared_with_nobody() -> None:
+    apart = {"name": "words", "weights": "pretrained", "trained": False, "apart": True}
+    for reached in (15.0, 400.0):
+        text = said(300.0, 310.0, reached, -20.0, 5.0, PERPLEXITY, teacher=apart)
+        assert "figures of teacher words are of rows of its own" in text
+        assert "over the student trained alone" not in text
+        assert "little to teach" not in text
+    assert "What may help" not in said(320.0, 310.0, 15.0, 5.0, 20.0, PERPLEXITY, teacher=apart, chance=None)
+    assert "What may help" in said(320.0, 310.0, 15.0, 5.0, 20.0, PERPLEXITY, chance=None)

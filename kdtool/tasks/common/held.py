@@ -87,6 +87,7 @@ class HeldBatches:
         decides: what inputs follow from, besides the samples and the view, by the recipe's names.
         lengths: (N,) how long each sample is, where batches to train on are to hold samples of like length.
         offsets: (N + 1,) int64, where each sample's rows begin among the split's; None: a sample is one row.
+        taught: (R,) bool, the split's rows that the teachers speak of; None: all.
     """
 
     placement = "kept in memory"
@@ -100,12 +101,14 @@ class HeldBatches:
         decides: Mapping[str, Any] | None = None,
         lengths: np.ndarray | None = None,
         offsets: np.ndarray | None = None,
+        taught: np.ndarray | None = None,
     ):
         per_class = class_plan(cfg) if reading.train else None
         self.reading, self.make, self.views, self.lengths = reading, make, cfg.views, lengths
         classes = split.labels if offsets is None else np.zeros(len(offsets) - 1, dtype=np.int64)
         self.order = Order(classes, reading, per_class, lengths)
         self.labels, self.offsets = torch.from_numpy(split.labels), offsets
+        self.taught = None if taught is None else torch.from_numpy(taught)
         self.decides = dict(decides or {})
         self.send = Staging(reading.device)
 
@@ -129,8 +132,9 @@ class HeldBatches:
         """Yield one view of samples, each batch given by its positions in the split."""
         for index in batches:
             rows, counts = self._rows(index)
-            inputs, labels, numbers = self.send((self.make(index, view), self.labels[rows], rows))
-            yield Loaded(inputs, labels, numbers, view, counts)
+            more = [] if self.taught is None else [self.taught[rows]]
+            inputs, labels, numbers, *taught = self.send((self.make(index, view), self.labels[rows], rows, *more))
+            yield Loaded(inputs, labels, numbers, view, counts, *taught)
 
     def _rows(self, index: Tensor) -> tuple[Tensor, list[int] | None]:
         """Return the numbers of samples' rows, and how many each has; None: one."""

@@ -59,13 +59,13 @@ class Language(task.Task):
     def open(self, recipe: schema.Recipe) -> LanguageData:
         """Open chats and texts, and put them into the tokens of the recipe's student."""
         from kdtool.tasks.language.data.open import in_tokens, read_data
-        from kdtool.tasks.language.networks import shared_tokens
+        from kdtool.tasks.language.networks import spoken
 
         cfg = cast(options.Data, recipe.data)
         raw = read_data(cfg)
-        tokens, classes, notes = shared_tokens(recipe, raw.texts())
-        data = in_tokens(raw, cfg, tokens, classes)
-        data.notes.extend(notes)
+        found = spoken(recipe, raw.texts())
+        data = in_tokens(raw, cfg, found.tokens, found.size, found.others)
+        data.notes.extend(found.notes)
         return data
 
     def student(self, recipe: schema.Recipe, data: LanguageData) -> Built:
@@ -77,18 +77,21 @@ class Language(task.Task):
         return built
 
     def teachers(self, recipe: schema.Recipe, data: LanguageData, online: bool) -> list[task.Built]:
-        """Return the teachers, which read the student's tokens."""
+        """Return the teachers, which read the student's tokens, or their own of the same samples."""
         from kdtool.tasks.language.networks import build_teachers
 
         return list(build_teachers(recipe, data, online))
 
     def adapt(self, network: Any, teacher: task.Built, student: task.Built) -> Unchanged:
-        """Return the teacher as it is, for it was built for the tokens that both know, or with its context."""
+        """Return the teacher as it is, built for the tokens that both know; or with what it reads besides."""
         from kdtool.tasks.common.adapted import Unchanged
         from kdtool.tasks.language.context import InContext
+        from kdtool.tasks.language.translated import Translated
 
-        context = cast("Built", teacher).context
-        return Unchanged(network) if context is None else InContext(network, context)
+        built = cast("Built", teacher)
+        if built.apart:
+            return Translated(network, built.tokens.digest)
+        return Unchanged(network) if built.context is None else InContext(network, built.context)
 
     def batches(
         self, data: LanguageData, split: Split, recipe: schema.Recipe, networks: Sequence[task.Built], reading: Reading
@@ -96,10 +99,20 @@ class Language(task.Task):
         """Return a split's batches; to train on of samples of like length, unless these are packed."""
         from kdtool.tasks.common.held import HeldBatches
         from kdtool.tasks.language.data.batches import Maker
+        from kdtool.tasks.language.data.dataset import Split
+        from kdtool.tasks.language.data.twin import met_by_all
 
-        cfg = cast(options.Data, recipe.data)
+        cfg, built = cast(options.Data, recipe.data), cast("list[Built]", list(networks))
+        own = data.twin(built[0].tokens)
+        if own is not None:
+            split = Split(own.samples, split.rows)
+        found = {each.tokens.digest: data.twin(each.tokens) for each in built[1:]} if own is None else {}
+        twins = {key: twin for key, twin in found.items() if twin is not None}
+        taught = met_by_all(split.samples, split.rows, twins) if twins else None
         lengths = split.lengths if reading.train and not cfg.packing else None
-        return HeldBatches(split, reading, Maker(split), cfg, lengths=lengths, offsets=split.offsets)
+        return HeldBatches(
+            split, reading, Maker(split, twins), cfg, lengths=lengths, offsets=split.offsets, taught=taught
+        )
 
     def kinds(self, data: LanguageData, split: Split) -> Mapping[str, Tensor]:
         """Return the tokens' weights by the kind of their samples."""
@@ -121,7 +134,9 @@ class Language(task.Task):
 
         cfg = cast(options.Data, recipe.data)
         if any(is_set(each.model) for each in recipe.teacher):
-            return NobodyWrites(cfg.on_policy)
+            return NobodyWrites(cfg.on_policy, "a generated set")
+        if data.twins:
+            return NobodyWrites(cfg.on_policy, "a network of other tokens")
         return Answers(cfg, data.train.offsets, data.tokens, recipe.train.seed)
 
     def versions(self, what: str) -> dict[str, str]:

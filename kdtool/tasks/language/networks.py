@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from kdtool import registry
 from kdtool.engine.dry import undisturbed
 from kdtool.errors import InputError
 from kdtool.generation.taught import is_set
+from kdtool.recipe import load as recipes
 from kdtool.tasks.common.targets import network_folder
 from kdtool.tasks.language.context import context_of
 from kdtool.tasks.language.data.batches import padded
@@ -32,15 +34,33 @@ LOOKED_AT = 2048
 """Rows, about, on which a student's start is measured."""
 
 
-def shared_tokens(recipe: Any, texts: Iterable[str]) -> tuple[Tokens, int, list[str]]:
-    """Return the student's tokenizer, V (the tokens that all networks know), and sentences for the user.
+@dataclass(frozen=True)
+class Spoken:
+    """Whose tokens a recipe's networks speak.
+
+    Attributes:
+        tokens: the student's tokenizer.
+        size: V, the tokens that it and the teachers of the same vocabulary know.
+        others: by their models, the tokenizers of teachers that have another vocabulary.
+        notes: sentences for the user.
+    """
+
+    tokens: Tokens
+    size: int
+    others: dict[str, Tokens]
+    notes: list[str]
+
+
+def spoken(recipe: Any, texts: Iterable[str]) -> Spoken:
+    """Return whose tokens the networks speak.
 
     Args:
         recipe: of the task's own type.
         texts: of the training set, for a tokenizer that is trained on them.
 
     Raises:
-        InputError: there is no tokenizer, the student was trained with another, or a teacher has another vocabulary.
+        InputError: there is no tokenizer, the student was trained with another, or a teacher has another vocabulary
+            and the method, or something else that is asked for, cannot do with that.
     """
     opened = lru_cache(of_folder)  # several networks may be of one folder
     section = named(recipe.student)
@@ -57,8 +77,42 @@ def shared_tokens(recipe: Any, texts: Iterable[str]) -> tuple[Tokens, int, list[
             f"student.tokenizer={section.tokenizer}: {section.model} was trained with another one; leave it out, or "
             "start from scratch (student.weights=scratch)."
         )
-    size, notes = common(found, list(theirs.items()))
-    return found, size, notes
+    others: dict[str, Tokens] = {}
+    if _takes_any(recipe):
+        others = {name: each for name, each in theirs.items() if differing(found, each)}
+        _refuse_for(others, recipe)
+    alike = [(name, each) for name, each in theirs.items() if name not in others]
+    size, notes = common(found, alike, _able)
+    return Spoken(found, size, others, notes)
+
+
+def _takes_any(recipe: Any) -> bool:
+    """Tell whether the recipe's methods all take teachers of other tokens."""
+    methods = [registry.get(name) for name in recipes.parts(recipe)]
+    return bool(methods) and all(method.any_classes for method in methods)
+
+
+def _able() -> list[str]:
+    """Return the methods that do."""
+    return [entry.name for entry in registry.entries() if entry.error is None and entry.load().any_classes]
+
+
+def _refuse_for(others: Mapping[str, Tokens], recipe: Any) -> None:
+    """Refuse what cannot be done with teachers of other tokens.
+
+    Raises:
+        InputError: naming the key, and why.
+    """
+    if not others:
+        return
+    first = f"teacher {next(iter(others))} has other tokens than the student"
+    if recipe.data.on_policy:
+        raise InputError(f"data.on_policy={recipe.data.on_policy}: {first}, and cannot read what the student has just "
+                         "written. Leave it out.")  # fmt: skip
+    for section in recipe.teacher:
+        if named(section).model in others and (section.prefix or section.demonstrations):
+            raise InputError(f"teacher.prefix, teacher.demonstrations: {first}; a context is written in shared ones. "
+                             "Leave it out.")  # fmt: skip
 
 
 def named(section: Any) -> Any:
@@ -119,6 +173,7 @@ def build_teachers(recipe: Any, data: LanguageData, online: bool) -> list[Built]
             continue
         role, seed = (f"peer{number}", recipe.train.seed) if online else ("teacher", section.train.seed)
         built = build(_request(recipe, section, data, seed, role))
+        built.apart = built.tokens is not data.tokens
         built.context = context_of(section, data, recipe.data.loss_on, recipe.data.view_seed)
         if built.context is not None:
             _check_context(built, recipe.data.max_length, online)
@@ -142,9 +197,17 @@ def _check_context(built: Built, longest: int, online: bool) -> None:
 
 def _request(recipe: Any, section: Any, data: LanguageData, seed: int, role: str) -> Request:
     cfg, section = recipe.data, named(section)
+    longest, tokens, size = cfg.max_length, data.tokens, len(data.class_names)
+    if data.twins and section.model in data.twins:
+        twin = data.twins[section.model]
+        longest, tokens, size = twin.longest, twin.tokens, twin.size
+    elif data.twins is None and role != "student":  # data that were opened for another network's sake
+        own = _own_tokens(section, of_folder)
+        if own is not None and differing(own, tokens):
+            longest, tokens, size = min(longest, own.longest or longest), own, own.size
     return Request(
-        section.model, section.weights, len(data.class_names), data.tokens, section.model_args, seed, role,
-        cfg.max_length, cfg.max_length if cfg.packing else 0,
+        section.model, section.weights, size, tokens, section.model_args, seed, role, longest,
+        longest if cfg.packing else 0,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +65,46 @@ def saved(folder: Path, found: Tokens, seed: int = 0, rows: int | None = None, *
     LlamaForCausalLM(config).save_pretrained(folder)
     found.library.save_pretrained(folder)
     return folder
+
+
+def wordpiece(lines: Sequence[str] = (), size: int = 200) -> Tokens:
+    """Return a tokenizer of another kind: words in lower case and their ends, without white space, another template."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    texts = [*lines, *(f"It is {each}. How are {name}? user assistant" for name, each in THINGS.items())]
+    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend.normalizer, backend.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    special = ["[PAD]", "[UNK]", "[SEP]", "[ASK]"]
+    backend.train_from_iterator(
+        texts, trainers.WordPieceTrainer(vocab_size=size, special_tokens=special, show_progress=False)
+    )
+    library = PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="[UNK]", pad_token="[PAD]", eos_token="[SEP]",
+        additional_special_tokens=["[ASK]"],
+    )  # fmt: skip
+    library.chat_template = (
+        "{% for message in messages %}{% if message['role'] == 'assistant' %}{{ 'so: ' + message['content'] + "
+        "' [SEP]' }}{% else %}{{ '[ASK] ' + message['content'] + ' ' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'so: ' }}{% endif %}"
+    )
+    return Tokens(library)
+
+
+def unigram(lines: Sequence[str] = (), size: int = 150) -> Tokens:
+    """Return a tokenizer of a third kind, whose spaces are tokens or begin one, without a chat template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    texts = [*lines, *(f"It is {each}. How are {name}? user assistant" for name, each in THINGS.items())]
+    backend = Tokenizer(models.Unigram())
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    backend.train_from_iterator(
+        texts,
+        trainers.UnigramTrainer(
+            vocab_size=size, special_tokens=["<unk>", "</s>"], unk_token="<unk>", show_progress=False,
+            initial_alphabet=[chr(each) for each in range(32, 127)],
+        ),
+    )  # fmt: skip
+    return Tokens(PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="</s>"))

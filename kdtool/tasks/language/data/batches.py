@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from kdtool.tasks.language.data.dataset import Split
+from kdtool.tasks.language.data.twin import Twin
 from kdtool.tasks.language.models.built import Inputs
 
 
 class Maker:
-    """Makes a batch's inputs, see ``kdtool.tasks.language.models.built.Inputs``."""
+    """Makes a batch's inputs, see ``kdtool.tasks.language.models.built.Inputs``.
 
-    def __init__(self, split: Split):
-        self.split = split
+    Args:
+        split: of the samples.
+        twins: by key, the samples in the tokens of teachers that have others; see
+            ``kdtool.tasks.language.translated``.
+    """
 
-    def __call__(self, positions: Tensor, view: int) -> Inputs:
+    def __init__(self, split: Split, twins: Mapping[str, Twin] | None = None):
+        self.split, self.twins = split, dict(twins or {})
+
+    def __call__(self, positions: Tensor, view: int) -> dict[str, Any]:
         """Return the inputs of the samples at these positions; they look the same in every view."""
-        return padded([self.split.samples[row] for row in self.split.rows[positions.numpy()]])
+        rows = self.split.rows[positions.numpy()].tolist()
+        found: dict[str, Any] = padded([self.split.samples[row] for row in rows])
+        for key, twin in self.twins.items():
+            own = padded([twin.samples.marked(row, twin.meets) for row in rows])
+            met = padded([self.split.samples.marked(row, twin.met) for row in rows])["next"]
+            found[key] = {**own, "met": met}
+        return found
 
 
 def padded(samples: list[tuple[np.ndarray, np.ndarray]]) -> Inputs:

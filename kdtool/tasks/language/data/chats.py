@@ -51,11 +51,14 @@ class Written:
         text: the whole.
         learnt: which characters are to be learnt: (first, one past the last) each.
         whole: it is a plain text, which may be cut into pieces.
+        answers: where each answer that is learnt stands, with what ends it: (first, one past its text, one past its
+            end) each. The text is the same however the sample is written; (0, 0, 0) where a template changed it.
     """
 
     text: str
     learnt: tuple[tuple[int, int], ...]
     whole: bool = False
+    answers: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,11 @@ class Writer:
         """
         if isinstance(sample, str):
             text = sample + (self.tokens.end or "")
-            return Written(text, ((0, len(text)),), whole=True)
+            return Written(text, ((0, len(text)),), whole=True, answers=((0, len(sample), len(text)),))
         answers = sample.answers[-1:] if self.loss_on == "last" else sample.answers
         text, learnt = (self._by_template if self.by_template else self._plain)(sample, answers)
-        return Written(text, ((0, len(text)),) if self.loss_on == "all" else tuple(learnt))
+        places = (_place(text, span, sample.turns[number][1]) for number, span in zip(answers, learnt, strict=True))
+        return Written(text, ((0, len(text)),) if self.loss_on == "all" else tuple(learnt), answers=tuple(places))
 
     def prompt(self, sample: Sample) -> str:
         """Return what stands before the last answer: what a network is given to go on from.
@@ -155,3 +159,10 @@ class Writer:
         end = self.tokens.end or ""
         each = (content + (end if role == ASSISTANT else "") + sample.glue for role, content in sample.turns[:count])
         return "".join(each)
+
+
+def _place(text: str, span: tuple[int, int], answer: str) -> tuple[int, int, int]:
+    """Return where in a span an answer stands, but for white space around it, as in ``Written.answers``."""
+    bare = answer.strip()
+    at = text.find(bare, *span) if bare else -1
+    return (at, at + len(bare), span[1]) if at >= 0 else (0, 0, 0)

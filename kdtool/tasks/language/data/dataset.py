@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch import Tensor
 from kdtool.tasks.common.files.faults import FILE, Faults
 from kdtool.tasks.language.data.chats import Chat, Sample, Writer
 from kdtool.tasks.language.data.encode import Tokenized
+from kdtool.tasks.language.data.twin import Twin
 from kdtool.tasks.language.models.tokens import Tokens
 
 
@@ -102,6 +103,7 @@ class LanguageData:
         raw: the samples as they were read; ``Tokenized.sources`` are their numbers.
         bad: the lines left out.
         own_test: the source has a split to test on; else one was drawn here.
+        twins: by the model of a teacher that has other tokens, the samples in these; None: nobody looked for such.
     """
 
     name: str
@@ -116,11 +118,18 @@ class LanguageData:
     raw: Sequence[Sample] = field(default=(), repr=False)
     bad: Faults = field(default_factory=Faults)
     own_test: bool = True
+    twins: Mapping[str, Twin] | None = field(default=None, repr=False)
 
     @property
     def tokens(self) -> Tokens:
-        """The tokenizer that all networks share."""
+        """The student's tokenizer."""
         return self.writer.tokens
+
+    def twin(self, tokens: Tokens) -> Twin | None:
+        """Return the samples in another tokenizer's tokens; None: they are the student's."""
+        if tokens.digest == self.tokens.digest:
+            return None
+        return next((each for each in (self.twins or {}).values() if each.tokens.digest == tokens.digest), None)
 
     def sources(self, split: Split) -> list[Sample]:
         """Return the samples that a split's are, or are pieces of, each once."""

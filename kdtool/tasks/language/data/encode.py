@@ -9,6 +9,7 @@ import numpy as np
 
 from kdtool.tasks.common.files.cells import Unfit
 from kdtool.tasks.language.data.chats import Sample, Writer, Written
+from kdtool.tasks.language.data.places import BEFORE, places_of
 from kdtool.tasks.language.models.tokens import Encoded
 
 
@@ -21,12 +22,17 @@ class Tokenized:
         learnt: (T,) bool, tokens that are to be predicted; never a sample's first, which nothing stands before.
         starts: (N + 1,) int64, where each sample begins; its tokens are ``ids[starts[i]:starts[i + 1]]``.
         sources: (N,) int64, the sample that each is, or is a piece of.
+        lost: (N,) int64, how many tokens each lost at its beginning.
+        places: (T,) int64, where in its sample's answers each token begins, see ``kdtool.tasks.language.data.places``;
+            None: nobody asked.
     """
 
     ids: np.ndarray = field(repr=False)
     learnt: np.ndarray = field(repr=False)
     starts: np.ndarray = field(repr=False)
     sources: np.ndarray = field(repr=False)
+    lost: np.ndarray = field(repr=False)
+    places: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -35,6 +41,11 @@ class Tokenized:
         """Return a sample's (L,) tokens, and which of them are learnt."""
         part = slice(self.starts[row], self.starts[row + 1])
         return self.ids[part], self.learnt[part]
+
+    def marked(self, row: int, marks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return a sample's (L,) tokens, and which of them are marked, given the (T,) marks of all."""
+        part = slice(self.starts[row], self.starts[row + 1])
+        return self.ids[part], marks[part]
 
     @property
     def lengths(self) -> np.ndarray:
@@ -74,7 +85,9 @@ class Cuts:
             yield f"{self.bare:,} {verbs[0]} nothing to learn, and {verbs[1]} left out"
 
 
-def tokenize(samples: Sequence[Sample], writer: Writer, max_length: int) -> tuple[Tokenized, Cuts]:
+def tokenize(
+    samples: Sequence[Sample], writer: Writer, max_length: int, placed: bool = False
+) -> tuple[Tokenized, Cuts]:
     """Return samples in tokens, cut to a length, and what was cut.
 
     A text is put into tokens in one go, prompt and answer together. A token is learnt where its last character is. Of a
@@ -85,25 +98,53 @@ def tokenize(samples: Sequence[Sample], writer: Writer, max_length: int) -> tupl
         samples: N of them.
         writer: makes them text.
         max_length: tokens of a sample at most.
+        placed: find the tokens' places, too.
     """
-    cuts, ids, learnt, sources = Cuts(), list[np.ndarray](), list[np.ndarray](), list[int]()
+    cuts, parts, sources, lost = Cuts(), list[Piece](), list[int](), list[int]()
     start = writer.tokens.start
     for number, written, encoded in _encoded(samples, writer, cuts):
         lead = [] if not written.whole and writer.by_template else start  # a template writes its own
         found = np.array([*lead, *encoded.ids], dtype=np.int32)
         wanted = np.concatenate([np.zeros(len(lead), dtype=bool), _in(written.learnt, encoded)])
-        for tokens, marks in _pieces(found, wanted, max_length, written.whole, cuts):
-            marks[:1] = False
-            if marks.any():
-                ids.append(tokens)
-                learnt.append(marks)
+        places = np.concatenate([np.full(len(lead), BEFORE), places_of(written, encoded.spans)]) if placed else None
+        whole = Piece(found, wanted, places)
+        for piece in _pieces(whole, max_length, written.whole, cuts):
+            piece.learnt[:1] = False
+            if piece.learnt.any():
+                parts.append(piece)
                 sources.append(number)
+                lost.append(0 if written.whole else len(found) - len(piece.ids))
             elif not written.whole or len(found) < 2:
                 cuts.bare += 1
-    lengths = [len(each) for each in ids]
-    starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
-    joined = np.concatenate([*ids, np.zeros(0, dtype=np.int32)]), np.concatenate([*learnt, np.zeros(0, dtype=bool)])
-    return Tokenized(*joined, starts, np.array(sources, dtype=np.int64)), cuts
+    return joined(parts, sources, lost), cuts
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A sample's tokens, or some of them in a row: as in ``Tokenized``."""
+
+    ids: np.ndarray
+    learnt: np.ndarray
+    places: np.ndarray | None
+
+    def of(self, part: slice) -> Piece:
+        """Return some of them."""
+        places = None if self.places is None else self.places[part]
+        return Piece(self.ids[part], self.learnt[part].copy(), places)
+
+
+def joined(parts: Sequence[Piece], sources: Sequence[int], lost: Sequence[int]) -> Tokenized:
+    """Return samples one after the other; arguments as in ``Tokenized``, of N each."""
+    starts = np.concatenate([[0], np.cumsum([len(each.ids) for each in parts], dtype=np.int64)]).astype(np.int64)
+    places = [each.places for each in parts if each.places is not None]
+    return Tokenized(
+        np.concatenate([*(each.ids for each in parts), np.zeros(0, dtype=np.int32)]),
+        np.concatenate([*(each.learnt for each in parts), np.zeros(0, dtype=bool)]),
+        starts,
+        np.array(sources, dtype=np.int64),
+        np.array(lost, dtype=np.int64),
+        np.concatenate(places) if places else None,
+    )
 
 
 def _encoded(samples: Sequence[Sample], writer: Writer, cuts: Cuts) -> Iterator[tuple[int, Written, Encoded]]:
@@ -126,16 +167,15 @@ def _in(learnt: Sequence[tuple[int, int]], encoded: Encoded) -> np.ndarray:
     return found & (spans[:, 1] > spans[:, 0])
 
 
-def _pieces(
-    ids: np.ndarray, learnt: np.ndarray, most: int, whole: bool, cuts: Cuts
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    if len(ids) <= most:
-        yield ids, learnt.copy()
+def _pieces(sample: Piece, most: int, whole: bool, cuts: Cuts) -> Iterator[Piece]:
+    count = len(sample.ids)
+    if count <= most:
+        yield sample.of(slice(None))
     elif whole:
-        for first in range(0, len(ids) - 1, most - 1):
-            yield ids[first : first + most], learnt[first : first + most].copy()
+        for first in range(0, count - 1, most - 1):
+            yield sample.of(slice(first, first + most))
     else:
         cuts.samples += 1
-        cuts.tokens += len(ids) - most
-        cuts.learnt += int(learnt[: len(ids) - most + 1].sum())
-        yield ids[-most:], learnt[-most:].copy()
+        cuts.tokens += count - most
+        cuts.learnt += int(sample.learnt[: count - most + 1].sum())
+        yield sample.of(slice(count - most, None))

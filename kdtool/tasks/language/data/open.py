@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from kdtool.tasks.common.splits import stratified
 from kdtool.tasks.language.data import pydocs
 from kdtool.tasks.language.data.chats import Chat, Sample, Writer
 from kdtool.tasks.language.data.dataset import LanguageData, Names, Split, digest_of
-from kdtool.tasks.language.data.encode import tokenize
+from kdtool.tasks.language.data.encode import Tokenized, tokenize
 from kdtool.tasks.language.data.read import KINDS, Part, first_sample, read, read_table
+from kdtool.tasks.language.data.twin import Twin, met_by_all, twin_of
 from kdtool.tasks.language.models.tokens import Tokens
 from kdtool.tasks.language.options import Data
 
@@ -79,7 +80,9 @@ def read_data(cfg: Data) -> Raw:
     return raw
 
 
-def in_tokens(raw: Raw, cfg: Data, tokens: Tokens, classes: int) -> LanguageData:
+def in_tokens(
+    raw: Raw, cfg: Data, tokens: Tokens, classes: int, others: Mapping[str, Tokens] | None = None
+) -> LanguageData:
     """Return what was read in tokens.
 
     Args:
@@ -87,6 +90,7 @@ def in_tokens(raw: Raw, cfg: Data, tokens: Tokens, classes: int) -> LanguageData
         cfg: the recipe's section ``data``.
         tokens: the student's tokenizer.
         classes: V, the tokens that all networks know.
+        others: by their models, the tokenizers of teachers that have other tokens; None: nobody looked for such.
 
     Raises:
         InputError: a split has nothing to learn, the tokenizer has no chat template, samples cannot be written by it,
@@ -95,7 +99,7 @@ def in_tokens(raw: Raw, cfg: Data, tokens: Tokens, classes: int) -> LanguageData
     if cfg.template == "chat" and tokens.template is None:
         raise InputError("data.template=chat: the tokenizer has no chat template. Use auto, or plain.")
     writer = Writer(tokens, cfg.template, cfg.loss_on)
-    found, cuts = tokenize(raw.samples, writer, cfg.max_length)
+    found, cuts = tokenize(raw.samples, writer, cfg.max_length, placed=bool(others))
     faults = raw.faults
     faults.note(
         "template", len(raw.samples) - len(cuts.refused),
@@ -121,13 +125,15 @@ def in_tokens(raw: Raw, cfg: Data, tokens: Tokens, classes: int) -> LanguageData
     train, test = splits["train"], splits["test"]
     assert train is not None
     assert test is not None
-    decides = cfg.max_length, cfg.template, cfg.loss_on, tokens.digest, classes
+    twins = None if others is None else {name: _twin(name, each, found, raw, cfg) for name, each in others.items()}
+    more = [[each.tokens.digest, each.size, each.tokens.longest] for each in (twins or {}).values()]
+    decides = cfg.max_length, cfg.template, cfg.loss_on, tokens.digest, classes, *more
     sources = [raw_split.rows.tolist() if raw_split is not None else None for raw_split in raw.splits.values()]
     digest = held_out.fingerprint(digest_of(raw.samples, decides, sources), cfg)
-    notes = [*cuts.notes(cfg.max_length), *_notes(raw), *_counted(train, test)]
+    notes = [*cuts.notes(cfg.max_length), *_notes(raw), *_counted(train, test), *_met(train, twins or {}, cfg)]
     return LanguageData(
         cfg.name, Names(tokens, classes), train, splits["val"], test, digest, writer, notes=notes, raw=raw.samples,
-        bad=faults, own_test=raw.own_test,
+        bad=faults, own_test=raw.own_test, twins=twins,
     )  # fmt: skip
 
 
@@ -213,3 +219,43 @@ def _notes(raw: Raw) -> Iterator[str]:
 def _counted(train: Split, test: Split) -> Sequence[str]:
     learnt, tokens = int(train.offsets[-1]), int(train.lengths.sum())
     return [f"{learnt:,} of {tokens:,} training tokens are learnt; {int(test.offsets[-1]):,} are tested on"]
+
+
+def _twin(name: str, tokens: Tokens, found: Tokenized, raw: Raw, cfg: Data) -> Twin:
+    """Return the samples in the tokens of a teacher that has others.
+
+    Raises:
+        InputError: it has no chat template where one is asked for, or no word vector for some of them.
+    """
+    if cfg.template == "chat" and tokens.template is None:
+        raise InputError(
+            f"data.template=chat: the tokenizer of teacher {name} has no chat template. Use auto, or plain."
+        )
+    twin = twin_of(found, raw.samples, Writer(tokens, cfg.template, cfg.loss_on), tokens.size, tokens.longest)
+    if int(twin.samples.ids.max(initial=0)) >= twin.size:
+        raise InputError(f"--data {cfg.name}: teacher {name} has no word vector for some of its tokens there.")
+    return twin
+
+
+def _met(train: Split, twins: Mapping[str, Twin], cfg: Data) -> Iterator[str]:
+    """Yield sentences on the rows that teachers of other tokens speak of.
+
+    Raises:
+        InputError: there are none.
+    """
+    learnt = int(train.offsets[-1])
+    for name, twin in twins.items():
+        count = int(met_by_all(train.samples, train.rows, {name: twin}).sum())
+        if not count:
+            raise InputError(
+                f"--data {cfg.name}: teacher {name} has other tokens than the student, and none begins where one does "
+                "that is learnt: there is nothing to compare."
+            )
+        refused = f"; {twin.refused:,} samples its chat template refuses" if twin.refused else ""
+        yield (
+            f"teacher {name} has other tokens: {count:,} of the {learnt:,} training tokens that are learnt begin where "
+            f"one of its own does, and are compared; the other {learnt - count:,} are learnt from text alone{refused}"
+        )
+    if len(twins) > 1:
+        count = int(met_by_all(train.samples, train.rows, twins).sum())
+        yield f"{count:,} of them begin where one of every teacher's does: these are compared"

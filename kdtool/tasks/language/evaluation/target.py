@@ -96,4 +96,7 @@ def own_teachers(recipe: Any, data: Any) -> tuple[list[Target], list[str]]:
     if trained_along(recipe):
         return [], [PEERS]
     found, notes = ready(recipe, data, build_student(recipe, data), build_teachers(recipe, data, online=False))
-    return [Target(built.name, "teacher", built, file) for built, file in found], notes
+    alike = [(built, file) for built, file in found if not built.apart]
+    notes += [f"teacher {built.name} has other tokens than the student: there is no token to agree on"
+              for built, _ in found if built.apart]  # fmt: skip
+    return [Target(built.name, "teacher", built, file) for built, file in alike], notes

@@ -51,10 +51,12 @@ class Tokens:
     Attributes:
         library: of transformers, backed by the library ``tokenizers``.
         most: how many word vectors its model has, where it is one's own; transformers may add tokens without one.
+        longest: how many tokens its model reads at once, where that is known.
     """
 
     library: Any
     most: int | None = None
+    longest: int | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -147,19 +149,19 @@ def of_folder(name: str) -> Tokens:
         raise InputError(f"the tokenizer of {name} is not of the library tokenizers (a {FILE}).")
     found.backend_tokenizer.no_padding()
     found.backend_tokenizer.no_truncation()
-    return Tokens(found, _word_vectors(folder, more))
+    return Tokens(found, *_sizes(folder, more))
 
 
-def _word_vectors(folder: str, more: dict[str, str]) -> int | None:
-    """Return how many word vectors a model has; None: there is no model beside the tokenizer."""
+def _sizes(folder: str, more: dict[str, str]) -> tuple[int | None, int | None]:
+    """Return how many word vectors and positions a model has; None: there is no model beside the tokenizer."""
     transformers = extra.transformers(TASK)
     with extra.quiet():
         try:
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **more)
         except Exception:  # what is wrong with it is told where it is built
-            return None
-    size: int | None = getattr(config.get_text_config(), "vocab_size", None)
-    return size
+            return None, None
+    text = config.get_text_config()
+    return getattr(text, "vocab_size", None), getattr(text, "max_position_embeddings", None)
 
 
 def gguf(name: str) -> tuple[str, dict[str, str]]:

@@ -163,10 +163,11 @@ class NobodyWrites:
 
     Args:
         share: ``data.on_policy``.
+        teacher: what it is: "a generated set".
     """
 
-    def __init__(self, share: float | None):
-        self.share = share
+    def __init__(self, share: float | None, teacher: str):
+        self.share, self.teacher = share, teacher
 
     def __call__(self, network: nn.Module, loaded: Loaded, stage: str, step: int) -> Loaded:
         """Refuse.
@@ -175,7 +176,7 @@ class NobodyWrites:
             InputError: always.
         """
         raise InputError(
-            "the student is to write answers itself, of which a teacher that is a generated set says nothing: "
+            f"the student is to write answers itself, of which a teacher that is {self.teacher} says nothing: "
             "data.on_policy=0, or another method."
         )
 
@@ -186,8 +187,8 @@ class NobodyWrites:
             InputError: always.
         """
         raise InputError(
-            "the teacher is to write answers, and is a generated set, which has them already: learn its text with "
-            "--method none, or its log-probabilities with kd."
+            f"the teacher is to write answers, and is {self.teacher}: let it write them before (kdtool generate), and "
+            "learn its text with --method none."
         )
 
 
