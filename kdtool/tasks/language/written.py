@@ -2,8 +2,8 @@
 
 The student's own: Agarwal et al., "On-Policy Distillation of Language Models", ICLR 2024, algorithm 1: one that learns
 from given texts alone never sees what its own first mistake leads to. A teacher may have a say in them: Gu et al.,
-"MiniLLM", ICLR 2024, Eq. 4. The teacher's: Kim & Rush, "Sequence-Level
-Knowledge Distillation", EMNLP 2016; they are written once, and kept for later runs.
+"MiniLLM", ICLR 2024, Eq. 4. The teacher's: Kim & Rush, "Sequence-Level Knowledge Distillation", EMNLP 2016; they are
+written once, and kept for later runs.
 """
 
 from __future__ import annotations
@@ -58,18 +58,22 @@ class Answers:
     def __call__(
         self, network: nn.Module, loaded: Loaded, stage: str, step: int, beside: Beside | None = None, keep: int = 0
     ) -> Loaded:
-        """Return the batch with the last answer of each sample drawn from the network, and from a teacher beside it."""
-        prompts, first = prompts_of(loaded), first_rows(loaded)
-        samples = torch.searchsorted(self.offsets, first, right=True) - 1
-        pick = drawn(samples, self.temperature, f"on policy, {stage}", self.seed, step)
-        also = None
-        if beside is not None:
-            theirs = as_read(beside.teacher, prompts)
-            also = Also(_plain(beside.teacher), theirs, beside.share, self.temperature, beside.context)
-        answers = self._write(network, prompts, self.cfg.on_policy_tokens, pick, also)
-        if keep:
+        """Return the batch with the last answer of each sample drawn from the network, and from a teacher beside it.
+
+        Plain texts stay as they are, labels and all, where ``data.on_policy_texts`` says so.
+        """
+        stay = texts_of(loaded) if self.cfg.on_policy_texts == "given" else [False] * loaded.samples
+        asked = [number for number, given in enumerate(stay) if not given]
+        prompts, first = [prompts_of(loaded)[number] for number in asked], first_rows(loaded)[asked]
+        answers: list[list[int]] = []
+        if asked:
+            samples = torch.searchsorted(self.offsets, first, right=True) - 1
+            pick = drawn(samples, self.temperature, f"on policy, {stage}", self.seed, step)
+            answers = self._write(network, prompts, self.cfg.on_policy_tokens, pick, self._also(beside, prompts))
+        if keep:  # by all processes, whatever their part has
             self.recent.add(list(zip(prompts, answers, first.tolist(), strict=True)), keep, (stage, step))
-        return self._own(prompts, answers, first, loaded.index.device)
+        own = self._own(prompts, answers, first, loaded.index.device) if asked else None
+        return own if own is not None and len(asked) == loaded.samples else _beside(loaded, own, stay)
 
     def again(self, loaded: Loaded, stage: str, step: int) -> Loaded:
         """Return as many samples, of those that are kept, drawn without putting back as far as there are enough."""
@@ -88,6 +92,12 @@ class Answers:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Keep the answers that another one kept."""
         self.recent = Recent.of(state)
+
+    def _also(self, beside: Beside | None, prompts: Sequence[Sequence[int]]) -> Also | None:
+        if beside is None:
+            return None
+        network, theirs = _plain(beside.teacher), as_read(beside.teacher, prompts)
+        return Also(network, theirs, beside.share, self.temperature, beside.context)
 
     def _own(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], first: Tensor, device: torch.device
@@ -133,6 +143,36 @@ class Answers:
 def _plain(network: nn.Module) -> Any:
     """Return a tapped network, or that inside of a teacher, which is adapted."""
     return getattr(network, "network", network)
+
+
+def _beside(loaded: Loaded, own: Loaded | None, stay: Sequence[bool]) -> Loaded:
+    """Return a batch with those of its samples as they are that stay, and the others as a network wrote them."""
+    written = iter([] if own is None else own.parts([1] * own.samples))
+    given = [replace(each, drawn={"class": torch.full_like(each.labels, -1)}) for each in loaded.parts([1] * len(stay))]
+    parts = [each if stays else next(written) for each, stays in zip(given, stay, strict=True)]
+    device = loaded.index.device
+    return Loaded(
+        tree.to(padded([_sample(each) for each in parts]), device),
+        torch.cat([each.labels for each in parts]),
+        torch.cat([each.index for each in parts]),
+        OWN,
+        [len(each.index) for each in parts],
+        {"class": torch.cat([each.drawn["class"] for each in parts])},
+    )
+
+
+def _sample(one: Loaded) -> tuple[np.ndarray, np.ndarray]:
+    """Return a batch's only sample: its (L,) tokens, and which are learnt."""
+    inputs = tree.apply(one.inputs, Tensor.cpu)
+    length = int(inputs["lengths"][0])
+    learnt = np.concatenate([[False], inputs["next"][0, : length - 1].numpy()])
+    return inputs["ids"][0, :length].numpy(), learnt
+
+
+def texts_of(loaded: Loaded) -> list[bool]:
+    """Tell which samples are plain texts: those that are learnt from their second token on."""
+    found: list[bool] = loaded.inputs["next"][:, 0].tolist()
+    return found
 
 
 def first_rows(loaded: Loaded) -> Tensor:
