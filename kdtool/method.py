@@ -82,7 +82,7 @@ class Method(nn.Module):
     def after_validation(self, metrics: Mapping[str, Any]) -> None:
         """Update such state by how the student does on samples that were held out. Default: nothing.
 
-        Called after each epoch that is validated and, where a method has this hook, before a stage's first step.
+        Called after each epoch that is validated, and before the first step of a stage whose ``on_policy`` is asked.
 
         Args:
             metrics: by name, as the task measures them.

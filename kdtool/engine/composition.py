@@ -96,7 +96,7 @@ class Combined(Method):
             lr=self._agreed("lr", last),
             schedule=self._agreed("schedule", last),
             on_policy=_largest_share(last),
-            teacher_mix=self._agreed("teacher_mix", last) or 0.0,
+            teacher_mix=self._agreed("teacher_mix", last, nothing=0.0) or 0.0,
             replay=max(stage.replay for stage in last),
             credit=self._credit_of(last) if any(stage.credit for stage in last) else None,
         )
@@ -125,10 +125,10 @@ class Combined(Method):
     def _methods(self) -> Iterator[tuple[str, Method]]:
         return ((name, part) for name, part in self.parts.items() if isinstance(part, Method))
 
-    def _agreed(self, what: str, last: list[Stage]) -> Any:
-        """Return what the parts' last stages say of themselves, None where none does."""
+    def _agreed(self, what: str, last: list[Stage], nothing: float | None = None) -> Any:
+        """Return what the parts' last stages say of themselves, None where none does, but ``nothing``."""
         said = {name: getattr(stage, what) for name, stage in zip(self._stages, last, strict=True)}
-        said = {name: value for name, value in said.items() if value is not None}
+        said = {name: value for name, value in said.items() if value != nothing}
         if len(set(said.values())) > 1:
             each = ", ".join(f"{name}: {value}" for name, value in said.items())
             raise InputError(f"the methods' last stage is one, but they want another {what} each ({each}).")

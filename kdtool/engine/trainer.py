@@ -28,7 +28,7 @@ from kdtool.engine.saving import Progress, Saver, load_optimizer, weights_of
 from kdtool.engine.shards import is_sharded, shard
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.smallest import told_of_single
-from kdtool.engine.step import TASK, Step, has
+from kdtool.engine.step import TASK, Step
 from kdtool.engine.teaching import FrozenTeachers, Teaching, watched
 from kdtool.engine.tree import cast
 from kdtool.engine.update import StepResult, Updater
@@ -146,7 +146,7 @@ class _Trainer:
             self.reporter.note(f"stage {stage.name}: {said}")
         if self.found is not None and self.found["optimizer"] is not None:
             load_optimizer(self.update.optimizer, self.found["optimizer"])
-        self._look_first(self.update.writing.varies)
+        self._look_first()
         self.reporter.stage(stage.name, planned.epochs, job.train_batches.steps, self.at.epoch)
         for epoch in range(self.at.epoch, planned.epochs):
             if self._waited_enough(planned):
@@ -156,18 +156,17 @@ class _Trainer:
             if (epoch + 1) % job.checkpoint.every_epochs == 0 and epoch + 1 < planned.epochs:
                 self.saver.save(self.at, self.update.optimizer, None)
 
-    def _look_first(self, needed: bool) -> None:
-        """Validate the student as a stage begins, for a method that goes by how that changes."""
-        if self.job.method is None or not has(self.job.method, "after_validation") or self.at.epoch or self.at.step:
+    def _look_first(self) -> None:
+        """Validate the student as a stage begins whose batches depend on how that changes."""
+        if not self.update.writing.varies or self.at.epoch or self.at.step:
             return
         metrics = self._validate()
-        if metrics is not None:
-            self.job.method.after_validation(metrics)
-        elif needed:
+        if metrics is None or self.job.method is None:
             raise InputError(
                 "the share of the batches that the student writes follows from its validation, and no samples are held "
                 "out: set data.val_fraction, or give the share by data.on_policy."
             )
+        self.job.method.after_validation(metrics)
 
     def _waited_enough(self, planned: Planned) -> bool:
         """Tell whether no better epoch came for so long; it follows from what a checkpoint holds."""

@@ -100,7 +100,7 @@ class DistiLLM(Method):
     growths: Tensor
     reference: Tensor
 
-    def __init__(self, cfg: Config, setup: Setup):
+    def __init__(self, cfg: Any, setup: Setup):
         super().__init__(cfg, setup)
         if cfg.adaptive:
             self.register_buffer("growths", torch.zeros((), dtype=torch.int64))
@@ -125,8 +125,9 @@ class DistiLLM(Method):
             raise InputError("distillm.adaptive=true goes by the loss of held-out tokens, which this task does not "
                              "measure: leave it out.")  # fmt: skip
         first = bool(torch.isinf(self.reference))
-        if first or rises(metrics["nll"], float(self.reference), self.cfg.tolerance):
-            self.reference.fill_(metrics["nll"])
+        loss = float(self.reference.new_tensor(metrics["nll"]))  # as precisely as the reference is kept
+        if first or rises(loss, float(self.reference), self.cfg.tolerance):
+            self.reference.fill_(loss)
             self.growths += not first
 
     def stages(self) -> list[Stage]:

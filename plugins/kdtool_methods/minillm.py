@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -165,7 +166,7 @@ class MiniLLM(Method):
             100.0, "policy_gradient: a token's reward, log(p / q), is at most this far from 0", min=0.01, late=True
         )
 
-    def __init__(self, cfg: Config, setup: Setup):
+    def __init__(self, cfg: Any, setup: Setup):
         super().__init__(cfg, setup)
         if cfg.objective == "policy_gradient" and cfg.temperature != 1:
             raise InputError(

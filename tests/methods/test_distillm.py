@@ -29,6 +29,14 @@ def test_the_share_grows_as_the_loss_rises(losses, start):
     assert found == pytest.approx(literal(losses, start, 0.3, 0.15))
 
 
+def test_a_loss_that_stays_counts_as_risen_where_nothing_is_tolerated():
+    for loss in (5.1, 5.7, 0.1, 1 / 3, 2 / 3):  # rounded up or down where the reference is kept
+        method = DistiLLM(DistiLLM.Config(adaptive=True, tolerance=0.0), setup_of([], [[]]))
+        for _ in range(4):
+            method.after_validation({"nll": loss})
+        assert method.share() == pytest.approx(0.3)
+
+
 def test_it_goes_on_from_a_checkpoint_and_is_no_state_of_others():
     config = DistiLLM.Config(adaptive=True)
     one, other = (DistiLLM(config, setup_of([], [[]])) for _ in range(2))

@@ -141,11 +141,12 @@ def test_nothing_is_kept_of_nothing() -> None:
 
 
 def test_plain_texts_may_stay_beside_answers(tmp_path: Path) -> None:
-    data = chats(tmp_path / "both.jsonl", 12)
-    with data.open("a") as stream:
-        for number in range(12):
-            stream.write(json.dumps({"text": f"The sky is number {number}, and it is blue."}) + "\n")
-    world = World(tmp_path, train__seed=3, data__name=str(data), data__on_policy_texts="given")
+    both = tmp_path / "both"
+    both.mkdir()
+    chats(both / "train-001.jsonl", 12)
+    lines = [json.dumps({"text": f"The sky is number {number}, and it is blue."}) for number in range(12)]
+    (both / "train-002.jsonl").write_text("\n".join(lines))
+    world = World(tmp_path, train__seed=3, data__name=str(both), data__on_policy_texts="given")
     count = len(world.data.train)
     view = world.view(*range(count))
     stay = texts_of(view)
