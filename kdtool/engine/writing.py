@@ -39,7 +39,10 @@ class Writing:
         self.varies = own and self.given is None and callable(stage.on_policy)
         self.writes = own or stage.teacher_writes
         if job.writer is None and self.writes:
-            who, so = ("the teacher", "") if stage.teacher_writes else ("the student", ": set the method's on_policy=0")
+            who, so = "the teacher", ""
+            if not stage.teacher_writes:
+                who = "the student"
+                so = ": choose another form of the method" if callable(stage.on_policy) else ": set its on_policy=0"
             raise InputError(f"stage {stage.name!r} learns from samples that {who} writes; this task writes none{so}.")
         if own and stage.teacher_writes:
             raise InputError(
