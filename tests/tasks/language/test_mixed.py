@@ -195,7 +195,7 @@ def test_the_policy_gradient_of_a_batch_in_parts_is_that_of_the_whole(tmp_path: 
 @pytest.mark.slow
 def test_the_share_of_own_answers_grows_while_the_loss_does_not_fall(tmp_path: Path) -> None:
     data = chats(tmp_path / "chats.jsonl")
-    still = [*ADAPTIVE, "--lr", "1e-30", "distillm.growth=0.4"]
+    still = [*ADAPTIVE, "--lr", "1e-30", "schedule.warmup_lr=0", "schedule.min_lr=0", "distillm.growth=0.4"]
     done = distil(tmp_path / "still", data, *still, epochs=4)
     assert [line["on_policy"] for line in done.log() if line["phase"] == "student"] == [0.0, 0.4, 0.8, 1.0]
     assert "the student writes 0% of the batches" in done.out
