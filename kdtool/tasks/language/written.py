@@ -64,7 +64,8 @@ class Answers:
         """
         stay = texts_of(loaded) if self.cfg.on_policy_texts == "given" else [False] * loaded.samples
         asked = [number for number, given in enumerate(stay) if not given]
-        prompts, first = [prompts_of(loaded)[number] for number in asked], first_rows(loaded)[asked]
+        every, first = prompts_of(loaded), first_rows(loaded)[asked]
+        prompts = [every[number] for number in asked]
         answers: list[list[int]] = []
         if asked:
             samples = torch.searchsorted(self.offsets, first, right=True) - 1
