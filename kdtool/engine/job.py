@@ -119,12 +119,15 @@ class Writer(Protocol):
     Attributes:
         share: of the batches, in every stage that has teachers; None: as each stage says.
         temperature: at which the student's are drawn, and the mixture with a teacher.
-        count: how many samples are kept.
     """
 
     share: float | None
     temperature: float
-    count: int
+
+    @property
+    def count(self) -> int:
+        """How many samples are kept."""
+        ...
 
     def __call__(
         self, network: nn.Module, loaded: Loaded, stage: str, step: int, beside: Beside | None = None, keep: int = 0

@@ -209,7 +209,7 @@ def test_a_share_that_follows_from_nothing_is_refused(tmp_path: Path) -> None:
     from tests.running import PAIR, call
 
     data = chats(tmp_path / "chats.jsonl")
-    more = ["teacher.train.epochs=1", "data.val_fraction=0", "data.validate_on_test=false", "train.select=last"]
+    more = ["teacher.train.epochs=1", "data.val_fraction=0", "train.select=last"]
     done = call("run", *SMALL, *ADAPTIVE, "--data", data, *more, "--out", tmp_path / "run")
     assert done.code == 2
     assert "data.val_fraction" in done.err
