@@ -11,6 +11,7 @@ as a method's author sees it::
             total = sum(terms) + stage.task_weight * task_loss(student logits)
             backward, clip, optimizer, schedule, EMA
             method.after_step(batch)
+        method.after_validation(metrics)
 """
 
 from __future__ import annotations
@@ -81,6 +82,15 @@ class Method(nn.Module):
     def after_step(self, batch: Batch) -> None:
         """Update state that gradients do not train, such as memory banks. Default: nothing."""
 
+    def after_validation(self, metrics: Mapping[str, Any]) -> None:
+        """Update such state by how the student does on samples that were held out. Default: nothing.
+
+        Called after each epoch that is validated, and before the first step of a stage whose ``on_policy`` is asked.
+
+        Args:
+            metrics: by name, as the task measures them.
+        """
+
     # --- what few methods need --------------------------------------------------------------------------------------
 
     @classmethod
@@ -140,6 +150,8 @@ class Batch:
         epoch: epoch within the stage, from 0.
         progress: share of the stage done, in [0, 1). Where the step is compiled both are 0-dim tensors, so that it is
             compiled once: ``min`` and ``max`` take them, those of ``math`` do not.
+        drawn: of samples that the student wrote, by name a (B,) value of each row: "class" (int64, the one that was
+            drawn, -1 where the row was given), and what ``Stage.credit`` returned. Empty for given samples.
     """
 
     labels: Tensor
@@ -149,6 +161,7 @@ class Batch:
     task_loss: Callable[[Tensor], Tensor]
     epoch: int = 0
     progress: float = 0.0
+    drawn: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -217,6 +230,13 @@ class Stage:
             schedule: milestones and periods, which count epochs of ``train.epochs``, shrink with its length.
         on_policy: share of the batches whose answers the student writes itself, in [0, 1], where the recipe does not
             say another (``data.on_policy``). A row of such a batch has no label. Tasks that write nothing refuse it.
+            Or what returns it, asked at every step: a function of the method's parameters and buffers alone.
+        teacher_mix: share of the first teacher in the distribution that each token of these answers is drawn from.
+        replay: how many samples that the student wrote are kept. Once there are so many, batches are drawn from them in
+            place of new ones: none of those that the student writes as the stage begins, all as it ends.
+        credit: looks at the answers of such a batch as a whole, without gradient, before the loss sees them by row (a
+            part of the batch, or of a sample, at a time), and returns by name the (B,) values that the loss needs of
+            each row: they are ``Batch.drawn``. Not beside ``replay``, whose answers another student wrote.
         teacher_writes: the first teacher writes all answers, once, and they are the labels; ``Batch.teachers`` is
             empty. Not beside other methods.
         turns: losses that are taken in turn instead, each with a forward and an update of its own: what one gives no
@@ -232,9 +252,31 @@ class Stage:
     on_top: bool = False
     lr: float | None = None
     schedule: str | None = None
-    on_policy: float = 0.0
+    on_policy: float | Callable[[], float] = 0.0
+    teacher_mix: float = 0.0
+    replay: int = 0
+    credit: Callable[[Drawn], Mapping[str, Tensor]] | None = None
     teacher_writes: bool = False
     turns: tuple[Callable[[Batch], Terms], ...] = ()
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The answers of a batch that the student wrote, as rows, one sample after the other.
+
+    Attributes:
+        classes: (B,) int64, what was drawn; -1 where the row was given.
+        lengths: the samples' rows; they add up to B.
+        student: (B,) log-probabilities of what was drawn by the student as it is, at temperature 1; 0 where none was.
+        teachers: the same by each teacher.
+        drawn: the same by what it was drawn from: the student, mixed with the first teacher, at their temperature.
+    """
+
+    classes: Tensor
+    lengths: Sequence[int]
+    student: Tensor
+    teachers: Sequence[Tensor]
+    drawn: Tensor
 
 
 # --- what it may know when it is built ------------------------------------------------------------------------------

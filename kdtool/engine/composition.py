@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdtool.engine.plan import share_of
 from kdtool.engine.watched import Watched
 from kdtool.errors import InputError
-from kdtool.method import Batch, Layer, Method, Out, Parts, Setup, Stage, Taps, Terms
+from kdtool.method import Batch, Drawn, Layer, Method, Out, Parts, Setup, Stage, Taps, Terms
 
 _SEPARATOR = "/"  # no method's name holds one, so roles of different parts never meet
 
@@ -94,7 +95,10 @@ class Combined(Method):
             task_weight=prod(stage.task_weight for stage in last),
             lr=self._agreed("lr", last),
             schedule=self._agreed("schedule", last),
-            on_policy=max(stage.on_policy for stage in last),
+            on_policy=_largest_share(last),
+            teacher_mix=self._agreed("teacher_mix", last, nothing=0.0) or 0.0,
+            replay=max(stage.replay for stage in last),
+            credit=self._credit_of(last) if any(stage.credit for stage in last) else None,
         )
         if any(stage.teacher_writes for stages in self._stages.values() for stage in stages):
             raise InputError("a method whose samples the teacher writes cannot be joined with another one by +.")
@@ -121,10 +125,10 @@ class Combined(Method):
     def _methods(self) -> Iterator[tuple[str, Method]]:
         return ((name, part) for name, part in self.parts.items() if isinstance(part, Method))
 
-    def _agreed(self, what: str, last: list[Stage]) -> Any:
-        """Return what the parts' last stages say of themselves, None where none does."""
+    def _agreed(self, what: str, last: list[Stage], nothing: float | None = None) -> Any:
+        """Return what the parts' last stages say of themselves, None where none does, but ``nothing``."""
         said = {name: getattr(stage, what) for name, stage in zip(self._stages, last, strict=True)}
-        said = {name: value for name, value in said.items() if value is not None}
+        said = {name: value for name, value in said.items() if value != nothing}
         if len(set(said.values())) > 1:
             each = ", ".join(f"{name}: {value}" for name, value in said.items())
             raise InputError(f"the methods' last stage is one, but they want another {what} each ({each}).")
@@ -140,6 +144,17 @@ class Combined(Method):
             }
 
         return loss
+
+    def _credit_of(self, stages: list[Stage]) -> Any:
+        def credit(drawn: Drawn) -> dict[str, Tensor]:
+            return {
+                f"{name}{_SEPARATOR}{key}": values
+                for name, stage in zip(self._stages, stages, strict=True)
+                if stage.credit is not None
+                for key, values in stage.credit(drawn).items()
+            }
+
+        return credit
 
     def ships(self, student: nn.Module) -> nn.Module:
         for _, part in self._methods():
@@ -167,6 +182,17 @@ class Combined(Method):
             assert isinstance(part, Method)
             part.after_step(_batch_of(batch, name))
 
+    def after_validation(self, metrics: Mapping[str, Any]) -> None:
+        for _, part in self._methods():
+            part.after_validation(metrics)
+
+
+def _largest_share(stages: list[Stage]) -> float | Callable[[], float]:
+    """Return the largest share of batches that the student writes; one that changes is asked for each time."""
+    if not any(callable(stage.on_policy) for stage in stages):
+        return max(share_of(stage) for stage in stages)
+    return lambda: max(share_of(stage) for stage in stages)
+
 
 def _of(items: Mapping[str, Any], name: str) -> dict[str, Any]:
     prefix = f"{name}{_SEPARATOR}"
@@ -192,7 +218,9 @@ def _parts_of(parts: Parts, name: str) -> Parts:
 
 
 def _batch_of(batch: Batch, name: str) -> Batch:
-    return replace(batch, student=_out_of(batch.student, name), teachers=[_out_of(out, name) for out in batch.teachers])
+    drawn = {key: values for key, values in batch.drawn.items() if _SEPARATOR not in key} | _of(batch.drawn, name)
+    teachers = [_out_of(out, name) for out in batch.teachers]
+    return replace(batch, student=_out_of(batch.student, name), teachers=teachers, drawn=drawn)
 
 
 def _out_of(out: Out, name: str) -> Out:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -31,6 +32,7 @@ class Loaded:
         view: which view of the samples the inputs are, or ``OWN``.
         rows: how many rows each sample has; None: one.
         taught: (R,) bool, the rows that the teachers speak of; None: all.
+        drawn: as in ``kdtool.method.Batch``.
     """
 
     inputs: Any
@@ -39,6 +41,7 @@ class Loaded:
     view: int
     rows: Sequence[int] | None = None
     taught: Tensor | None = None
+    drawn: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
@@ -64,9 +67,11 @@ class Loaded:
             own = [self.rows[end - size : end] for end, size in zip(ends, sizes, strict=True)]
             counts = [sum(each) for each in own if each is not None]
         taught = [None] * len(sizes) if self.taught is None else self.taught.split(counts)
-        columns = tree.split(self.inputs, sizes), self.labels.split(counts), self.index.split(counts), own, taught
-        return [Loaded(inputs, labels, index, self.view, rows, known) for inputs, labels, index, rows, known in
-                zip(*columns, strict=True)]  # fmt: skip
+        cut = {name: values.split(counts) for name, values in self.drawn.items()}
+        drawn = [{name: values[number] for name, values in cut.items()} for number in range(len(sizes))]
+        inputs, labels, index = tree.split(self.inputs, sizes), self.labels.split(counts), self.index.split(counts)
+        columns = inputs, labels, index, [self.view] * len(sizes), own, taught, drawn
+        return [Loaded(*each) for each in zip(*columns, strict=True)]
 
 
 class Batches(Protocol):
@@ -96,20 +101,63 @@ class Replay(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Beside:
+    """A frozen teacher that has a say in what the student writes.
+
+    Attributes:
+        teacher: its adapted network, ready.
+        share: of it in the distribution that each class is drawn from, in (0, 1].
+        context: gives what its forward runs under.
+    """
+
+    teacher: nn.Module
+    share: float
+    context: Callable[[], AbstractContextManager[object]]
+
+
 class Writer(Protocol):
     """Puts samples that a network writes in the place of a batch's, for the method to compare it on (see ``Stage``).
 
     Attributes:
         share: of the batches, in every stage that has teachers; None: as each stage says.
+        temperature: at which the student's are drawn, and the mixture with a teacher.
     """
 
     share: float | None
+    temperature: float
 
-    def __call__(self, network: nn.Module, loaded: Loaded, stage: str, step: int) -> Loaded:
-        """Return a batch of the view ``OWN``, a function of the network, the batch, ``train.seed``, stage and step.
+    @property
+    def count(self) -> int:
+        """How many samples are kept."""
+        ...
 
-        Its rows have no label, and as index the first of their sample's.
+    def __call__(
+        self, network: nn.Module, loaded: Loaded, stage: str, step: int, beside: Beside | None = None, keep: int = 0
+    ) -> Loaded:
+        """Return a batch of the view ``OWN``, a function of the networks, the batch, ``train.seed``, stage and step.
+
+        Its rows have no label, as index the first of their sample's, and "class" in ``drawn``.
+
+        Args:
+            network: the student's.
+            loaded: this process's part of a batch.
+            stage, step: of the run.
+            beside: a teacher that has a say.
+            keep: how many of all processes' samples are kept, the newest; 0: none.
         """
+        ...
+
+    def again(self, loaded: Loaded, stage: str, step: int) -> Loaded:
+        """Return a batch like it of samples that were kept, drawn by ``train.seed``, stage and step."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is kept, for a checkpoint."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Keep what another one kept."""
         ...
 
     def taught(self, teacher: nn.Module, loaded: Loaded) -> Loaded:

@@ -32,6 +32,11 @@ class Planned:
         return min(at, total - 1) / total
 
 
+def share_of(stage: Stage) -> float:
+    """Return the share of a stage's batches that the student writes, as the method says it now."""
+    return stage.on_policy() if callable(stage.on_policy) else stage.on_policy
+
+
 def hard_labels_only(batch: Batch) -> Terms:
     """The loss of a run without a method: nothing beyond the task's own."""
     return {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -170,6 +170,7 @@ class Step(nn.Module):
         progress: float,
         task_scale: Tensor | float = 1.0,
         taught: Taught | None = None,
+        drawn: Mapping[str, Tensor] | None = None,
     ) -> tuple[dict[str, Tensor], Batch]:
         """Return the weighted terms by name (their sum is the loss) and the batch as the method saw it.
 
@@ -179,9 +180,10 @@ class Step(nn.Module):
             epoch, progress: as in ``Batch``.
             task_scale: factor of the hard-label loss, for a part with another share of labels than the whole batch.
             taught: the rows that the teachers speak of; None: all.
+            drawn: as in ``Batch``; None: nothing was.
         """
         student, peers = self.networks(inputs)
-        return self.losses(student, peers or teachers, labels, index, epoch, progress, task_scale, taught)
+        return self.losses(student, peers or teachers, labels, index, epoch, progress, task_scale, taught, drawn)
 
     def networks(self, inputs: Any) -> tuple[Out, list[Out]]:
         """Return the outputs of the student and of the peers."""
@@ -202,9 +204,10 @@ class Step(nn.Module):
         progress: float,
         task_scale: Tensor | float = 1.0,
         taught: Taught | None = None,
+        drawn: Mapping[str, Tensor] | None = None,
     ) -> tuple[dict[str, Tensor], Batch]:
         """Return the weighted terms of outputs, and the batch; arguments as for ``forward``."""
-        stage = self.stage
+        stage, written = self.stage, drawn or {}
         assert stage is not None, "set a stage before the first step"
         # Terms that couple samples need all of the global batch, on every process.
         if self.couples_samples and world_size() > 1:
@@ -212,6 +215,7 @@ class Step(nn.Module):
             student, teachers = _gathered(student), [_gathered(out) for out in teachers]
             labels, index, task_scale = gather(labels), gather(index), 1.0
             taught = None if taught is None else Taught(gather(taught.rows.long()).bool())
+            written = {name: gather(values) for name, values in written.items()}
 
         def terms_of(batch: Batch, taught: Taught | None) -> Terms:
             loss = stage.loss if self.turn is None else stage.turns[self.turn]
@@ -225,7 +229,8 @@ class Step(nn.Module):
             def task_loss(logits: Tensor) -> Tensor:
                 return scale * self.task_loss(logits, labels[rows])
 
-            return Batch(labels[rows], index[rows], student, teachers, task_loss, epoch, progress)
+            values = {name: each[rows] for name, each in written.items()}
+            return Batch(labels[rows], index[rows], student, teachers, task_loss, epoch, progress, values)
 
         every = slice(0, len(index))
         if not self.peers and not self.keeps_state and chunked(student, teachers):

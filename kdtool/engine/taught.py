@@ -58,4 +58,5 @@ class Taught:
         return replace(
             batch, labels=labels, index=batch.index[places], student=outs[0], teachers=outs[1:],
             task_loss=lambda logits: task_loss(logits, labels),
+            drawn={name: values[places] for name, values in batch.drawn.items()},
         )  # fmt: skip

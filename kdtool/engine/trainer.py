@@ -90,7 +90,9 @@ class _Trainer:
         self.log = EpochLog(job.folder / METRICS)
         self.at = Progress(pieces=job.train.accumulate)
         averages = {"ema": self.ema.module} if self.ema is not None else {}
-        self.saver = Saver(job, {"step": self.step, "scaler": self.precision.scaler, **averages})
+        keeps = job.writer is not None and any(planned.stage.replay for planned in self.plan)
+        written = {"written": job.writer} if keeps else {}
+        self.saver = Saver(job, {"step": self.step, "scaler": self.precision.scaler, **averages, **written})
         self.found: dict[str, Any] | None = None  # the checkpoint to go on from
         self.began = time.monotonic()
 
@@ -140,13 +142,12 @@ class _Trainer:
         self.update = Updater(
             job, self.step, call, self.teaching, planned, follow, self.frozen.moving, self.reporter.note
         )
-        if self.update.writing.share:
-            self.reporter.note(
-                f"stage {stage.name}: the student writes {self.update.writing.share:.0%} of the batches, on which "
-                "the teachers run live"
-            )
+        said = self.update.writing.sentence()
+        if said:
+            self.reporter.note(f"stage {stage.name}: {said}")
         if self.found is not None and self.found["optimizer"] is not None:
             load_optimizer(self.update.optimizer, self.found["optimizer"])
+        self._look_first()
         self.reporter.stage(stage.name, planned.epochs, job.train_batches.steps, self.at.epoch)
         for epoch in range(self.at.epoch, planned.epochs):
             if self._waited_enough(planned):
@@ -155,6 +156,18 @@ class _Trainer:
             self.at.move(self.at.stage, epoch + 1)
             if (epoch + 1) % job.checkpoint.every_epochs == 0 and epoch + 1 < planned.epochs:
                 self.saver.save(self.at, self.update.optimizer, None)
+
+    def _look_first(self) -> None:
+        """Validate the student as a stage begins whose batches depend on how that changes."""
+        if not self.update.writing.varies or self.at.epoch or self.at.step:
+            return
+        metrics = self._validate()
+        if metrics is None or self.job.method is None:
+            raise InputError(
+                "the share of the batches that the student writes follows from its validation, and no samples are held "
+                "out: set data.val_fraction, or give the share by data.on_policy."
+            )
+        self.job.method.after_validation(metrics)
 
     def _waited_enough(self, planned: Planned) -> bool:
         """Tell whether no better epoch came for so long; it follows from what a checkpoint holds."""
@@ -295,8 +308,12 @@ class _Trainer:
         lopsided = imbalance(planned.stage.name, learnt)
         if lopsided and epoch == 0:
             self.reporter.warn(lopsided)
-        looks = bool(planned.stage.task_weight) or planned.selects
+        writing = self.update.writing
+        share = {"on_policy": round(writing.share(), 5)} if writing.varies else {}  # as it was
+        looks = bool(planned.stage.task_weight) or planned.selects or writing.varies
         metrics = self._validate() if looks else None
+        if metrics is not None and job.method is not None:
+            job.method.after_validation(metrics)
         predictions = self._validate_predictions() if looks else {}
         number = planned.first_epoch + epoch + 1
         record = {
@@ -310,6 +327,7 @@ class _Trainer:
             "skipped": meters.skipped,
             "val": metrics,
             **({"predictions": predictions} if predictions else {}),
+            **share,
             "seconds": round(seconds, 3),
             "samples_per_s": round(seen / seconds, 1),
         }

@@ -115,8 +115,7 @@ class Updater:
         self.graph = self._graph(say) if job.train.graph == "auto" else None
 
     def _graph(self, say: Callable[[str], None]) -> Graphed | None:
-        writes = bool(self.writing.share) or self.planned.stage.teacher_writes
-        problem = why_not(self.job, self.planned, self.guard.recordable, writes)
+        problem = why_not(self.job, self.planned, self.guard.recordable, self.writing.writes)
         if problem:
             say(f"stage {self.planned.stage.name}: no CUDA graph of its steps (train.graph=auto), for {problem}")
             return None
@@ -135,8 +134,8 @@ class Updater:
             measure_norms: find the norm of each term's gradient too, of the first micro-batch.
         """
         self.schedule.step_update(at)
-        loaded = self.writing(self.step.student, loaded, at)
         when = When(epoch, self.planned.progress(at, self.job.train_batches.steps), at)
+        loaded = self.writing(self.step.student, loaded, at, when.progress)
         if self.graph is not None and pieces == 1 and not measure_norms:
             result = self._graphed(self.graph, loaded, when)
             if self.trains_student:
@@ -231,7 +230,8 @@ class Updater:
                 place = self._tensors(when, part)
             with self._gradients_travel(micro == len(parts) - 1):
                 given_rows = part.inputs, part.labels, part.index, teachers
-                terms, batch = call(*given_rows, *place, scale, whole.of_taught(part))
+                more = [part.drawn] if part.drawn else []
+                terms, batch = call(*given_rows, *place, scale, whole.of_taught(part), *more)
                 if measure and not self.sharded and (world_size() == 1 or self.job.train.compile == "off"):
                     apart = terms.first() if isinstance(terms, RowTerms) else terms
                     result.norms = gradient_norms(apart, self.step.student.parameters())
@@ -251,7 +251,7 @@ class Updater:
             teachers = [join_outs(each) for each in zip(*made, strict=True)]
             terms, batch = self.step.losses(
                 student, peers or teachers, loaded.labels, loaded.index, when.epoch, when.progress,
-                taught=None if loaded.taught is None else Taught(loaded.taught),
+                taught=None if loaded.taught is None else Taught(loaded.taught), drawn=loaded.drawn,
             )  # fmt: skip
             return {name: self.precision.scaler.scale(term) for name, term in terms.items()}, batch
 

@@ -21,9 +21,14 @@ def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
 
     A class of which p is 0 adds nothing, whatever q is of it; one of which q alone is 0 makes it infinite.
     """
+    return kl_of_rows(log_p, log_q).mean()
+
+
+def kl_of_rows(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Return the (B,) KL(p || q) of the rows, with the arguments of ``kl``."""
     p = log_p.exp()
     # Where p is 0, the product may be 0 · inf; its limit is 0, and so is the gradient's.
-    return (p * torch.where(p > 0, log_p - log_q, 0.0)).sum(1).mean()
+    return (p * torch.where(p > 0, log_p - log_q, 0.0)).sum(1)
 
 
 def mixed(log_p: Tensor, log_q: Tensor, share: float) -> Tensor:

@@ -108,6 +108,12 @@ class Data(schema.Data):
     on_policy_temperature: float = option(
         1.0, "temperature at which the student's own answers are drawn", min=0.01, decides=(STUDENT,), late=True
     )
+    on_policy_texts: str = option(
+        "written",
+        "plain texts in a batch that the student writes; written: it writes their second half; given: they stay as "
+        "they are, and are learnt by the weight of the hard labels",
+        choices=("written", "given"), decides=(STUDENT,), late=True,
+    )  # fmt: skip
     name: str = option(
         "pydocs", "pydocs, a .jsonl, .parquet or .txt file, a folder of them, or hf/NAME[:CONFIGURATION]"
     )

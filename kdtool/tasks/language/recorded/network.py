@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kdtool.cache.open import refuse_heat
 from kdtool.cache.part import filled
-from kdtool.engine.job import Loaded
+from kdtool.engine.job import Beside, Loaded
 from kdtool.engine.rows import Late
 from kdtool.errors import InputError
 from kdtool.method import TapSpec
@@ -166,10 +166,14 @@ class NobodyWrites:
         teacher: what it is: "a generated set".
     """
 
+    temperature, count = 1.0, 0
+
     def __init__(self, share: float | None, teacher: str):
         self.share, self.teacher = share, teacher
 
-    def __call__(self, network: nn.Module, loaded: Loaded, stage: str, step: int) -> Loaded:
+    def __call__(
+        self, network: nn.Module, loaded: Loaded, stage: str, step: int, beside: Beside | None = None, keep: int = 0
+    ) -> Loaded:
         """Refuse.
 
         Raises:
@@ -179,6 +183,17 @@ class NobodyWrites:
             f"the student is to write answers itself, of which a teacher that is {self.teacher} says nothing: "
             "data.on_policy=0, or another method."
         )
+
+    def again(self, loaded: Loaded, stage: str, step: int) -> Loaded:
+        """Return what is never asked for, since nothing is kept."""
+        raise AssertionError("nothing is kept")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Keep nothing."""
 
     def taught(self, teacher: nn.Module, loaded: Loaded) -> Loaded:
         """Refuse.
