@@ -30,6 +30,8 @@ class Loaded:
         index: (R,) int64 row in the split.
         view: which view of the samples the inputs are, or ``OWN``.
         rows: how many rows each sample has; None: one.
+        positions: the index once more, on the CPU: from there the host reads it without waiting for the device. None:
+            whoever made the batch had it on the device alone.
     """
 
     inputs: Any
@@ -37,6 +39,7 @@ class Loaded:
     index: Tensor
     view: int
     rows: Sequence[int] | None = None
+    positions: Tensor | None = None
 
     @property
     def samples(self) -> int:
@@ -61,8 +64,9 @@ class Loaded:
             ends = list(accumulate(sizes))
             own = [self.rows[end - size : end] for end, size in zip(ends, sizes, strict=True)]
             counts = [sum(each) for each in own if each is not None]
-        columns = tree.split(self.inputs, sizes), self.labels.split(counts), self.index.split(counts), own
-        return [Loaded(inputs, labels, index, self.view, rows) for inputs, labels, index, rows in
+        at = [None] * len(sizes) if self.positions is None else self.positions.split(counts)
+        columns = tree.split(self.inputs, sizes), self.labels.split(counts), self.index.split(counts), own, at
+        return [Loaded(inputs, labels, index, self.view, rows, positions) for inputs, labels, index, rows, positions in
                 zip(*columns, strict=True)]  # fmt: skip
 
 
@@ -88,8 +92,14 @@ class Replay(Protocol):
 
     roles: Sequence[frozenset[str]]
 
-    def outputs(self, index: Tensor, view: int) -> list[Out]:
-        """Return each teacher's outputs for (B,) positions in the training set, on their device."""
+    def outputs(self, index: Tensor, view: int, positions: Tensor | None = None) -> list[Out]:
+        """Return each teacher's outputs, on their device.
+
+        Args:
+            index: (R,) rows of the training set.
+            view: which view of the samples.
+            positions: the index on the CPU, as ``Loaded`` has it; None: the host may have to wait for the index.
+        """
         ...
 
 

@@ -130,7 +130,7 @@ class HeldBatches:
         for index in batches:
             rows, counts = self._rows(index)
             inputs, labels, numbers = self.send((self.make(index, view), self.labels[rows], rows))
-            yield Loaded(inputs, labels, numbers, view, counts)
+            yield Loaded(inputs, labels, numbers, view, counts, rows)
 
     def _rows(self, index: Tensor) -> tuple[Tensor, list[int] | None]:
         """Return the numbers of samples' rows, and how many each has; None: one."""
