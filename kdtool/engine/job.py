@@ -64,7 +64,7 @@ class Loaded:
             ends = list(accumulate(sizes))
             own = [self.rows[end - size : end] for end, size in zip(ends, sizes, strict=True)]
             counts = [sum(each) for each in own if each is not None]
-        at = [None] * len(sizes) if self.positions is None else self.positions.split(counts)
+        at: Sequence[Any] = [None] * len(sizes) if self.positions is None else self.positions.split(counts)
         columns = tree.split(self.inputs, sizes), self.labels.split(counts), self.index.split(counts), own, at
         return [Loaded(inputs, labels, index, self.view, rows, positions) for inputs, labels, index, rows, positions in
                 zip(*columns, strict=True)]  # fmt: skip
