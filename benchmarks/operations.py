@@ -83,7 +83,7 @@ def main() -> None:
     home = tempfile.TemporaryDirectory()
     os.environ["KDTOOL_HOME"] = home.name
     print("| method | teacher | a step | an epoch's first | recorded: the host starts | in the graph |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print("| --- | --- | --- | --- | --- | --- |", flush=True)
     for method in sys.argv[1:] or METHODS:
         for teacher, more in TEACHERS.items():
             cells: list[str] = []

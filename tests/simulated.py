@@ -261,7 +261,8 @@ class _Names(TorchFunctionMode):
         device, kwargs = _present[-1], dict(kwargs or {})
         if func in (torch.tensor, torch.as_tensor) and _as_meta(kwargs.get("device"), device) != kwargs.get("device"):
             kwargs.pop("device")
-            return func(*args, **kwargs).to(device())  # of meta it would hold no numbers
+            # Made on meta it would hold no numbers. The name is of no use here, where no mode is on that would see it.
+            return func(*args, **kwargs).to("meta")
         if func is torch.empty and kwargs.pop("pin_memory", False):
             device.pinned.append(func(*args, **kwargs))
             return device.pinned[-1]

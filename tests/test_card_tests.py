@@ -15,6 +15,7 @@ STEPS = [
     (test_cuda.test_training, {"precision": "bf16", "kind": test_cuda.Hinted}),
     (test_cuda.test_training, {"precision": "fp16", "kind": test_cuda.Related}),
     (test_cuda.test_no_step_waits_for_the_device, {}),
+    *((test_cuda.test_the_update_of_a_bad_step_is_withheld, {"optimizer": name}) for name in ("adamw", "sgd", "lamb")),
 ]
 
 

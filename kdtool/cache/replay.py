@@ -15,6 +15,7 @@ from torch import Tensor
 from kdtool.cache.part import LOGITS, Part, in_view
 from kdtool.cache.store import Place, Store
 from kdtool.engine.rows import Late
+from kdtool.engine.staging import Staging
 from kdtool.engine.teaching import VIEW
 from kdtool.method import Out
 
@@ -81,26 +82,41 @@ class Outputs:
         paths = store.found(part)
         shards = {at: store.open(part, at, paths[at], whole=False) for at in store.manifest.places(part)}
         self.mapped: dict[Place, np.ndarray] = {} if resident else shards
+        self.place = torch.device("cpu")
         self.kept = self._join(list(shards.values())) if resident else {}
+        self.send = Staging(device)
 
     def _join(self, shards: list[np.ndarray]) -> dict[str, Tensor]:
         """Return each field of all views' rows in a row; a later view's sample is a number of rows further down."""
         size = sum(shard.nbytes for shard in shards)
         names = self.part.row.names or ()
         if _fits(size, self.device):  # shard by shard: the host need not hold it twice
+            self.place = self.device
             return {n: torch.cat([torch.from_numpy(s[n].copy()).to(self.device) for s in shards]) for n in names}
-        place = torch.device("cpu") if self.device.type == "cuda" else self.device
-        return {n: torch.from_numpy(np.concatenate([s[n] for s in shards])).to(place) for n in names}
+        self.place = self.place if self.device.type == "cuda" else self.device
+        return {n: torch.from_numpy(np.concatenate([s[n] for s in shards])).to(self.place) for n in names}
 
-    def __call__(self, index_B: Tensor, view: int) -> Any:
-        """Return (B, width) outputs for rows of the training set: a tensor, or ``Kept`` where only some are known."""
-        if self.kept:
-            at = index_B + view * int(self.ends[-1])
-            stored = {name: field.index_select(0, at.to(field.device)) for name, field in self.kept.items()}
+    def __call__(self, index_B: Tensor, view: int, positions_B: Tensor | None = None) -> Any:
+        """Return (B, width) outputs for rows of the training set: a tensor, or ``Kept`` where only some are known.
+
+        Rows that are not on the device are looked up by the host and sent there through pinned memory, for which it
+        need not wait for the device: while it is no more than two calls ahead, as ``Staging`` says.
+
+        Args:
+            index_B: the rows' numbers, int64.
+            view: which view of the samples.
+            positions_B: the same numbers on the CPU; None: the host fetches them, and waits.
+        """
+        if self.kept and self.place.type != "cpu":
+            found = self._kept_rows(index_B.to(self.place), view)
         else:
-            stored = self._mapped_rows(index_B.cpu().numpy(), view)
-        stored = {name: field.to(self.device) for name, field in stored.items()}
-        return self.part.decode(stored, self.dtype) if self.part.top_k is None else Kept(stored, self)
+            at_B = index_B.cpu() if positions_B is None else positions_B
+            found = self.send(self._kept_rows(at_B, view) if self.kept else self._mapped_rows(at_B.numpy(), view))
+        return self.part.decode(found, self.dtype) if self.part.top_k is None else Kept(found, self)
+
+    def _kept_rows(self, index: Tensor, view: int) -> dict[str, Tensor]:
+        at = index + view * int(self.ends[-1])
+        return {name: field.index_select(0, at) for name, field in self.kept.items()}
 
     def _mapped_rows(self, index: np.ndarray, view: int) -> dict[str, Tensor]:
         rows = np.empty(len(index), dtype=self.part.row)
@@ -136,8 +152,8 @@ class ReplayedTeacher:
         more = {f"{view}/{role}" for view in self.further for role in self.roles}
         return frozenset({*self.roles, *more, *(f"{VIEW}{view}" for view in self.further)})
 
-    def __call__(self, index_B: Tensor, view: int) -> Out:
-        found = {name: part(index_B, view) for name, part in self.parts.items()}
+    def __call__(self, index_B: Tensor, view: int, positions_B: Tensor | None = None) -> Out:
+        found = {name: part(index_B, view, positions_B) for name, part in self.parts.items()}
         out = self._out(found, lambda name: name)
         views = {further: self._out(found, partial(in_view, further)) for further in self.further}
         return replace(out, views=views)
@@ -161,6 +177,6 @@ class Replayed:
         self.teachers, self.folders = teachers, folders
         self.roles: Sequence[frozenset[str]] = [teacher.gives for teacher in teachers]
 
-    def outputs(self, index: Tensor, view: int) -> list[Out]:
-        """Return each teacher's outputs for (B,) positions in the training set, on the run's device."""
-        return [teacher(index, view) for teacher in self.teachers]
+    def outputs(self, index: Tensor, view: int, positions: Tensor | None = None) -> list[Out]:
+        """Return each teacher's outputs for (B,) rows of the training set, on the run's device; see ``Replay``."""
+        return [teacher(index, view, positions) for teacher in self.teachers]

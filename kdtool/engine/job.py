@@ -31,6 +31,8 @@ class Loaded:
         index: (R,) int64 row in the split.
         view: which view of the samples the inputs are, or ``OWN``.
         rows: how many rows each sample has; None: one.
+        positions: the index once more, on the CPU: from there the host reads it without waiting for the device. None:
+            whoever made the batch had it on the device alone.
         taught: (R,) bool, the rows that the teachers speak of; None: all.
         drawn: as in ``kdtool.method.Batch``.
     """
@@ -40,6 +42,7 @@ class Loaded:
     index: Tensor
     view: int
     rows: Sequence[int] | None = None
+    positions: Tensor | None = None
     taught: Tensor | None = None
     drawn: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -66,11 +69,13 @@ class Loaded:
             ends = list(accumulate(sizes))
             own = [self.rows[end - size : end] for end, size in zip(ends, sizes, strict=True)]
             counts = [sum(each) for each in own if each is not None]
-        taught = [None] * len(sizes) if self.taught is None else self.taught.split(counts)
+        at, taught = (
+            [None] * len(sizes) if each is None else each.split(counts) for each in (self.positions, self.taught)
+        )
         cut = {name: values.split(counts) for name, values in self.drawn.items()}
         drawn = [{name: values[number] for name, values in cut.items()} for number in range(len(sizes))]
         inputs, labels, index = tree.split(self.inputs, sizes), self.labels.split(counts), self.index.split(counts)
-        columns = inputs, labels, index, [self.view] * len(sizes), own, taught, drawn
+        columns = inputs, labels, index, [self.view] * len(sizes), own, at, taught, drawn
         return [Loaded(*each) for each in zip(*columns, strict=True)]
 
 
@@ -96,8 +101,14 @@ class Replay(Protocol):
 
     roles: Sequence[frozenset[str]]
 
-    def outputs(self, index: Tensor, view: int) -> list[Out]:
-        """Return each teacher's outputs for (B,) positions in the training set, on their device."""
+    def outputs(self, index: Tensor, view: int, positions: Tensor | None = None) -> list[Out]:
+        """Return each teacher's outputs, on their device.
+
+        Args:
+            index: (R,) rows of the training set.
+            view: which view of the samples.
+            positions: the index on the CPU, as ``Loaded`` has it; None: the host may have to wait for the index.
+        """
         ...
 
 

@@ -135,4 +135,4 @@ def in_step(network: nn.Module, batches: Iterable[Loaded]) -> Iterator[tuple[Loa
 def _moved(loaded: Loaded, device: torch.device) -> Loaded:
     taught = None if loaded.taught is None else loaded.taught.to(device)
     moved = tree.to(loaded.inputs, device), loaded.labels.to(device), loaded.index.to(device)
-    return Loaded(*moved, loaded.view, loaded.rows, taught)
+    return Loaded(*moved, loaded.view, loaded.rows, loaded.positions, taught)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kdtool.engine import tree
 from kdtool.engine.by_input import call, frozen
 from kdtool.engine.folding import CPU, folded
-from kdtool.engine.job import OWN, Replay
+from kdtool.engine.job import OWN, Loaded, Replay
 from kdtool.engine.precision import Precision
 from kdtool.engine.quantised import in_int8, need_package
 from kdtool.engine.shards import is_sharded
@@ -135,20 +135,17 @@ class Teaching:
         if lacking:
             self.say(f"stage {stage}: the teacher runs live, for the cache does not hold {', '.join(lacking)}")
 
-    def __call__(self, inputs: Any, index: Tensor, view: int) -> list[Out]:
-        """Return each teacher's outputs.
+    def __call__(self, part: Loaded) -> list[Out]:
+        """Return each teacher's outputs for a batch, or a part of one, whose inputs are as the student gets them.
 
-        Args:
-            inputs: a tree, as the student gets them.
-            index: (R,) rows of the training set.
-            view: which view of the samples the inputs are; what a student wrote no cache holds.
+        What a student wrote no cache holds.
         """
         if self.silent:
             return []
-        if self.replaying and view != OWN:
+        if self.replaying and part.view != OWN:
             assert self.replay is not None
-            return self.replay.outputs(index, view)
-        return self.live(inputs)
+            return self.replay.outputs(part.index, part.view, part.positions)
+        return self.live(part.inputs)
 
 
 def watched(outs: Sequence[Out]) -> tuple[list[Out], list[set[str]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -243,7 +244,7 @@ class _Trainer:
         """The loss of the stage's first batch; shows which parameters get a gradient and what is read of teachers."""
         batch = batch.first(-(-batch.samples // self.at.pieces))
         inputs = cast(batch.inputs, self.precision.dtype)
-        teachers = self.teaching(inputs, batch.index, batch.view)
+        teachers = self.teaching(replace(batch, inputs=inputs))
         if call is self.step:  # compiled code would be compiled anew for dictionaries that are not watched
             teachers, self.read = watched(teachers)
         seed_torch("dry", self.job.train.seed, planned.stage.name)

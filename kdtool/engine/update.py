@@ -178,7 +178,7 @@ class Updater:
         assert when.at is not None
         loaded = replace(loaded, inputs=cast(loaded.inputs, self.precision.dtype))
         replaying = self.teaching.replaying
-        teachers = self.teaching(loaded.inputs, loaded.index, loaded.view) if replaying else None
+        teachers = self.teaching(loaded) if replaying else None
         self._seed(when.at, 0)
         terms, bad = graph(self._taken, Given(loaded, *self._tensors(when, loaded), teachers))
         return StepResult(terms, bad)
@@ -219,7 +219,7 @@ class Updater:
         parts, whole = loaded.split(pieces), Share.of(loaded, pieces)
         for micro, part in enumerate(parts):
             share, scale = whole.of_terms(part), whole.of_labels(part)
-            teachers = self.teaching(part.inputs, part.index, part.view) if given is None else given
+            teachers = self.teaching(part) if given is None else given
             if when.at is not None:
                 self._seed(when.at, micro)
             measure = measure_norms and micro == 0
@@ -243,7 +243,7 @@ class Updater:
 
     def _coupled(self, loaded: Loaded, when: When, pieces: int) -> tuple[StepResult, list[Batch]]:
         parts = loaded.split(pieces)
-        taught = [self.teaching(part.inputs, part.index, part.view) for part in parts]
+        taught = [self.teaching(part) for part in parts]
 
         def loss(student: Out, peers: list[Out]) -> tuple[Terms, Batch]:
             beside = student.logits.split([len(part.index) for part in parts])

@@ -97,7 +97,7 @@ class Writing:
             found = writer(student, loaded, stage.name, step, self._beside(loaded), stage.replay)
         if stage.credit is None:
             return found
-        teachers = self.teaching(found.inputs, found.index, found.view)
+        teachers = self.teaching(found)
         values = credit_of(
             stage.credit, student, teachers, found, self.precision, stage.teacher_mix, writer.temperature
         )

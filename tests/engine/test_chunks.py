@@ -180,7 +180,7 @@ def test_what_a_loss_reads_and_trains_is_seen_through_the_chunks(
     monkeypatch.setattr(engine_rows, "CHUNK", 4)
     one = updater(tmp_path)
     one.step.method.spare = nn.Linear(2, 2)  # type: ignore[union-attr]
-    taught, read = watched(one.teaching(whole().inputs, whole().index, 0))
+    taught, read = watched(one.teaching(whole()))
 
     def dry_loss() -> Tensor:
         return total(one.step(whole().inputs, whole().labels, whole().index, taught, 0, 0.0)[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from kdtool.engine.precision import choose_kernels
 from kdtool.engine.prefetch import Prefetcher
 from kdtool.engine.signals import StopRequest
-from kdtool.engine.trainer import fit
+from kdtool.engine.trainer import NON_FINITE, fit
 from kdtool.errors import RunError
 from kdtool.events import Reporter
 from kdtool.recipe.schema import Optim
@@ -67,11 +68,21 @@ def test_replayed_steps_are_steps(
     assert all(torch.equal(recorded[name], tensor) for name, tensor in plain.items())
 
 
-def test_the_update_of_a_bad_step_is_withheld(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lamb"])
+def test_the_update_of_a_bad_step_is_withheld(tmp_path: Path, optimizer: str) -> None:
     student = tiny.Net()
     with pytest.raises(RunError, match="withheld"):
-        _fit(tmp_path, method=Spoilt(), student=student)
+        _fit(
+            tmp_path,
+            method=Spoilt(),
+            student=student,
+            train={"log_every": 100},
+            optim=Optim(name=optimizer, lr=0.05),
+        )
     assert all(p.isfinite().all() for p in student.parameters())
+    first = json.loads((tmp_path / NON_FINITE).read_text().splitlines()[0])
+    assert set(Spoilt.bad_samples) & set(first["indices"])
+    assert len(first["indices"]) == 8
 
 
 def test_prefetched_batches_are_the_same() -> None:

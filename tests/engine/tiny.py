@@ -40,12 +40,15 @@ class Batches:
         return len(self.labels) // self.batch_size
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Loaded]:
-        order = torch.from_numpy(epoch_order(0, epoch, len(self.labels))).to(self.device)
+        positions = torch.from_numpy(epoch_order(0, epoch, len(self.labels)))
+        order = positions.to(self.device)
         for step in range(start, self.steps):
-            index = order[step * self.batch_size : (step + 1) * self.batch_size]
+            here = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            index = order[here]
             self.served.append((epoch, step))
             number, parts = self.part
-            yield Loaded(self.images[index], self.labels[index], index, view=0).split(parts)[number]
+            whole = Loaded(self.images[index], self.labels[index], index, view=0, positions=positions[here])
+            yield whole.split(parts)[number]
 
 
 class Net(nn.Module):

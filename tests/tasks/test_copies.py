@@ -45,5 +45,6 @@ def test_no_batch_waits_on_its_way_to_the_device(task: str, tmp_path: Path) -> N
             assert all(ours.is_cuda and torch.equal(ours.cpu(), theirs) for ours, theirs in pairs)
             assert torch.equal(got.labels.cpu(), want.labels)
             assert torch.equal(got.index.cpu(), want.index)
+            assert torch.equal(got.positions, want.index)
     assert len(waits) > 3
     assert all(before == after for before, after in pairwise(waits)), waits

@@ -81,7 +81,7 @@ class BareLoop:
             torch._dynamo.reset()
             self.forward = torch.compile(self._forward, mode=features.compiled)
         if features.replayed and replay is not None:
-            self.stored = [replay.outputs(b.index, b.view) for b in batches]
+            self.stored = [replay.outputs(b.index, b.view, b.positions) for b in batches]
         optim = copy.deepcopy(run.recipe.optim)
         optim.options = {**optim.options, **({} if features.fused else {"fused": False})}
         everything = nn.ModuleList([m for m in (self.student, self.method, *self.peers) if m is not None])

@@ -134,7 +134,7 @@ class HeldBatches:
             rows, counts = self._rows(index)
             more = [] if self.taught is None else [self.taught[rows]]
             inputs, labels, numbers, *taught = self.send((self.make(index, view), self.labels[rows], rows, *more))
-            yield Loaded(inputs, labels, numbers, view, counts, *taught)
+            yield Loaded(inputs, labels, numbers, view, counts, rows, *taught)
 
     def _rows(self, index: Tensor) -> tuple[Tensor, list[int] | None]:
         """Return the numbers of samples' rows, and how many each has; None: one."""

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from kdtool.engine import tree
 from kdtool.engine.job import Loaded
 from kdtool.engine.staging import Staging
 from kdtool.errors import InputError
 from kdtool.tasks.common.order import Order, class_plan
+from kdtool.tasks.images.data.changes import Changes
 from kdtool.tasks.images.data.dataset import DataSet, Images, Split, reader_of
 from kdtool.tasks.images.data.mixing import mix_labels
 from kdtool.tasks.images.data.unreadable import THREADS, Pool, Replaced
@@ -99,22 +101,23 @@ class Loader:
         # What a step would copy to the device, in one copy for all of them: each makes it wait.
         whole, read = torch.cat(batches), torch.cat(needed)
         index, labels = whole.to(self.device).split(sizes), self.labels[whole].to(self.device).split(sizes)
-        moves = self.views.moves(self.rows[read], view).to(self.device).split([len(b) for b in needed])
-        columns = zip(batches, partners, index, labels, moves, pixels, strict=True)
-        for positions, partner, own, own_labels, move, decoded in columns:
+        changes = tree.to(self.views.changes(self.rows[read], view), self.device).split([len(b) for b in needed])
+        columns = zip(batches, partners, index, labels, changes, pixels, strict=True)
+        for positions, partner, own, own_labels, change, decoded in columns:
             if partner is None:
-                images = self.views.device(decoded, self.rows[positions], view, move)
+                images = self.views.device(decoded, self.rows[positions], view, change)
             else:
-                images, own_labels = self._mixed(positions, partner, decoded, view, move)
-            yield Loaded(images.contiguous(memory_format=self.layout), own_labels, own, view)
+                images, own_labels = self._mixed(positions, partner, decoded, view, change)
+            laid_out = images.contiguous(memory_format=self.layout)
+            yield Loaded(laid_out, own_labels, own, view, positions=positions)
 
     def _mixed(
-        self, index: Tensor, partner: Tensor, decoded: Tensor, view: int, moves: Tensor
+        self, index: Tensor, partner: Tensor, decoded: Tensor, view: int, changes: Changes
     ) -> tuple[Tensor, Tensor]:
         """Return the images and (B, K) labels of samples and their partners, whose pixels come one after the other."""
         views, own = self.views, len(index)
         rows = self.rows[torch.cat([index, partner])]
-        images = views.device(decoded, rows, view, moves)
+        images = views.device(decoded, rows, view, changes)
         weights = views.mixing.weights(rows[:own], view, views.size)
         shares = weights.double().mean((1, 2))
         labels = mix_labels(self.labels[index], self.labels[partner], shares, self.num_classes)

@@ -277,13 +277,13 @@ class StreamLoader:
             weights = mixing.weights(rows, view, self.views.size)
             labels = mix_labels(labels, labels[partner], weights.double().mean((1, 2)), self.num_classes)
             mixed = partner, weights[:, None]
-        moves = self.views.moves(rows, view)
-        pixels, moves, labels, index, mixed = self.send((pixels, moves, labels, rows, mixed))
-        images = self.views.device(pixels, rows, view, moves)
+        changes = self.views.changes(rows, view)
+        pixels, changes, labels, index, mixed = self.send((pixels, changes, labels, rows, mixed))
+        images = self.views.device(pixels, rows, view, changes)
         if mixed:
             partner, share = mixed
             images = share * images + (1 - share) * images[partner]
-        return Loaded(images.contiguous(memory_format=self.layout), labels, index, view)
+        return Loaded(images.contiguous(memory_format=self.layout), labels, index, view, positions=rows)
 
 
 def make_stream_loader(

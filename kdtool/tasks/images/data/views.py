@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from kdtool.engine import tree
 from kdtool.errors import InputError
 from kdtool.randomness import seeded_libraries, uniforms
+from kdtool.tasks.images.data.changes import Changes
 from kdtool.tasks.images.data.dataset import MEDIUM
 from kdtool.tasks.images.data.decode import Enough, with_channels
 from kdtool.tasks.images.data.mixing import Mixing
@@ -188,39 +190,73 @@ class Views:
 
     # --- a batch --------------------------------------------------------------------------------------------------
 
-    def moves(self, rows_N: Tensor, view: int) -> Tensor:
-        """Return (N, 3) int64 of samples: where their window begins in the padded image, y and x, and 1 for a flip.
+    def changes(self, rows_N: Tensor, view: int) -> Changes:
+        """Return what happens to samples, on the CPU.
 
-        They are for a whole epoch at once, so that a device gets them in one copy.
+        They are for a whole epoch at once, so that a device gets them in one copy: none of its steps then waits.
+
+        Args:
+            rows_N: int64 rows of the samples, on the CPU.
+            view: which view.
         """
+        return Changes(self._moves(rows_N, view), self._colours(rows_N, view), self._boxes(rows_N, view))
+
+    def _moves(self, rows_N: Tensor, view: int) -> Tensor:
         if not self.padding and not self.flip:
-            return torch.zeros(len(rows_N), 3, dtype=torch.int64)
+            return torch.zeros(len(rows_N), 0, dtype=torch.int64)
         room = 2 * self.padding + 1
         shifts = [(self._draw(rows_N, f"shift {axis}", view) * room).long() for axis in ("y", "x")]
         return torch.stack([*shifts, (self._draw(rows_N, "flip", view) < self.flip).long()], dim=1)
 
-    def device(self, pixels_BCSS: Tensor, rows_B: Tensor, view: int, moves_B3: Tensor | None = None) -> Tensor:
+    def _colours(self, rows_N: Tensor, view: int) -> Tensor:
+        if not self.train or self.cfg.color_jitter == 0:
+            return torch.zeros(len(rows_N), 0)
+        names = ("contrast", "brightness", "saturation")[: 2 if self.channels == 1 else 3]  # grey has no saturation
+        drawn = [1 + self.cfg.color_jitter * (2 * self._draw(rows_N, name, view) - 1) for name in names]
+        return torch.stack(drawn, dim=1).float()
+
+    def _boxes(self, rows_N: Tensor, view: int) -> Tensor:
+        if not self.train or self.cfg.erase == 0:
+            return torch.zeros(len(rows_N), 0, dtype=torch.int64)
+        low, high = ERASE_AREA
+        side = torch.sqrt(low + (high - low) * self._draw(rows_N, "erase area", view)) * self.size
+        # One by one: torch's exp may differ in the last bit between a lone number and one of a vector.
+        logs = (self._draw(rows_N, "erase aspect", view) * 2 - 1) * (ERASE_ASPECT / 2)
+        stretch = torch.tensor([math.exp(x) for x in logs.tolist()], dtype=torch.float64)
+        bounds = []
+        for axis, length in (("y", side * stretch), ("x", side / stretch)):
+            length = length.clamp(max=self.size)
+            start = self._draw(rows_N, f"erase {axis}", view) * (self.size - length)
+            bounds += [start, start + length]
+        # A pixel is inside where its middle is.
+        chosen = self._draw(rows_N, "erase", view) < self.cfg.erase
+        return (torch.stack(bounds, dim=1) - 0.5).ceil().long() * chosen[:, None]
+
+    def device(self, pixels_BCSS: Tensor, rows_B: Tensor, view: int, changes: Changes | None = None) -> Tensor:
         """Return float32 (B, C, S, S) inputs: shifted, flipped, recoloured, normalised, erased.
 
         Args:
             pixels_BCSS: uint8, as ``host`` gives them.
             rows_B: int64 rows of the samples, on the CPU.
             view: which view.
-            moves_B3: the samples' ``moves``, on the pixels' device; None: they are computed here.
+            changes: the samples' own, on the pixels' device; None: they are computed here, and the host waits for
+                their copy.
         """
         to, pixels = pixels_BCSS.device, pixels_BCSS
-        if self.padding or self.flip:
-            pixels = self._moved(pixels, self.moves(rows_B, view).to(to) if moves_B3 is None else moves_B3)
+        if changes is None:
+            changes = tree.to(self.changes(rows_B, view), to)
+        if changes.moves.shape[1]:
+            pixels = self._moved(pixels, changes.moves)
         # The very operations of ToTensor and Normalize, so that evaluation is torchvision's bit for bit. Divisors
         # are tensors on the device: by a plain number, CUDA multiplies with its reciprocal.
         images = pixels.float().div_(torch.full((), 255.0, device=to))
-        if self.train and self.cfg.color_jitter > 0:
-            colours = self._recolour(images[:, :3], pixels[:, :3], rows_B, view)
+        if changes.colours.shape[1]:
+            colours = self._recolour(images[:, :3], pixels[:, :3], changes.colours)
             images = torch.cat([colours, images[:, 3:]], 1) if self.channels == 4 else colours
         # Laid out as the images: a plain broadcast would run over C numbers at a time where channels come last.
         mean, std = (torch.empty_like(images[:1]).copy_(each) for each in self._norm(to))
         images = images.sub_(mean).div_(std)
-        return self._erase(images, rows_B, view) if self.train and self.cfg.erase > 0 else images
+        return self._erase(images, changes.boxes) if changes.boxes.shape[1] else images
 
     def _draw(self, rows_B: Tensor, purpose: str, view: int) -> Tensor:
         return uniforms(rows_B, purpose, self.seed, view)
@@ -244,41 +280,40 @@ class Views:
         moved = padded.reshape(-1, channels).index_select(0, place.view(-1))
         return moved.view(count, self.size, self.size, channels).permute(0, 3, 1, 2)
 
-    def _recolour(self, images: Tensor, pixels: Tensor, rows_B: Tensor, view: int) -> Tensor:
+    def _recolour(self, images: Tensor, pixels: Tensor, factors_B3: Tensor) -> Tensor:
         """Change contrast, brightness and saturation of images in [0, 1] whose uint8 values are ``pixels``.
 
         Both have the three colours, or one channel of grey, which has no saturation.
         """
-        parts = [299, 587, 114] if pixels.shape[1] == 3 else [1000]
-
-        def factor(what: str) -> Tensor:
-            drawn = 1 + self.cfg.color_jitter * (2 * self._draw(rows_B, what, view) - 1)
-            return drawn.to(images.device, torch.float32).view(-1, 1, 1, 1)
-
-        # Contrast comes first, around a mean of whole numbers: a sum of floats would depend on threads and batch size.
-        sums_BC = pixels.sum((2, 3), dtype=torch.int64).cpu()
-        mean_B = (sums_BC * torch.tensor(parts)).sum(1).double() / (1000 * 255 * self.size**2)
-        mean = mean_B.float().to(images.device).view(-1, 1, 1, 1)
-        images = (mean + (images - mean) * factor("contrast")).clamp(0, 1)
-        images = (images * factor("brightness")).clamp(0, 1)
-        if len(parts) == 1:
+        contrast, brightness, *saturation = (each.view(-1, 1, 1, 1) for each in factors_B3.unbind(1))
+        mean = self._mean_grey(pixels).view(-1, 1, 1, 1)
+        images = (mean + (images - mean) * contrast).clamp(0, 1)
+        images = (images * brightness).clamp(0, 1)
+        if not saturation:
             return images
         grey = (images[:, :1] * 0.299 + images[:, 1:2] * 0.587) + images[:, 2:] * 0.114
-        return (grey + (images - grey) * factor("saturation")).clamp(0, 1)
+        return (grey + (images - grey) * saturation[0]).clamp(0, 1)
 
-    def _erase(self, images: Tensor, rows_B: Tensor, view: int) -> Tensor:
-        """Set a random box to zero: the mean colour, after normalising."""
-        low, high = ERASE_AREA
-        side = torch.sqrt(low + (high - low) * self._draw(rows_B, "erase area", view)) * self.size
-        # One by one: torch's exp may differ in the last bit between a lone number and one of a vector.
-        logs = (self._draw(rows_B, "erase aspect", view) * 2 - 1) * (ERASE_ASPECT / 2)
-        stretch = torch.tensor([math.exp(x) for x in logs.tolist()], dtype=torch.float64)
-        inside = []
-        for axis, length in (("y", side * stretch), ("x", side / stretch)):
-            length = length.clamp(max=self.size)
-            start = self._draw(rows_B, f"erase {axis}", view) * (self.size - length)
-            at = torch.arange(self.size) + 0.5
-            inside.append((at >= start[:, None]) & (at < (start + length)[:, None]))
-        chosen = self._draw(rows_B, "erase", view) < self.cfg.erase
-        box = inside[0][:, :, None] & inside[1][:, None, :] & chosen[:, None, None]
-        return images.masked_fill(box[:, None].to(images.device), 0.0)
+    def _mean_grey(self, pixels: Tensor) -> Tensor:
+        """Return (B,) float32, each image's mean grey value in [0, 1].
+
+        A mean of whole numbers: a sum of floats would depend on threads, batch size and device.
+        """
+        sums_BC = pixels.sum((2, 3), dtype=torch.int64)
+        if pixels.device.type == "mps":
+            sums_BC = sums_BC.cpu()  # it has no float64, in which alone these are divided as they are elsewhere
+        parts = (299, 587, 114) if pixels.shape[1] == 3 else (1000,)
+        sum_B = torch.stack([sums_BC[:, i] * part for i, part in enumerate(parts)]).sum(0)
+        # A tensor again: see the divisor in ``device``.
+        whole = torch.full((), 1000.0 * 255 * self.size**2, dtype=torch.float64, device=sums_BC.device)
+        return (sum_B.double() / whole).float().to(pixels.device)
+
+    def _erase(self, images: Tensor, bounds_B4: Tensor) -> Tensor:
+        """Set a box to zero: the mean colour, after normalising."""
+        at_S = torch.arange(self.size, device=images.device)
+        inside = [
+            (at_S >= begin[:, None]) & (at_S < end[:, None])
+            for begin, end in zip(bounds_B4[:, ::2].unbind(1), bounds_B4[:, 1::2].unbind(1), strict=True)
+        ]
+        box = inside[0][:, :, None] & inside[1][:, None, :]
+        return images.masked_fill(box[:, None], 0.0)

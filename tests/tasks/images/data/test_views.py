@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import numpy as np
@@ -10,9 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from kdtool.engine import tree
 from kdtool.errors import InputError
+from kdtool.randomness import uniforms
 from kdtool.tasks.images.data.views import Views
 from kdtool.tasks.images.options import Data
+from tests.simulated import simulated
 from tests.tasks.images.data.pictures import picture
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -198,6 +202,58 @@ def test_erasing_sets_a_box_to_the_mean(probability: float) -> None:
     for mask in erased[some][:50]:
         ys, xs = torch.where(mask)
         assert mask[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1].all()
+
+
+def test_a_pixel_is_erased_where_its_middle_is_in_the_box() -> None:
+    size, rows = 32, torch.arange(300)
+    white = torch.full((300, 3, size, size), 255, dtype=torch.uint8)
+    found = (_views(size, erase=0.5, **PLAIN).device(white, rows, 2) == 0).all(1).numpy()
+    drawn = {what: uniforms(rows, f"erase {what}", 0, 2).numpy() for what in ("area", "aspect", "y", "x")}
+    chosen = uniforms(rows, "erase", 0, 2).numpy() < 0.5
+    for i in range(300):
+        side = size * math.sqrt(0.02 + (1 / 3 - 0.02) * drawn["area"][i])
+        stretch = math.exp((2 * drawn["aspect"][i] - 1) * math.log(3.3) / 2)
+        height, width = min(side * stretch, size), min(side / stretch, size)
+        top, left = drawn["y"][i] * (size - height), drawn["x"][i] * (size - width)
+        middles = np.arange(size) + 0.5
+        want = ((top <= middles) & (middles < top + height))[:, None] & ((left <= middles) & (middles < left + width))
+        assert np.array_equal(found[i], want & chosen[i]), i
+
+
+def test_colours_are_changed_literally() -> None:
+    pixels, rows = _noise(16), torch.arange(16)
+    found = _views(color_jitter=0.4, **PLAIN).device(pixels, rows, 1)
+    contrast, brightness, saturation = (
+        1 + 0.4 * (2 * uniforms(rows, what, 0, 1).view(-1, 1, 1, 1) - 1)
+        for what in ("contrast", "brightness", "saturation")
+    )
+
+    def grey(images: Tensor) -> Tensor:
+        return (images * torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)[:, None, None]).sum(1, keepdim=True)
+
+    images = pixels.double() / 255
+    mean = grey(images).mean((2, 3), keepdim=True)
+    images = ((mean + contrast * (images - mean)).clamp(0, 1) * brightness).clamp(0, 1)
+    images = (grey(images) + saturation * (images - grey(images))).clamp(0, 1)
+    mean, std = (torch.tensor(values).double()[:, None, None] for values in (MEAN, STD))
+    assert torch.allclose(found.double(), (images - mean) / std, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_device_changes_images_without_a_wait_and_to_the_same_bits(channels: int) -> None:
+    cfg = Data(color_jitter=0.4, erase=0.5, crop="pad", flip=0.5)
+    norm = (0.5,) * channels, (0.25,) * channels
+    views = Views(cfg, 32, *norm, grey=channels == 1, native_size=(32, 32), train=True)
+    rows = torch.arange(24)
+    pixels = _noise(24)[:, [0, 1, 2, 0][:channels]]
+    want = views.device(pixels, rows, 3)
+    with simulated() as device:
+        there, changes = pixels.to(device()), tree.to(views.changes(rows, 3), device())
+        views.device(there, rows, 3, changes)  # copies mean and std, once
+        device.waits.clear()
+        found = views.device(there, rows, 3, changes)
+        assert not +device.waits
+        assert torch.equal(found.cpu(), want)
 
 
 def test_color_jitter_stays_in_range_and_off_is_off() -> None:
