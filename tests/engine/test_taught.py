@@ -100,8 +100,8 @@ def test_what_stands_in_other_rows_never_counts(tmp_path: Path, monkeypatch: pyt
     other = updater(tmp_path)
     teaching: Any = other.teaching
 
-    def changed(inputs: Any, index: Tensor, view: int) -> Any:
-        (out,) = teaching(inputs, index, view)
+    def changed(part: Loaded) -> Any:
+        (out,) = teaching(part)
         hidden = torch.where(KNOWN[:, None], out.logits.hidden_RD, 7.0)
         return [replace(out, logits=out.logits.of(hidden))]
 

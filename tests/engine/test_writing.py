@@ -54,7 +54,7 @@ class Pictures:
 
     def _of(self, images: Tensor, loaded: Loaded, network: nn.Module) -> Loaded:
         classes = network(images)[0].argmax(1)
-        return Loaded(images, torch.full_like(loaded.labels, -1), loaded.index, OWN, None, {"class": classes})
+        return Loaded(images, torch.full_like(loaded.labels, -1), loaded.index, OWN, drawn={"class": classes})
 
     def again(self, loaded: Loaded, stage: str, step: int) -> Loaded:
         self.calls.append(("again", step))
