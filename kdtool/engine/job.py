@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from kdtool.engine import tree
 from kdtool.events import Metric
 from kdtool.method import Method, Out
-from kdtool.recipe.schema import Checkpoint, Optim, Schedule, Train
+from kdtool.recipe.rates import Optim, Schedule
+from kdtool.recipe.schema import Checkpoint, Train
 
 OWN = -1
 """The view of samples that a network wrote in place of the given ones: no cache knows them."""

@@ -12,7 +12,7 @@ from torch import nn
 from kdtool.engine.shards import is_sharded
 from kdtool.errors import InputError, did_you_mean
 from kdtool.method import Stage
-from kdtool.recipe.schema import SCHEDULES, Optim, Schedule
+from kdtool.recipe.rates import SCHEDULES, Optim, Schedule
 
 
 class _Trainables(nn.Module):

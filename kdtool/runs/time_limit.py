@@ -9,7 +9,8 @@ from typing import Any
 
 from kdtool.errors import InputError
 from kdtool.recipe import durations
-from kdtool.recipe.schema import Recipe, Schedule
+from kdtool.recipe.rates import Schedule
+from kdtool.recipe.schema import Recipe
 from kdtool.runs.estimate import Costs, asked, measured
 from kdtool.runs.setting import Setting
 from kdtool.system import strict_json

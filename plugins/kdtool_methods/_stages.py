@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from kdtool import Batch, Stage, option
 from kdtool.method import Terms
-from kdtool.recipe.schema import SCHEDULES
+from kdtool.recipe.rates import SCHEDULES
 
 
 @dataclass

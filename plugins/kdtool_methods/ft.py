@@ -24,7 +24,7 @@ from kdtool import Batch, Method, Setup, Stage, Taps, option
 from kdtool.layers import Resampler, as_map, map_shape, packed, token_shares, unit_rows, width
 from kdtool.losses import at_least_fp32, mean_over
 from kdtool.method import Shape
-from kdtool.recipe.schema import SCHEDULES
+from kdtool.recipe.rates import SCHEDULES
 
 PARAPHRASE_SHARE = 0.1  # of train.epochs, where ft.paraphrase_epochs is not given
 ENERGY_WEIGHT = 200.0  # of Tian et al., for factor=energy

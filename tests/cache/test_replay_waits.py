@@ -13,7 +13,7 @@ from kdtool.cache.store import Store
 from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
 from kdtool.events import Reporter
-from kdtool.recipe.schema import Optim
+from kdtool.recipe.rates import Optim
 from tests.cache.small import stored
 from tests.engine import tiny
 from tests.engine.test_devices import Watching

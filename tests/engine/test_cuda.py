@@ -14,7 +14,7 @@ from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import NON_FINITE, fit
 from kdtool.errors import RunError
 from kdtool.events import Reporter
-from kdtool.recipe.schema import Optim
+from kdtool.recipe.rates import Optim
 from tests.engine import tiny
 from tests.engine.test_trainer import Hinted
 from tests.engine.test_update import Related, Spoilt

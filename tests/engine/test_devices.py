@@ -17,7 +17,7 @@ from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
 from kdtool.errors import InputError
 from kdtool.events import Reporter
-from kdtool.recipe.schema import Optim
+from kdtool.recipe.rates import Optim
 from kdtool.tasks.images.models.backbone import Backbone
 from tests.engine import tiny
 from tests.engine.test_trainer import SETUP, Hinted

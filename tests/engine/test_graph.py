@@ -18,7 +18,7 @@ from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import fit
 from kdtool.errors import RunError
 from kdtool.events import Reporter
-from kdtool.recipe.schema import Optim
+from kdtool.recipe.rates import Optim
 from tests.engine import tiny
 from tests.engine.test_devices import Banked
 from tests.engine.test_trainer import SETUP, Hinted

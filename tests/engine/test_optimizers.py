@@ -17,7 +17,7 @@ from kdtool.engine.signals import StopRequest
 from kdtool.engine.trainer import NON_FINITE, fit
 from kdtool.errors import InputError, RunError
 from kdtool.events import Reporter
-from kdtool.recipe.schema import Optim
+from kdtool.recipe.rates import Optim
 from tests.engine import tiny
 from tests.engine.test_devices import Watching
 from tests.engine.test_graph import Soft

@@ -18,7 +18,7 @@ from kdtool.engine.trainer import fit
 from kdtool.errors import InputError
 from kdtool.events import Reporter
 from kdtool.method import Batch, Method, Setup, Terms
-from kdtool.recipe.schema import Optim, Schedule
+from kdtool.recipe.rates import Optim, Schedule
 from tests.engine import tiny
 from tests.engine.test_trainer import Hinted
 

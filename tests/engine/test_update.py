@@ -16,7 +16,7 @@ from kdtool.engine.trainer import NON_FINITE, fit
 from kdtool.errors import Interrupted, RunError
 from kdtool.events import Reporter
 from kdtool.randomness import epoch_order
-from kdtool.recipe.schema import Optim
+from kdtool.recipe.rates import Optim
 from tests.engine import tiny
 from tests.engine.test_trainer import SETUP, Hinted
 
@@ -300,7 +300,7 @@ class Stored:
             self.logits, taps = job.teachers[0].eval()(job.train_batches.images)
         self.taps = {role: tap for role, tap in taps.items() if role in roles}
 
-    def outputs(self, index: Tensor, view: int) -> list[Out]:
+    def outputs(self, index: Tensor, view: int, positions: Tensor | None = None) -> list[Out]:
         self.asked.append(view)
         return [Out(self.logits[index], {role: tap[index] for role, tap in self.taps.items()})]
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from kdtool.engine.job import Job, Loaded
 from kdtool.method import Method
 from kdtool.randomness import epoch_order
-from kdtool.recipe.schema import Checkpoint, Optim, Schedule, Train
+from kdtool.recipe.rates import Optim, Schedule
+from kdtool.recipe.schema import Checkpoint, Train
 from kdtool.tasks.common.classification import Classification
 
 CLASSES = 3

@@ -13,13 +13,11 @@ import torch
 from torch import Tensor
 
 from kdtool.errors import InputError
-from kdtool.recipe import load as recipes
-from kdtool.runs.networks import with_rates
 from kdtool.tasks.common.held import HeldSplit
 from kdtool.tasks.text.data.batches import OVERLAP, Maker
 from kdtool.tasks.text.data.views import Views, lexicon
 from kdtool.tasks.text.models import plain
-from kdtool.tasks.text.models.build import OWN, Request, build, check_longest
+from kdtool.tasks.text.models.build import OWN, Request, build
 from kdtool.tasks.text.models.built import Built
 from kdtool.tasks.text.models.save import how_to_open, save_student
 from kdtool.tasks.text.models.tokens import Tokens, of_file, of_folder, trained_on
@@ -359,101 +357,3 @@ def test_a_users_own_network_gets_vocabulary_and_padding(tmp_path: Path) -> None
     )
     own = network(f"{tmp_path / 'own.py'}:bag")
     assert own.tapped({"stage": 0, "e": "embedding"}).shapes() == {"stage": (12, 8), "e": (8,)}
-
-
-@pytest.mark.parametrize(
-    ("model", "weights", "args", "message"),
-    [
-        ("bilstmm", "auto", {}, "bilstm"),
-        ("bilstm", "pretrained", {}, "no pretrained weights"),
-        ("bilstm", "none.safetensors", {}, "no weights file"),
-        ("bilstm", "scratch", {"depth": 3}, "depth"),
-        ("bilstm", "scratch", {"hidden": 0}, "'hidden': 0. cannot be built"),
-        ("bilstm", "scratch", {"embedding": -3}, "'embedding': -3. cannot be built"),
-        ("bilstm", "scratch", {"width": "wide"}, "'width': 'wide'. cannot be built"),
-        ("bilstm", "scratch", {"dropout": 2}, "'dropout': 2. cannot be built"),
-        ("textcnn", "scratch", {"windows": "three"}, "'windows': 'three'. cannot be built"),
-        ("textcnn", "scratch", {"windows": [0]}, "cannot be built|does not run"),
-        ("textcnn", "scratch", {"windows": []}, "cannot be built|does not run"),
-        ("transformer-tiny", "scratch", {"layers": 3}, "num_hidden_layers|layers"),
-        ("transformer-tiny", "scratch", {"hidden_size": 130, "num_attention_heads": 4}, "130"),
-        ("transformer-tiny", "scratch", {"hidden_size": -2}, "'hidden_size': -2"),
-        ("transformer-tiny", "scratch", {"num_hidden_layers": "two"}, "'num_hidden_layers': 'two'"),
-        ("transformer-tiny", "scratch", {"num_hidden_layers": 0}, "no encoder with layers"),
-        ("no/such/folder", "auto", {}, "unknown model"),
-    ],
-)
-def test_what_cannot_be_built_is_told_in_one_sentence(
-    model: str, weights: str, args: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match=message) as caught:
-        build(Request(model, weights, 3, tokens(), args, 0, "student"))
-    assert "\n" not in str(caught.value)
-
-
-def test_a_text_that_a_network_has_no_place_for_is_refused_before_the_run(tmp_path: Path) -> None:
-    own = network("transformer-tiny", max_position_embeddings=32)
-    save_student(tmp_path, own, own.module.state_dict(), ["a", "b", "c"])
-
-    def opened(longest: int) -> None:
-        check_longest(build(Request(str(tmp_path), "auto", 3, of_folder(str(tmp_path), longest), {}, 0, "teacher")))
-
-    opened(30)
-    opened(32)
-    for longest in (33, 5000):
-        with pytest.raises(InputError, match=rf"text of 33 tokens .* data\.max_length={longest} "):
-            opened(longest)
-    check_longest(network("transformer-tiny", tokens(longest=700)))
-    check_longest(network("bilstm", tokens(longest=700)))
-    (tmp_path / "own.py").write_text(
-        "import torch\nclass Placed(torch.nn.Module):\n"
-        "    def __init__(self, classes, size):\n        super().__init__()\n"
-        "        self.words, self.places = torch.nn.Embedding(size, 8), torch.nn.Embedding(20, 8)\n"
-        "        self.out = torch.nn.Linear(8, classes)\n"
-        "    def forward(self, ids, mask):\n        place = torch.arange(ids.shape[1])\n"
-        "        return self.out((self.words(ids) + self.places(place)).mean(1))\n"
-        "def placed(num_classes, vocab_size, pad_id):\n    return Placed(num_classes, vocab_size)\n"
-    )
-    check_longest(network(f"{tmp_path / 'own.py'}:placed", tokens(longest=20)))
-    with pytest.raises(InputError, match=r"text of 21 tokens"):
-        check_longest(network(f"{tmp_path / 'own.py'}:placed", tokens(longest=21)))
-
-
-def test_a_tokenizer_of_more_tokens_than_a_network_has_vectors_for_is_refused(tmp_path: Path) -> None:
-    own = network("transformer-tiny", tokens(60))
-    save_student(tmp_path, own, own.module.state_dict(), ["a", "b", "c"])
-    build(Request(str(tmp_path), "auto", 3, tokens(60), {}, 0, "student"))
-    with pytest.raises(InputError, match=r"vectors for \d+ tokens, and its tokenizer has \d+"):
-        build(Request(str(tmp_path), "auto", 3, tokens(120), {}, 0, "student"))
-
-
-@pytest.mark.parametrize(
-    ("given", "origin", "epochs"),
-    [([], "scratch", 20), ([], "pretrained", 8), (["teacher.train.epochs=8"], "scratch", 8)],
-)
-def test_a_teacher_from_scratch_learns_longer_unless_the_recipe_says(
-    given: list[str], origin: str, epochs: int
-) -> None:
-    recipe = recipes.load(None, given, {"task": "text"})
-    teacher = network("transformer-tiny")
-    teacher.origin = origin
-    settled = with_rates(recipe, network("bilstm"), [teacher])
-    assert settled.teacher[0].train.epochs == settled.teacher[0].train.length == epochs
-    assert recipe.teacher[0].train.epochs == (epochs if given else None)
-
-
-def test_of_images_a_teacher_from_scratch_learns_as_long_as_ever() -> None:
-    recipe = recipes.load(None, [], {"task": "images"})
-    teacher = network("transformer-tiny")
-    settled = with_rates(recipe, network("bilstm"), [teacher])
-    assert (teacher.origin, settled.teacher[0].train.epochs) == ("scratch", 8)
-
-
-@pytest.mark.parametrize(("task", "rate"), [("images", 3e-4), ("text", 5e-5), ("language", 1e-4)])
-def test_trained_weights_are_trained_further_at_their_tasks_rate(task: str, rate: float) -> None:
-    recipe = recipes.load(None, [], {"task": task})
-    student, teacher = network("bilstm"), network("transformer-tiny")
-    student.origin = teacher.origin = "pretrained"
-    settled = with_rates(recipe, student, [teacher])
-    assert (settled.optim.lr, settled.teacher[0].train.optim.lr) == (rate, rate)
