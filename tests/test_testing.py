@@ -312,11 +312,7 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("check", "cls", "message"),
-    sampled(FAULTS, *FAULTS[:-3], FAULTS[-1]),
-    ids=lambda value: getattr(value, "__name__", None),
-)
+@pytest.mark.parametrize(("check", "cls", "message"), sampled(FAULTS, *FAULTS[:-3], FAULTS[-1]))
 def test_each_fault_is_found(check: str, cls: type[Method], message: str) -> None:
     with pytest.raises(Exception, match=message):
         run(check, cls)
