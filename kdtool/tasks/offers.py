@@ -26,6 +26,8 @@ class Offers:
     """The half of a task that commands ask for one by one."""
 
     name: ClassVar[str]
+    corrupted: ClassVar[str] = ""
+    """A corruption that ``evaluate`` takes, for advice; "": there is none."""
 
     def evaluate(self, target: str, data: str | None, **options: Any) -> dict[str, Any]:
         """Measure a network on data, for ``kdtool.evaluate``, which has the options that are passed on.

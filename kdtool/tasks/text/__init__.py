@@ -39,6 +39,7 @@ class Text(task.Task):
     Teacher = options.Teacher
     Student = options.Student
     ships_layers = True
+    corrupted = "typos"
     views: ClassVar[Mapping[str, str]] = {
         "strong": "a share of data.strong of the words hidden, left out or replaced, in equal parts"
     }

@@ -58,6 +58,20 @@ def test_two_tokenizers_are_looked_at_as_they_are_trained(tmp_path: Path) -> Non
         assert run.code in (0, 2), run.err
 
 
+def test_a_comparison_says_what_a_student_takes_from_its_teacher_alone(tmp_path: Path) -> None:
+    teacher, tokens = tmp_path / "teacher", trained_on(["rain", "snow and wind"], 60, 16)
+    made = build(Request("transformer-tiny", "scratch", 3, tokens, {}, 0, "teacher"))
+    save_student(teacher, made, made.module.state_dict(), sorted(WORDS))
+    wanted = [*pair(sentences(tmp_path / "data.tsv"), str(teacher)), "--methods", "none,kd", "--out", tmp_path / "all"]
+    said = call("compare", *wanted)
+    assert said.code == 2
+    assert "another student to begin with" in said.err
+    assert "student.tokenizer" in said.err
+    common = ["teacher.check=off", "--epochs", "1", f"student.tokenizer={teacher}", "--seeds", "1"]
+    done = call("compare", *wanted, *common)
+    assert done.code == 0, done.err
+
+
 def test_bench_measures_both_precisions_and_has_no_layout_to_choose(tmp_path: Path) -> None:
     said = call("bench", *pair(sentences(tmp_path / "data.tsv")), "--pairs", "2", "--steps", "1", "--json")
     assert said.code == 0, said.err
