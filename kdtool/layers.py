@@ -5,6 +5,7 @@ Features come as maps (B, C, H, W), token sequences (B, N, D) or vectors (B, D);
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -185,13 +186,22 @@ def copied(classifier: Own, place: nn.Module) -> nn.Module:
 
 
 def unit_rows(feat: Tensor) -> Tensor:
-    """Return (B, N): each sample flattened and divided by its L2 norm. A zero sample stays zero.
+    """Return (B, N): each sample flattened and divided by its L2 norm, whatever its size. A zero sample stays zero.
 
     Its gradient is not blown up either, as it is where the norm is merely kept above a tiny number.
     """
     flat_BN = feat.flatten(1)
+    flat_BN = flat_BN * _near_one(torch.linalg.vector_norm(flat_BN.detach(), torch.inf, dim=1, keepdim=True))
     norm_B1 = torch.linalg.vector_norm(flat_BN, dim=1, keepdim=True)
     return flat_BN / torch.where(norm_B1 > 0, norm_B1, 1.0)
+
+
+def _near_one(largest_B1: Tensor) -> Tensor:
+    """Return a factor for each row that brings its largest entry near 1: squares of fp32's 1e-30 are zero, those of
+    1e30 infinite. It is a power of two, and rounds nothing."""
+    most = -math.log2(torch.finfo(largest_B1.dtype).tiny)  # powers that a factor can have
+    power_B1 = largest_B1.log2().floor().clamp(-most, most)
+    return torch.where(largest_B1 > 0, torch.exp2(-power_B1), 1.0)
 
 
 def layer_pairs(

@@ -59,12 +59,11 @@ def command(
 ) -> None:
     """Tell the class of each new input, and how likely it is; of a language model, what it writes to each prompt.
 
-    TARGET is what `kdtool eval` takes. Of sentences, FILE holds one a line (of pairs two, with a tab between)
-    or is a table (.tsv, .csv, .jsonl, .parquet) whose column data.text=[NAME] names, and - is standard input, read as
-    it comes. Of pictures, FILE is
-    one of them or a folder, and - is one on standard input. Of prompts, FILE holds one a line or is a table as
-    `kdtool generate` takes it; they are posed as the model's chat template has it, or gone on with as they are
-    (data.template=plain). What cannot be read is told and left out.
+    TARGET is what `kdtool eval` takes. Of sentences, FILE holds one a line (of pairs two, with a tab between) or is a
+    table (.tsv, .csv, .jsonl, .parquet) whose column data.text=[NAME] names, and - is standard input, read as it comes.
+    Of pictures, FILE is one of them or a folder, and - is one on standard input. Of prompts, FILE holds one a line or
+    is a table as `kdtool generate` takes it; they are posed as the model's chat template has it, or gone on with as
+    they are (data.template=plain). What cannot be read is told and left out.
 
     \b
     Examples:

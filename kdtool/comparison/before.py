@@ -36,10 +36,16 @@ def look(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
             extra[method] = aside
         here = (trained, _digest(run))
         if first.setdefault(student, here) != here:
-            what = f"{trained} student steps instead of {first[student][0]}"
+            what, hint = f"{trained} student steps instead of {first[student][0]}", ""
             if trained == first[student][0]:
                 what = "another student to begin with"
-            raise InputError(f"{student} with {method} has {what}: its runs would not be paired with the others'.")
+                hint = (
+                    " Where a student without a teacher is another one, name in the recipe what it takes from its "
+                    "teacher, such as student.tokenizer."
+                )
+            raise InputError(
+                f"{student} with {method} has {what}: its runs would not be paired with the others'.{hint}"
+            )
     assert run is not None
     data, split = run.data, run.recipe.data
     watched = run.data.val is not None and split.watch_test

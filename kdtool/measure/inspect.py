@@ -63,7 +63,9 @@ def inspect(recipe: Recipe | Mapping[str, Any] | str | Path | None = None) -> di
     try:
         setting = complete(pair, Reporter())
         result["sample"] = setting.task.sample(setting.data)
-        result["lengths"] = _lengths(getattr(setting.train_batches, "lengths", None))
+        result["lengths"] = _lengths(
+            setting.task.token_counts(setting.transfer_set, setting.student, setting.train_batches)
+        )
         result["pairs"] = _pairs(setting)
         result["tap_bytes"] = tap_bytes(list(setting.networks.shapes), checked.train.batch_size)
         result["steps"] = steps(setting)

@@ -10,6 +10,7 @@ from typing import Any
 
 from kdtool.events import Metric
 from kdtool.recipe import yaml_file
+from kdtool.registry import tasks
 from kdtool.report.sections import Table
 from kdtool.runs.environment import FILE as ENVIRONMENT
 from kdtool.runs.folder import RECIPE
@@ -63,7 +64,9 @@ def _lines(folder: str, found: Mapping[str, Any], result: Mapping[str, Any]) -> 
         f"({numbers.gain(metric, -each['drop_points'])})"
         for each in found["robustness"] or ()
     )
-    yield "robustness", worse or f"not measured: kdtool eval {shlex.quote(folder)} --corrupt noise"
+    corrupted = tasks.get(recipe.get("task") or tasks.default()).corrupted
+    if worse or corrupted:
+        yield "robustness", worse or f"not measured: kdtool eval {shlex.quote(folder)} --corrupt {corrupted}"
 
 
 def _exports(found: Mapping[str, Any]) -> Iterator[str]:

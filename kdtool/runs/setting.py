@@ -236,7 +236,7 @@ def complete(pair: Pair, reporter: Reporter) -> Setting:
 
 
 def _dry_inputs(pair: Pair, count: int) -> Any:
-    dry = pair.student.dry_inputs(count)
+    dry = pair.task.dry_inputs(pair.built, count)
     further = further_views(pair.task, pair.methods, pair.recipe.options)
     return Views(dry, dict.fromkeys(further, dry)) if further else dry
 
@@ -278,7 +278,7 @@ def _check_parts(setting: Setting) -> None:
         size = min(recipe.train.batch_size, setting.train_size)
         along = zip(nets.teachers, nets.teacher_nets, strict=True) if setting.online else ()
         for built, net in [(setting.student, nets.student_net), *along]:
-            one = setting.student.dry_inputs(1)
+            one = setting.task.dry_inputs(setting.built, 1)
             refuse_single(built.name, net, one, size, recipe.train.accumulate, "train.batch_size")
     for section, built in zip(recipe.teacher, setting.teachers, strict=True):
         if built.needs_training and not setting.online:

@@ -11,9 +11,13 @@ from kdtool.tasks.profiled import Profiled
 from kdtool.tasks.specimens import Specimens
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from kdtool.engine.job import Batches
     from kdtool.generation.request import Teacher as Answering
     from kdtool.recipe.schema import Recipe
     from kdtool.tasks.prediction import Prediction
+    from kdtool.tasks.task import Built
 
 Say = Callable[[str], None]
 
@@ -22,6 +26,8 @@ class Offers:
     """The half of a task that commands ask for one by one."""
 
     name: ClassVar[str]
+    corrupted: ClassVar[str] = ""
+    """A corruption that ``evaluate`` takes, for advice; "": there is none."""
 
     def evaluate(self, target: str, data: str | None, **options: Any) -> dict[str, Any]:
         """Measure a network on data, for ``kdtool.evaluate``, which has the options that are passed on.
@@ -122,6 +128,16 @@ class Offers:
     def sample(self, data: Any) -> list[tuple[str, bool]]:
         """Return a training sample's text for ``kdtool inspect``: pieces, each with whether it is learnt; or []."""
         return []
+
+    def token_counts(self, split: Any, student: Built, batches: Batches) -> np.ndarray | None:
+        """Return the (N,) tokens of a training set's samples for ``kdtool inspect``; None: they have none.
+
+        Args:
+            split: the training set.
+            student: whose tokens are counted.
+            batches: as the student is trained on them; their ``lengths``, where they have some, are the default.
+        """
+        return getattr(batches, "lengths", None)
 
     def stages(self, built: Any) -> list[dict[str, Any]]:
         """Return a network's stages for ``kdtool inspect``, shallow to deep, and one for the head; [] where unknown.

@@ -267,6 +267,10 @@ class Task(Offers):
         """
         raise NotImplementedError
 
+    def dry_inputs(self, networks: Sequence[Built], count: int) -> Any:
+        """Return noise as ``batches`` has samples: for the first of ``networks``, with what the others need besides."""
+        return networks[0].dry_inputs(count)
+
     def batches(self, data: Any, split: Any, recipe: Recipe, networks: Sequence[Built], reading: Reading) -> Batches:
         """Return a split in batches; the same samples whatever the workers.
 

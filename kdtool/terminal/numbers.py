@@ -34,7 +34,8 @@ def difference(metric: Metric, found: float | None) -> str:
 
 def gain(metric: Metric, found: float) -> str:
     """Return a gain as ``Metric.gain`` gives it: "+3.00 points" or "+1.2"."""
-    return f"{found:+.2f} points" if metric.percent else f"{found:+.4g}"
+    rounded = round(found, 2) + 0.0  # no -0.00
+    return f"{rounded:+.2f} points" if metric.percent else f"{found + 0.0:+.4g}"
 
 
 def scaled(metric: Metric, found: float | None) -> float | None:

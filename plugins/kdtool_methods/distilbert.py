@@ -12,11 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Optional
 
-import torch
 from torch import Tensor
 
 from kdtool import Batch, Method, Setup, Stage, Taps, option
-from kdtool.layers import token_weights
+from kdtool.layers import token_weights, unit_rows
 from kdtool.losses import ensemble_logits, softened_kl
 from kdtool_methods._tokens import Projections, real_tokens, side_by_side
 
@@ -35,13 +34,8 @@ def cosine_loss(s_BLD: Tensor, t_BLD: Tensor, mask_BL: Tensor | None = None) -> 
         raise ValueError(f"shapes differ: student {tuple(s_BLD.shape)}, teacher {tuple(t_BLD.shape)}")
     weight_BL, student = real_tokens(s_BLD, mask_BL)
     _, teacher = real_tokens(t_BLD, mask_BL)
-    cosine_BL = (_unit(student) * _unit(teacher)).sum(2)
-    return (weight_BL * (1 - cosine_BL)).sum() / weight_BL.sum().clamp_min(1)
-
-
-def _unit(feat_BLD: Tensor) -> Tensor:
-    norm_BL1 = torch.linalg.vector_norm(feat_BLD, dim=2, keepdim=True)
-    return feat_BLD / torch.where(norm_BL1 > 0, norm_BL1, 1.0)
+    student, teacher = (unit_rows(each.flatten(0, 1)).view_as(each) for each in (student, teacher))
+    return (weight_BL * (1 - (student * teacher).sum(2))).sum() / weight_BL.sum().clamp_min(1)
 
 
 class DistilBERT(Method):

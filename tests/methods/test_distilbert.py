@@ -76,6 +76,20 @@ def test_limits():
         cosine_loss(feat, feat[:, :, :2])
 
 
+@pytest.mark.parametrize("size", [1e-40, 1e-30, 1e30, 3e37])
+def test_the_size_of_states_does_not_count(size):
+    student, teacher, mask = random(3, 4, 5).detach(), random(3, 4, 5, seed=1).detach(), mask_of(*LENGTHS)
+    want = literal(mask)(student, teacher).item()
+    sized = (size * student).float().requires_grad_()  # its squares are zero or infinite in fp32
+    loss = cosine_loss(sized, (size * teacher).float(), mask)
+    assert loss.item() == pytest.approx(want, rel=1e-4 if size < 1e-38 else 1e-6)
+    if size > 1e-35:  # else the gradient is itself larger than fp32 goes
+        usual = student.clone().requires_grad_()
+        (expected,) = torch.autograd.grad(literal(mask)(usual, teacher), usual)
+        (grad,) = torch.autograd.grad(loss, sized)
+        torch.testing.assert_close(size * grad.double(), expected, rtol=1e-4, atol=1e-6)
+
+
 STUDENT, TEACHERS = {"hidden": (4, 3)}, ({"hidden": (4, 6)}, {"hidden": (4, 3)})
 
 

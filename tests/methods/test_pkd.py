@@ -41,6 +41,14 @@ def test_limits():
         patient_loss(state, state[:, :2])
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_the_size_of_states_does_not_count(size):
+    student, teacher = random(3, 4).detach(), random(3, 4, seed=1).detach()
+    want = literal(student, teacher).item()
+    loss = patient_loss((size * student).float(), (size * teacher).float())  # squares are zero or infinite in fp32
+    assert loss.item() == pytest.approx(want, rel=1e-6)
+
+
 STUDENT = {"stages": [(4, 3), (4, 3)]}
 NARROW, WIDE = {"stages": [(4, 3), (4, 3)]}, {"stages": [(4, 6), (4, 6)]}
 THREE = {"student_blocks": 3}

@@ -47,3 +47,8 @@ def test_gains(metric: Metric, found: float, sentence: str) -> None:
 
 def test_the_gain_of_an_older_run() -> None:
     assert "gains 1.50 points of top-1" in gain({"gain_points": 1.5})
+
+
+@pytest.mark.parametrize("found", [0.0, -0.0, -0.004, 0.004])
+def test_no_gain_has_no_minus(found: float) -> None:
+    assert numbers.gain(Metric(), found) == "+0.00 points"

@@ -35,6 +35,7 @@ class Images(task.Task):
     name = "images"
     unit = "images"
     headline = Metric("top1", "top-1")
+    corrupted = "noise"
     Data = options.Data
     Teacher = options.Teacher
     Student = options.Student

@@ -13,6 +13,7 @@ from kdtool.tasks import task
 from kdtool.tasks.text import options
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from kdtool.engine.job import Batches
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from kdtool.tasks.prediction import Prediction
     from kdtool.tasks.task import Reading, Say
     from kdtool.tasks.text.data.dataset import TextData
-    from kdtool.tasks.text.models.built import Built
+    from kdtool.tasks.text.models.built import Built, Inputs
     from kdtool.tasks.text.networks import Adapted
 
 
@@ -38,6 +39,7 @@ class Text(task.Task):
     Teacher = options.Teacher
     Student = options.Student
     ships_layers = True
+    corrupted = "typos"
     views: ClassVar[Mapping[str, str]] = {
         "strong": "a share of data.strong of the words hidden, left out or replaced, in equal parts"
     }
@@ -91,6 +93,12 @@ class Text(task.Task):
         from kdtool.tasks.text.networks import Adapted
 
         return Adapted(network, cast("Built", student).tokens.digest)
+
+    def dry_inputs(self, networks: Sequence[task.Built], count: int) -> Inputs:
+        """Return numbers of every tokenizer, a token of one beside each of the others'."""
+        from kdtool.tasks.text.data.batches import side_by_side
+
+        return side_by_side([each.dry_inputs(count) for each in networks])
 
     def batches(
         self, data: TextData, split: HeldSplit, recipe: schema.Recipe, networks: Sequence[task.Built], reading: Reading
@@ -165,6 +173,12 @@ class Text(task.Task):
         from kdtool.tasks.text.page import sections
 
         return sections(run, recipe, say)
+
+    def token_counts(self, split: HeldSplit, student: task.Built, batches: Batches) -> np.ndarray:
+        """Return the tokens of the texts as they stand; batches of changed texts know their characters alone."""
+        from kdtool.tasks.text.lengths import token_counts
+
+        return token_counts(cast("Built", student).tokens, split)
 
     def stages(self, built: task.Built) -> list[dict[str, Any]]:
         """Return the layers that give token sequences, and the head."""

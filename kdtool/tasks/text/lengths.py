@@ -13,8 +13,12 @@ from kdtool.tasks.text.models.tokens import Tokens
 
 def usual_length(tokens: Tokens, split: HeldSplit) -> int:
     """Return the 95th percentile of a split's lengths in tokens, rounded up."""
-    lengths = Maker(split, {tokens.digest: tokens}, None).lengths
-    return max(1, int(np.ceil(np.percentile(lengths, 95))))
+    return max(1, int(np.ceil(np.percentile(token_counts(tokens, split), 95))))
+
+
+def token_counts(tokens: Tokens, split: HeldSplit) -> np.ndarray:
+    """Return the (N,) tokens of a split's texts as they stand; a view may have others."""
+    return Maker(split, {tokens.digest: tokens}, None).lengths
 
 
 def drawn(count: int, length: int, size: int) -> dict[str, Tensor]:

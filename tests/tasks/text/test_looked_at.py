@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from kdtool.tasks.text.models.build import Request, build
 from kdtool.tasks.text.models.plain import BiLSTM
+from kdtool.tasks.text.models.save import save_student
+from kdtool.tasks.text.models.tokens import trained_on
+from kdtool.tasks.text.specimens import WORDS
 from tests.running import call
 from tests.tasks.text.runs import pair, sentences
 
@@ -31,6 +35,41 @@ def test_inspect_adds_up(tmp_path: Path) -> None:
     (step,) = found["steps"]
     assert step["macs"]["student"] == 16 * student["macs"]
     assert step["macs"]["backward"] >= 2 * step["macs"]["student"]
+
+
+def test_two_tokenizers_are_looked_at_as_they_are_trained(tmp_path: Path) -> None:
+    data, teacher, method = sentences(tmp_path / "data.tsv"), tmp_path / "teacher", ["--method", "tinybert"]
+    tokens = trained_on(["rain", "snow and wind"], 60, 16)
+    made = build(Request("transformer-tiny", "scratch", 3, tokens, {}, 0, "teacher"))
+    save_student(teacher, made, made.module.state_dict(), sorted(WORDS))
+    wanted = [*pair(data, student="transformer-tiny"), *method]
+    two = [*pair(data, str(teacher), "transformer-tiny"), *method, "student.tokenizer=own"]
+    said = [call("inspect", *each, "--json") for each in (wanted, two)]
+    assert [each.code for each in said] == [0, 0], said[1].err
+    alone, beside = (json.loads(each.out) for each in said)
+    assert beside["problem"] is None
+    assert beside["steps"][0]["macs"]["student"] == alone["steps"][0]["macs"]["student"]
+    assert beside["steps"][0]["macs"]["teacher"] > 0
+    assert beside["lengths"] == alone["lengths"] != []  # in the student's tokens, not in characters
+    views = json.loads(call("inspect", *wanted, "data.mask=0.3", "--json").out)
+    assert views["lengths"] == alone["lengths"]
+    for command in ("--dry-run", "train.time_limit=1s"):
+        run = call("run", *two, command, "teacher.check=off", "--epochs", "1", "--out", tmp_path / "run")
+        assert run.code in (0, 2), run.err
+
+
+def test_a_comparison_says_what_a_student_takes_from_its_teacher_alone(tmp_path: Path) -> None:
+    teacher, tokens = tmp_path / "teacher", trained_on(["rain", "snow and wind"], 60, 16)
+    made = build(Request("transformer-tiny", "scratch", 3, tokens, {}, 0, "teacher"))
+    save_student(teacher, made, made.module.state_dict(), sorted(WORDS))
+    wanted = [*pair(sentences(tmp_path / "data.tsv"), str(teacher)), "--methods", "none,kd", "--out", tmp_path / "all"]
+    said = call("compare", *wanted)
+    assert said.code == 2
+    assert "another student to begin with" in said.err
+    assert "student.tokenizer" in said.err
+    common = ["teacher.check=off", "--epochs", "1", f"student.tokenizer={teacher}", "--seeds", "1"]
+    done = call("compare", *wanted, *common)
+    assert done.code == 0, done.err
 
 
 def test_bench_measures_both_precisions_and_has_no_layout_to_choose(tmp_path: Path) -> None:

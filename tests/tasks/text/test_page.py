@@ -41,6 +41,7 @@ def test_the_page_shows_sentences(found: dict[str, Any]) -> None:
     assert "<b>x</b>" not in page
     assert "sentences" in page
     assert "image" not in page.lower()
+    assert "--corrupt noise" not in page  # an image's; a text has typos
     for title in ("Reliability", "Confusion", "Classes", "Soft labels", "MCC", *CLASSES):
         assert title in page
 

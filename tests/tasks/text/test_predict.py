@@ -95,7 +95,12 @@ def test_bad_lines_are_told_and_counted(text_run: Done, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [(b"\xff\n\xfe\n", "none of the 2 sentences"), (b"\n \n", "no sentences")]
+    ("content", "says"),
+    [
+        (b"\xff\n\xfe\n", "none of the 2 sentences"),
+        (b"\n \n", "no sentences"),
+        ("rain\nsun".encode("utf-16"), "line 2: it looks like UTF-16, and UTF-8 is wanted"),
+    ],
 )
 @pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])
 def test_nothing_that_can_be_read_is_an_error(

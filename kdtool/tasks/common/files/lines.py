@@ -18,6 +18,16 @@ LONGEST = 2**31 - 1
 
 NOT_UTF8 = "it is not UTF-8."
 NUL = "it holds a NUL character."
+UTF16 = "it looks like UTF-16, and UTF-8 is wanted."
+
+
+def is_utf16(line: bytes) -> bool:
+    """Return whether a line seems to be of a text in UTF-16: it starts with its mark, or every other byte is mostly 0,
+    as where letters are ASCII's."""
+    if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return True
+    zeros = line.count(0)
+    return len(line) > 3 and 3 * zeros > len(line) and zeros in (line[::2].count(0), line[1::2].count(0))
 
 
 class Lines:
@@ -44,10 +54,13 @@ class Lines:
         if b"\0" in line:
             self.spoilt = NUL
         try:
-            return line.decode()
+            text = line.decode()
         except UnicodeDecodeError as error:
             self.spoilt = f"{NOT_UTF8[:-1]} (byte {error.start + 1} of it: 0x{line[error.start]:02x})."
-            return line.decode(errors="replace")
+            text = line.decode(errors="replace")
+        if self.spoilt and is_utf16(line):
+            self.spoilt = UTF16
+        return text
 
 
 class Delimited:

@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Iterator
 from typing import IO
 
-from kdtool.tasks.common.files.lines import NOT_UTF8
+from kdtool.tasks.common.files.lines import NOT_UTF8, UTF16, is_utf16
 
 AT_ONCE = 1 << 16
 """Bytes that are read at once at most; of a pipe, those that are there."""
@@ -38,6 +38,8 @@ def decoded(line: bytes | None) -> tuple[str, str]:
     """Return a line's text as people read it, and what is wrong with it, "" where nothing is."""
     if line is None:
         return "", f"it is longer than {LONGEST:,} bytes."
+    if is_utf16(line):
+        return line.decode(errors="replace"), UTF16
     try:
         return line.decode(), ""
     except UnicodeDecodeError as error:

@@ -99,6 +99,25 @@ class Maker:
         return Seen([list(part.split()) for part in ([text] if isinstance(text, str) else text)])
 
 
+def side_by_side(each: Sequence[Mapping[str, Mapping[str, Tensor]]]) -> dict[str, dict[str, Tensor]]:
+    """Return the inputs of several networks as those of one batch, whose texts have a token of the first one's
+    tokenizer for each of another's.
+
+    Args:
+        each: by the key of one tokenizer; all of one shape.
+    """
+    first = next(iter(each[0]))
+    found: dict[str, dict[str, Tensor]] = {}
+    for inputs in each:
+        for key, own in inputs.items():
+            found.setdefault(key, dict(own))
+    for key, own in found.items():
+        if key != first:
+            count, length = own["ids"].shape
+            own[OVERLAP + first] = torch.eye(length, device=own["ids"].device).expand(count, length, length)
+    return found
+
+
 def _length(text: Text) -> int:
     return len(text) if isinstance(text, str) else sum(map(len, text))
 

@@ -170,7 +170,18 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "random.csv": (lambda path: path.write_bytes(random.Random(2).randbytes(50_000)), "line 1: .*header"),
     "random.jsonl": (lambda path: path.write_bytes(random.Random(3).randbytes(50_000)), "no line that is a JSON"),
     "random.parquet": (lambda path: path.write_bytes(random.Random(4).randbytes(50_000)), "as parquet"),
-    "utf16.tsv": (lambda path: path.write_text(HEADER + GOOD, encoding="utf-16"), "line 1: .*header"),
+    "utf16.tsv": (
+        lambda path: path.write_text(HEADER + GOOD, encoding="utf-16"),
+        "line 1: it looks like UTF-16, and UTF-8 is wanted. .*header",
+    ),
+    "utf16.csv": (
+        lambda path: path.write_text('text,label\n"some, text",1\n', encoding="utf-16-be"),  # no mark
+        "line 1: it looks like UTF-16, and UTF-8 is wanted. .*header",
+    ),
+    "utf16.jsonl": (
+        lambda path: path.write_text('{"text": "some", "label": 1}\n', encoding="utf-16-le"),
+        "first is line 1 .it looks like UTF-16, and UTF-8 is wanted",
+    ),
     "zip.csv": (lambda path: path.write_bytes(b"PK\x03\x04\x14\0\0\0"), "line 1: .*header"),
     "pretty.jsonl": (lambda path: path.write_text(json.dumps([{"text": "a"}], indent=1)), "JSON"),
     "macintosh.tsv": (
