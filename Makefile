@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 GPU_PYTHON ?= $(BIN)/python
 # Two test processes of one thread each: networks this small gain nothing from a second thread. One that dies ends the
 # whole, since what waits for its tests would wait for ever.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --max-worker-restart 0 --dist loadfile
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --max-worker-restart 0 --dist worksteal
 STAMP = $(VENV)/.installed
 
 DEMO = --method fitnets --teacher resnet50 --student mobilenetv3
