@@ -67,8 +67,8 @@ def notes(folder: Path, recipe: Recipe) -> Iterator[str]:
     """Yield what there is to say of a run that goes on."""
     old = resuming.begun(folder)["recipe"]["train.epochs"]
     yield (
-        f"a finished run goes on, from {_epochs(old)} to {recipe.train.epochs}; its {recipe.schedule.name} schedule stays "
-        f"the one made for {_epochs(recipe.schedule.epochs)}"
+        f"a finished run goes on, from {_epochs(old)} to {recipe.train.epochs}; its {recipe.schedule.name} schedule "
+        f"stays the one made for {_epochs(recipe.schedule.epochs)}"
     )
     if (folder / "export").is_dir():
         yield f"{folder / 'export'} holds the student as it was: export it again afterwards"
