@@ -81,8 +81,10 @@ class Meters:
         return found
 
     def means(self) -> dict[str, float]:
-        """Return the means of what was read, "total" included."""
-        means = {name: total / max(1, self.count) for name, total in self.sums.items()}
+        """Return the means of what was read, "total" included; nothing where no step counted."""
+        if not self.count:
+            return {}
+        means = {name: total / self.count for name, total in self.sums.items()}
         return {**means, "total": sum(means.values())}
 
     def shares(self) -> dict[str, float]:

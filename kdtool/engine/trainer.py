@@ -281,11 +281,14 @@ class _Trainer:
     def _not_finite(self, bad: BadStep) -> str:
         names = [name for name, value in bad.terms.items() if value != value or abs(value) == float("inf")]
         what = f"term {' and '.join(names)}" if names else "a gradient"
-        many = f" It is step number {self.at.skipped} of that kind." if self.at.skipped > 1 else ""
+        many, other = "", "or train.on_nonfinite=skip"
+        if self.job.train.on_nonfinite == "skip":
+            many = f" It is step number {self.at.skipped} of that kind; train.max_skipped={self.job.train.max_skipped}."
+            other = "or raise train.max_skipped"
         return (
             f"the loss is not finite: {what} in stage {bad.stage}, step {bad.step} ({_shown(bad)}).{many} The step's "
             f"update was withheld; its samples are listed in {self.job.folder / NON_FINITE}. "
-            "Lower --lr, set train.clip_grad=1, use --precision fp32, or train.on_nonfinite=skip."
+            f"Lower --lr, set train.clip_grad=1, use --precision fp32, {other}."
         )
 
     def _stop_if_asked(self, meters: Meters, epoch: int, done: int) -> None:

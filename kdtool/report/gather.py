@@ -12,12 +12,13 @@ from kdtool.engine.log import METRICS, read_log
 from kdtool.errors import InputError
 from kdtool.generation.card import CARD
 from kdtool.generation.taught import read_set
+from kdtool.recipe.load import UnnamedCode
 from kdtool.report import of_comparison, of_run, of_set
 from kdtool.report.made import made
 from kdtool.report.sections import Chapter, RunSections
 from kdtool.runs.folder import RECIPE, RESULT
 from kdtool.runs.listing import list_runs
-from kdtool.runs.student import recipe_of
+from kdtool.runs.student import last_recipe, student_of
 from kdtool.runs.tasks import signed, task_of
 
 COMPARISON = "comparison.json"
@@ -86,8 +87,18 @@ def run(folder: Path, say: Say) -> Gathered:
 
 
 def run_sections(folder: Path, say: Say) -> RunSections:
-    """Return what a run's own task shows of it."""
-    recipe = recipe_of(folder)
+    """Return what a run's own task shows of it; a note alone where its networks are a user's own code."""
+    student_of(folder, str(folder))
+    try:
+        recipe = last_recipe(folder)
+    except UnnamedCode as error:
+        named = str(error).split(" ")[0]
+        return RunSections(
+            notes=[
+                f"The figures are those that the run measured at its end. Its networks are not opened again here, for "
+                f"its recipe names a file with code ({named}), which is not run because a folder asks for it."
+            ]
+        )
     found: RunSections = task_of(folder).sections(folder, recipe, say)
     return found
 
@@ -107,8 +118,8 @@ def _result(folder: Path) -> dict[str, Any]:
 
 
 def comparison(folder: Path, say: Say) -> Gathered:
-    """Return a comparison. Its document has "comparison" (the content of comparison.json) and "profile":
-    ``kdtool profile`` of one run a student, {} where no run is done.
+    """Return a comparison. Its document has "comparison" (the content of comparison.json), "profile" (``kdtool
+    profile`` of one run a student, {} where no run is done) and "notes" on students that cannot be timed.
 
     Raises:
         InputError: it cannot be read.
@@ -122,12 +133,15 @@ def comparison(folder: Path, say: Say) -> Gathered:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / COMPARISON} cannot be read ({error}): kdtool compare --resume {folder}") from error
     say(f"{folder}: timing the students on this machine")
-    profiles = {}
+    profiles, notes = {}, []
     for student, run in done.items():
         place = Path(run) / "student"
         if place.is_dir():
-            (profiles[student],) = profile(place, batch_sizes=(1,))["rows"]
-    document = {"kind": "comparison", "folder": str(folder), "comparison": whole, "profile": profiles}
+            try:
+                (profiles[student],) = profile(place, batch_sizes=(1,))["rows"]
+            except InputError as error:  # its weights are of a user's own code, as a rule
+                notes.append(f"{student} is not timed: {error}")
+    document = {"kind": "comparison", "folder": str(folder), "comparison": whole, "profile": profiles, "notes": notes}
     return Gathered(document, of_comparison.chapter(document))
 
 

@@ -16,7 +16,7 @@ def chapter(found: Mapping[str, Any]) -> Chapter:
     """Return the chapter on a comparison.
 
     Args:
-        found: what ``gather`` found: "folder", "comparison" and "profile".
+        found: what ``gather`` found: "folder", "comparison", "profile" and "notes".
     """
     whole = found["comparison"]
     metric, unit = Metric.of(whole), whole.get("unit", "images")
@@ -28,6 +28,7 @@ def chapter(found: Mapping[str, Any]) -> Chapter:
     return Chapter(
         found["folder"],
         sentences=[f"{sizes}; differences are paired by seed, to {whole['reference']}.", *_left(found), *whole["says"]],
+        notes=found.get("notes", ()),
         cards=[
             Chart(
                 "Ranking",

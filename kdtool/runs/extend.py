@@ -45,7 +45,7 @@ def extended(folder: Path, recipe: Recipe, chosen: bool) -> Recipe:
     if recipe.train.steps is not None or recipe.assistants or recipe.generations > 1:
         raise InputError(f"{where}: a stream's run, or a chain of runs, cannot become longer; start a new one.")
     if new <= old:
-        raise InputError(f"{where}: that run is finished and has {old} epochs; say more, or start a new run.")
+        raise InputError(f"{where}: that run is finished and has {_epochs(old)}; say more, or start a new run.")
     made_for = before.get("schedule.epochs") or old
     if recipe.schedule.epochs not in (None, made_for):
         raise InputError(
@@ -55,7 +55,7 @@ def extended(folder: Path, recipe: Recipe, chosen: bool) -> Recipe:
     recipe.schedule.epochs = made_for
     if recipe.schedule.name in _ENDS and made_for <= old and not chosen:
         raise InputError(
-            f"{where}: its {recipe.schedule.name} schedule was made for {made_for} epochs and has come down to "
+            f"{where}: its {recipe.schedule.name} schedule was made for {_epochs(made_for)} and has come down to "
             f"{recipe.schedule.min_lr:g}, at which more epochs change next to nothing; one for {new} would have had "
             f"other rates from the start. Start a new run for that (--student-weights {folder}/student/model.safetensors "
             f"begins where this one ended), or go on at the last rate by schedule.epochs={made_for}."
@@ -67,8 +67,8 @@ def notes(folder: Path, recipe: Recipe) -> Iterator[str]:
     """Yield what there is to say of a run that goes on."""
     old = resuming.begun(folder)["recipe"]["train.epochs"]
     yield (
-        f"a finished run goes on, from {old} epochs to {recipe.train.epochs}; its {recipe.schedule.name} schedule stays "
-        f"the one made for {recipe.schedule.epochs} epochs"
+        f"a finished run goes on, from {_epochs(old)} to {recipe.train.epochs}; its {recipe.schedule.name} schedule "
+        f"stays the one made for {_epochs(recipe.schedule.epochs)}"
     )
     if (folder / "export").is_dir():
         yield f"{folder / 'export'} holds the student as it was: export it again afterwards"
@@ -81,3 +81,8 @@ def reopen(folder: Path, setting: Setting) -> None:
             if int(path.name.split("-")[1]) >= stages:
                 shutil.rmtree(path)
     (folder / "result.json").unlink()
+
+
+def _epochs(number: int | None) -> str:
+    """Return "1 epoch", "2 epochs"."""
+    return f"{number} epoch{'s' * (number != 1)}"

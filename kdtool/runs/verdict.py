@@ -94,9 +94,10 @@ def _chance(result: Result, recipe: Recipe) -> Iterator[str]:
         yield f"{names[part]} cannot be told from guessing: {shown}."
     if "student" in low:
         lr, epochs = recipe.optim.lr, recipe.train.epochs
+        steps = f"{result['steps']} step{'s' * (result['steps'] != 1)}"
         yield (
-            f"It may have learnt too fast (optim.lr={lr:g}) or too little (train.epochs={epochs}, {result['steps']} "
-            "steps); the log's losses tell which."
+            f"It may have learnt too fast (optim.lr={lr:g}) or too little (train.epochs={epochs}, {steps}); "
+            "the log's losses tell which."
         )
     elif "baseline" in low:
         yield "A gain over that says that the budget is small, not that the method is good: raise train.epochs."

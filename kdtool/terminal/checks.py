@@ -11,8 +11,6 @@ from kdtool.terminal import words
 if TYPE_CHECKING:
     from kdtool.testing import Outcome
 
-_STYLES = {"pass": "green", "fail": "bold red", "expected": "yellow", "skip": "dim"}
-
 
 def passed(outcomes: Sequence[Outcome]) -> bool:
     """Tell whether no check failed."""
@@ -51,23 +49,17 @@ def progress(stream: TextIO) -> Iterator[Callable[[Outcome], Outcome]]:
 def show_table(method: str, outcomes: Sequence[Outcome], stream: TextIO) -> None:
     """Print a line for each check, and the sum."""
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
+    from kdtool.terminal.grid import Grid, wrapped
     from kdtool.terminal.table import width_for
 
     console = Console(file=stream, highlight=False, width=width_for(stream))
-    table = Table()
-    table.add_column("check", no_wrap=True)
-    table.add_column("promise", overflow="fold")
-    table.add_column("result", no_wrap=True)
-    table.add_column("seconds", justify="right")
-    table.add_column("reason", overflow="fold")
-    for outcome in outcomes:
-        style = _STYLES[outcome.result]
-        cells = (outcome.check, outcome.promise, Text(outcome.result, style=style), f"{outcome.seconds:.1f}")
-        table.add_row(*cells, Text(words.clean(outcome.reason)))
-    console.print(table)
+    rows = [
+        (each.check, each.result, f"{each.seconds:.1f}", each.promise, words.clean(each.reason)) for each in outcomes
+    ]
+    titles = ("check", "result", "seconds", "promise", "reason")
+    console.print(wrapped(Grid(titles, rows), 2, console.width))
     count = sum(outcome.result == "fail" for outcome in outcomes)
     run = sum(outcome.result != "skip" for outcome in outcomes)
     console.print(Text(f"{method}: {f'{count} of {run} checks failed' if count else f'all {run} checks passed'}"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -46,6 +47,46 @@ def fitted(grid: Grid, width: int) -> RenderableType:
     if (gap := _gap(_widths(turned[0], turned[1:]), width)) is not None:
         return _titled(grid, _plain(turned[0], turned[1:], 1, gap, None))
     return _titled(grid, *_blocks(grid))
+
+
+def wrapped(grid: Grid, prose: int, width: int) -> RenderableType:
+    """Return a table whose last columns are prose, which is wrapped between words and never within one.
+
+    Where that leaves prose too little room, it goes below the other columns, over the whole width.
+
+    Args:
+        grid: the table; all columns stand flush left.
+        prose: how many of the last columns are prose.
+        width: columns of the screen.
+    """
+    first = len(grid.titles) - prose
+    columns = _widths(grid.titles, grid.rows)
+    words = [" ".join(line[first:]).split() for line in (grid.titles, *grid.rows)]
+    least = max(SMALLEST, *(cell_len(word) for line in words for word in line))
+    if sum(columns[:first]) + least * prose + 3 * len(columns) + 1 > width:
+        return _titled(grid, *_prose_below(grid, first, columns))
+    table = Table(title=Text(grid.title) if grid.title else None, title_justify="left")
+    for number, title in enumerate(grid.titles):
+        table.add_column(Text(title), no_wrap=number < first, min_width=min(least, columns[number]))
+    for row in grid.rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+SMALLEST = 20
+"""Columns that prose needs to be read."""
+
+
+def _prose_below(grid: Grid, first: int, columns: Sequence[int]) -> list[RenderableType]:
+    """Return each row as a line of the columns before the prose, with the prose below it, indented."""
+    found: list[RenderableType] = []
+    for number, row in enumerate((grid.titles, *grid.rows)):
+        style = "bold" if number == 0 else ""
+        cells = (f"{cell:<{columns[place]}}" for place, cell in enumerate(row[:first]))
+        found.append(Text("  ".join(cells).rstrip(), style=style, overflow="fold"))
+        for text in filter(None, row[first:]):
+            found.append(Padding(Text(text, style=style, overflow="fold"), (0, 0, 0, 2)))
+    return found
 
 
 def fits(grid: Grid, width: int) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, TextIO, get_type_hints
 from kdtool import __version__, registry
 from kdtool.recipe.sections import describe, list_item, range_text, section_of, to_plain
 from kdtool.terminal import words
+from kdtool.terminal.grid import Grid, wrapped
 
 _NONE = {
     "name": registry.NONE,
@@ -164,14 +165,13 @@ def show_method(name: str, stream: TextIO) -> None:
     if not about["options"]:
         console.print(Text("No options."))
         return
-    table = Table(title="options (KEY=VALUE on the command line, or in a recipe)", title_justify="left")
-    for title in ("option", "default", "type", "help"):
-        table.add_column(title, overflow="fold")
+    rows = []
     for option in about["options"]:
         kind = ", ".join(text for text in (option["type"], option["range"]) if text)
         cells = (option["name"], _default_text(option["default"]), kind, option["help"])
-        table.add_row(*(Text(words.clean(cell)) for cell in cells))
-    console.print(table)
+        rows.append([words.clean(cell) for cell in cells])
+    title = "options (KEY=VALUE on the command line, or in a recipe)"
+    console.print(wrapped(Grid(("option", "default", "type", "help"), rows, title=title), 2, console.width))
 
 
 def _head_lines(about: dict[str, Any]) -> Iterator[tuple[str, str]]:

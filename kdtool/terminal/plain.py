@@ -54,7 +54,8 @@ class PlainReporter(Reporter):
     def stage(self, name: str, epochs: int, steps_per_epoch: int, epochs_done: int = 0) -> None:
         self.epochs, self.done_epochs = epochs, epochs_done
         self.position = f"{self.where}: stage {words.clean(name)}"
-        self._say(f"{self.position}, {epochs} epoch{'s' * (epochs != 1)} of {steps_per_epoch} steps")
+        steps = f"{steps_per_epoch} step{'s' * (steps_per_epoch != 1)}"
+        self._say(f"{self.position}, {epochs} epoch{'s' * (epochs != 1)} of {steps}")
 
     def step(self, terms: Mapping[str, float], step: int, steps: int, samples_per_s: float) -> None:
         if step < steps and time.monotonic() - self.spoke >= _PATIENCE:
@@ -65,7 +66,7 @@ class PlainReporter(Reporter):
         self.done_epochs = record["epoch"]
         pieces = [
             f"{words.clean(record['phase'])} {words.clean(record['stage'])} {record['epoch']}/{record['epochs']}",
-            words.loss_terms(record["train"]),
+            words.loss_terms(record["train"]) or "no loss: every step was skipped",
             numbers.reading(self.metric, record.get("val")),
             f"{record['samples_per_s']:.0f} {self.unit}/s",
             f"{record['seconds']:.1f} s",

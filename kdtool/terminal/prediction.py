@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, TextIO
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -36,35 +37,55 @@ class Writer(Protocol):
 
 
 class AsTable:
-    """A table whose columns are as wide as they are before its last row is known."""
+    """A table whose columns are as wide as they are before its last row is known.
+
+    An input or a class that its column would break, as the path of a photo, stands whole on a line of its own.
+    """
 
     def __init__(self, stream: TextIO):
         self.console = Console(file=stream, highlight=False, width=width_for(stream))
         self.first = True
 
     def add(self, found: Prediction) -> None:
-        table = Table(box=None, show_header=self.first, pad_edge=False)
-        writes = found.completion is not None
-        titles: list[tuple[str, int | None]] = [("", PLACE), ("class", CLASS), ("p", SHARE), ("input", None)]
-        if writes:
+        place = "" if found.line is None else str(found.line)
+        sample = found.sample if found.line is not None else found.file
+        shown = words.clean(sample if len(sample) <= LONGEST else f"{sample[: LONGEST - 1]}…")
+        if found.completion is not None:
             titles = [("", PLACE), ("prompt", ASKED), ("completion", None)]
+            self._put(titles, [place, shown, _completion(found)])
+            return
+        titles = [("", PLACE), ("class", CLASS), ("p", SHARE), ("input", None)]
+        guesses = [(words.clean(name), words.percent(p)) for name, p in found.guesses] or [("(none)", "")]
+        names, shares = ("\n".join(column) for column in zip(*guesses, strict=True))
+        room = self.console.width - PLACE - CLASS - SHARE - 3
+        if _holds(CLASS, names) and _holds(room, shown):
+            self._put(titles, [place, names, shares, shown])
+            return
+        if self.first:
+            self._put(titles, None)
+        self.console.print(Text(f"{place:>{PLACE}} {shown}" if place else shown), soft_wrap=True)
+        for name, share in guesses:
+            line = f"{'':{PLACE}} {name}{' ' * (CLASS - cell_len(name))} {share:>{SHARE}}"
+            self.console.print(Text(line), soft_wrap=True)
+
+    def _put(self, titles: Sequence[tuple[str, int | None]], cells: Sequence[str] | None) -> None:
+        """Print a row, below the titles where it is the first; without one the titles alone."""
+        table = Table(box=None, show_header=self.first, pad_edge=False)
         for title, width in titles:
             right = title in ("", "p")
             table.add_column(title, width=width, justify="right" if right else "left", overflow="fold")
-        place = "" if found.line is None else str(found.line)
-        names = "\n".join(words.clean(name) for name, _ in found.guesses) or "(none)"
-        shares = "\n".join(words.percent(p) for _, p in found.guesses)
-        sample = found.sample if found.line is not None else found.file
-        shown = sample if len(sample) <= LONGEST else f"{sample[: LONGEST - 1]}…"
-        cells = [place, names, shares, words.clean(shown)]
-        if writes:
-            cells = [place, words.clean(shown), _completion(found)]
-        table.add_row(*map(Text, cells))
+        if cells is not None:
+            table.add_row(*map(Text, cells))
         self.console.print(table)
         self.first = False
 
     def end(self, left_out: int) -> None:
         """Leave nothing to say: what was left out was told."""
+
+
+def _holds(width: int, cell: str) -> bool:
+    """Tell whether no word of a cell has to be broken in a column of so many places."""
+    return all(cell_len(word) <= width for word in cell.split())
 
 
 def _completion(found: Prediction) -> str:

@@ -6,12 +6,12 @@ import inspect
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from kdtool.errors import KdtoolError
 from kdtool.registry import tasks
 from kdtool.terminal import words
+from kdtool.terminal.grid import Grid, wrapped
 from kdtool.terminal.table import width_for
 
 
@@ -37,21 +37,18 @@ def listing() -> list[dict[str, Any]]:
 def show_list(stream: TextIO) -> None:
     """Print one line a task, and the errors of those that cannot be used below."""
     console = Console(file=stream, highlight=False, width=width_for(stream))
-    table = Table()
-    for title in ("task", "about", "samples", "metric", "package"):
-        table.add_column(title, overflow="fold")
     every = listing()
-    for each in every:
-        metric = (each["metric"] or {}).get("label", "-")
-        cells = (
-            each["name"],
-            each["about"] or "-",
-            each["unit"] or "-",
-            metric,
-            f"{each['distribution']} {each['version']}",
+    rows = [
+        (
+            words.clean(each["name"]),
+            words.clean(each["unit"] or "-"),
+            words.clean((each["metric"] or {}).get("label", "-")),
+            words.clean(f"{each['distribution']} {each['version']}"),
+            words.clean(each["about"] or "-"),
         )
-        table.add_row(*(Text(words.clean(cell)) for cell in cells))
-    console.print(table)
+        for each in every
+    ]
+    console.print(wrapped(Grid(("task", "samples", "metric", "package", "about"), rows), 1, console.width))
     for each in every:
         if each["error"]:
             console.print(Text(f"{words.clean(each['name'])} cannot be used: {words.clean(each['error'])}"))

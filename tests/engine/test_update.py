@@ -147,8 +147,25 @@ def test_too_many_bad_steps_end_the_run(tmp_path: Path) -> None:
         def loss(self, batch: Batch) -> dict[str, Tensor]:
             return {"soft": batch.student.logits.mean() * float("nan")}
 
-    with pytest.raises(RunError, match="step number 3 of that kind"):
+    with pytest.raises(
+        RunError, match=r"step number 3 of that kind; train\.max_skipped=2.*or raise train\.max_skipped"
+    ):
         _fit(tmp_path, Always(), train={"on_nonfinite": "skip", "max_skipped": 2})
+
+
+def test_an_epoch_whose_steps_were_all_skipped_has_no_loss(tmp_path: Path) -> None:
+    class Later(Hinted):
+        def loss(self, batch: Batch) -> dict[str, Tensor]:
+            terms = super().loss(batch)
+            broken = float("nan") if batch.progress >= 0.5 else 1.0
+            return {name: term * broken for name, term in terms.items()}
+
+    _fit(tmp_path, Later(), train={"on_nonfinite": "skip", "max_skipped": 1000})
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    skipped = [record for record in records if record["skipped"] == 6]
+    assert skipped
+    assert all(record["train"] == {} for record in skipped)
+    assert all(record["train"]["total"] > 0 for record in records if not record["skipped"])
 
 
 class Large(Hinted):

@@ -331,3 +331,42 @@ def test_many_classes_show_those_that_changed_most() -> None:
     figure = charts.class_changes(rows)
     assert figure is not None
     assert figure["data"][0]["y"] == [str(i) for i in [*range(20), *range(80, 100)]]
+
+
+OWN = """
+from torch import nn
+
+def make(num_classes):
+    body = nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    return nn.Sequential(*body, nn.Linear(4, num_classes))
+"""
+
+
+@pytest.mark.slow
+def test_runs_of_a_users_own_code_have_a_page_of_their_own_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(OWN + "\nopened = open('opened', 'a').write('x')\n")
+    data = write_images(tmp_path / "photos", {"a": 16, "b": 16})
+    more = ["--data", data, "--image-size", "32", "--teacher", "net.py:make", "--student", "net.py:make"]
+    more += ["--epochs", "1", "--teacher-epochs", "1", "--batch-size", "8", "teacher.check=off", "train.device=cpu"]
+    assert call("run", *more, "--out", "run").code == 0
+    assert call("compare", *more, "--methods", "none,kd", "--seeds", "1", "--out", "study", "--quiet").code == 0
+    before = Path("opened").read_text()
+
+    done = call("report", "run", "--json")
+    assert done.code == 0, done.err
+    page = page_of(json.loads(done.out))
+    reached = json.loads(Path("run/result.json").read_text())["test"]["student"]["top1"]
+    assert words.percent(reached) in [cell for row in table_of(page, "Networks") for cell in row]
+    assert "a file with code (teacher.0.model=net.py:make)" in html.unescape(page)
+
+    done = call("report", "study", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert found["sections"][0]["profile"] == {}
+    page = page_of(found)
+    assert [row[1] for row in table_of(page, "All of it")] != []
+    assert "net.py:make is not timed" in html.unescape(page)
+    assert Path("opened").read_text() == before  # no code was run

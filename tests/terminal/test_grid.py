@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from kdtool.terminal.grid import Grid, fitted
+from kdtool.tasks.prediction import Prediction
+from kdtool.terminal import methods, prediction, tasks
+from kdtool.terminal.grid import Grid, fitted, wrapped
 from kdtool.terminal.table import show
 from tests.terminal.runs import RESULT
 
@@ -125,3 +127,57 @@ def test_other_commands_break_no_cell(
     for cell in cells:
         assert any(cell in line for line in lines), (cell, lines)
     assert all(len(line.rstrip()) <= width for line in lines if "cpu" not in line)
+
+
+PROSE = "kdtool.tests: relates the samples of a whole batch, whose size matters (distance_weight, angle_weight)"
+
+
+@pytest.mark.parametrize("width", [160, 80, 60, 40])
+def test_prose_is_wrapped_between_words_only(width: int) -> None:
+    rows = [["rkd.distance_weight", "25.0", "a list of numbers, or null", PROSE], ["rkd.p", "2", "an integer", "short"]]
+    stream = io.StringIO()
+    grid = Grid(("option", "default", "type", "help"), rows, title="options")
+    Console(file=stream, width=width, highlight=False).print(wrapped(grid, 2, width))
+    found = stream.getvalue()
+    assert all(len(line.rstrip()) <= width for line in found.splitlines())
+    for word in " ".join([*rows[0], *rows[1], *grid.titles]).split():
+        assert word in found.split(), (word, found)
+    assert ("┏" in found) == (width >= 80)
+
+
+@pytest.mark.parametrize("show", [lambda to: methods.show_method("rkd", to), tasks.show_list], ids=["show", "tasks"])
+def test_what_is_known_of_methods_and_tasks_fits_80_columns(show: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {}
+    for width in (80, 1000):
+        monkeypatch.setenv("COLUMNS", str(width))
+        stream = io.StringIO()
+        show(stream)
+        texts[width] = stream.getvalue()
+    assert all(len(line) <= 80 for line in texts[80].splitlines())
+    whole = {word for word in texts[1000].split() if word.isascii()}
+    assert len(whole) > 20
+    assert whole <= set(texts[80].split())
+
+
+def predicted(*found: Prediction, columns: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = io.StringIO()
+    writer = prediction.AsTable(stream)
+    for each in found:
+        writer.add(each)
+    return [line.rstrip() for line in stream.getvalue().splitlines()]
+
+
+def test_a_prediction_that_its_column_would_break_stands_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    path, name = "photos of 2026/from_the_telephone/IMG_20260412_174503_HDR.jpg", "boxer_of_germany_fawn_coloured"
+    long = Prediction(path, None, path, [(name, 0.9), ("pug", 0.1)])
+    short = Prediction("a.jpg", None, "a.jpg", [("pug", 0.75)])
+    found = predicted(short, long, columns=80, monkeypatch=monkeypatch)
+    assert found[0].split() == ["class", "p", "input"]
+    assert found[1].split() == ["pug", "75.00", "%", "a.jpg"]
+    assert path in found
+    assert [line.split() for line in found[3:]] == [[name, "90.00", "%"], ["pug", "10.00", "%"]]
+    assert predicted(long, columns=80, monkeypatch=monkeypatch)[:2] == [found[0], path]
+    wide = predicted(Prediction(path, None, path, [("pug", 0.9)]), columns=120, monkeypatch=monkeypatch)
+    assert wide[1].split()[:3] == ["pug", "90.00", "%"]
+    assert wide[1].endswith(path)

@@ -123,3 +123,15 @@ def test_a_long_run_says_how_much_of_it_is_left() -> None:
     first, second = stream.getvalue().splitlines()
     assert first.endswith("20.0 s  ETA of the run 7:00")
     assert "ETA" not in second
+
+
+def test_an_epoch_without_a_step_that_counts_says_so_instead_of_a_loss_of_zero() -> None:
+    stream = io.StringIO()
+    reporter = plain.PlainReporter(stream, table=False)
+    reporter.phase("student")
+    reporter.stage("distill", 2, 1)
+    reporter.epoch({**record(1), "train": {}, "skipped": 1})
+    said = stream.getvalue()
+    assert "2 epochs of 1 step\n" in said
+    assert "no loss: every step was skipped" in said
+    assert "loss 0" not in said

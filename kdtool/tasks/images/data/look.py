@@ -168,7 +168,8 @@ def _several_classes(splits: Mapping[str, Split], looked: Mapping[str, Looked]) 
     if not clashes:
         return []
     pair = " and ".join(_name(split, at) for at in sorted(clashes[0])[:2])
-    return [f"{len(clashes):,} training images stand in several classes, such as {pair}"]
+    stand = "training image stands" if len(clashes) == 1 else "training images stand"
+    return [f"{len(clashes):,} {stand} in several classes, such as {pair}"]
 
 
 def _nearly_equal(splits: Mapping[str, Split], looked: Mapping[str, Looked]) -> list[str]:

@@ -139,7 +139,7 @@ def data_recipe(
     found: Found, data: str | Path | None, overrides: Sequence[str], flags: Mapping[str, Any] | None = None
 ) -> Recipe:
     """Return the recipe whose section ``data`` says what to measure on; see ``recipe_for``."""
-    but = {"data.image_size": "the input's size is the network's"}
+    but = {"data.image_size": "the input's size is the network's; --image-size says that of a model by name"}
     return cast(Recipe, recipe_for(found, "images", data, overrides, flags, but, (*MODEL_KEYS, "train.channels_last")))
 
 

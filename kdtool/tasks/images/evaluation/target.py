@@ -19,7 +19,7 @@ from kdtool.tasks.images.data.dataset import DataSet
 from kdtool.tasks.images.data.open import default_image_size
 from kdtool.tasks.images.evaluation.exported import KINDS, is_there, open_exported
 from kdtool.tasks.images.evaluation.preprocessing import Metadata, Preprocessing
-from kdtool.tasks.images.models.build import Built, build
+from kdtool.tasks.images.models.build import Built, build, own_image_size
 from kdtool.tasks.images.models.inputs import of_data, of_section
 from kdtool.tasks.images.models.names import SOURCES, resolve
 from kdtool.tasks.images.options import Recipe
@@ -136,7 +136,7 @@ def _open_model(name: str, data: DataSet | None, weights: str, image_size: int |
     classes = len(data.class_names) if data is not None else beside.get("num_classes") or _own_classes(name)
     channels = recipe.data.channels if recipe is not None else _channels(cfg)
     if image_size is None:
-        own = (cfg.get("input_size") or (None,))[-1]
+        own = (cfg.get("input_size") or (None,))[-1] or own_image_size(name)
         image_size = own or (default_image_size(data.native_size) if data is not None else None)
     built = build(
         name,

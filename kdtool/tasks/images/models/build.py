@@ -135,6 +135,26 @@ def _build_own(request: Request) -> Built:
     return built
 
 
+def own_image_size(name: str) -> int | None:
+    """Return the pixels a side that a user's own function states beside itself: its ``pretrained_cfg["input_size"]``.
+
+    Returns:
+        None where it states none, or where ``name`` is no ``file.py:FUNCTION``.
+
+    Raises:
+        InputError: what it states is no size.
+    """
+    if not is_own_file(name):
+        return None
+    cfg = inputs.mapping_of(load_factory(name).attribute("pretrained_cfg"), f"{name}: pretrained_cfg")
+    size = cfg.get("input_size")
+    if size is None:
+        return None
+    if not isinstance(size, (list, tuple)) or len(size) != 3 or not all(type(each) is int for each in size):
+        raise InputError(f"{name}: pretrained_cfg: input_size is {size!r}; expected channels, height and width.")
+    return int(size[-1])
+
+
 def _of_module(module: nn.Module) -> Inputs:
     """Return the normalisation that a network of timm's brings when a user's function returns one."""
     cfg = getattr(module, "pretrained_cfg", None) or {}

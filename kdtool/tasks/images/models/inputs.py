@@ -71,12 +71,7 @@ def of_cfg(cfg: Any, where: str) -> Inputs:
     Raises:
         InputError: it is none, or a value in it is not valid.
     """
-    if cfg is None:
-        return Inputs(where)
-    if not isinstance(cfg, Mapping):
-        cfg = cfg.to_dict() if hasattr(cfg, "to_dict") else cfg
-    if not isinstance(cfg, Mapping):
-        raise InputError(f"{where} is {cfg!r}; expected a dictionary with mean, std, interpolation or crop_pct.")
+    cfg = mapping_of(cfg, where)
     norm = {key: _channels(cfg.get(key), f"{where}: {key}", low) for key, low in (("mean", 0.0), ("std", 0.001))}
     interpolation, crop = cfg.get("interpolation"), cfg.get("crop_pct")
     if interpolation is not None and interpolation not in INTERPOLATIONS:
@@ -84,6 +79,19 @@ def of_cfg(cfg: Any, where: str) -> Inputs:
     if crop is not None and not (isinstance(crop, (int, float)) and 0.1 <= crop <= 1):
         raise InputError(f"{where}: crop_pct={crop!r} is not between 0.1 and 1.")
     return Inputs(where, norm["mean"], norm["std"], interpolation, float(crop) if crop is not None else None)
+
+
+def mapping_of(cfg: Any, where: str) -> Mapping[str, Any]:
+    """Return a ``pretrained_cfg`` in timm's form as a mapping, an empty one for None.
+
+    Raises:
+        InputError: it is none.
+    """
+    if cfg is not None and not isinstance(cfg, Mapping):
+        cfg = cfg.to_dict() if hasattr(cfg, "to_dict") else cfg
+    if cfg is not None and not isinstance(cfg, Mapping):
+        raise InputError(f"{where} is {cfg!r}; expected a dictionary with mean, std, interpolation or crop_pct.")
+    return cfg or {}
 
 
 def first_said(said: Sequence[Inputs]) -> Inputs:
@@ -125,9 +133,11 @@ def channels_of(channels: int) -> str:
 
 
 def normalisation(inputs: Inputs) -> str:
-    """Return how inputs are normalised, for people."""
+    """Return how inputs are normalised, and resized where that is said, for people."""
     mean, std = (", ".join(f"{value:.4g}" for value in each or ()) for each in (inputs.mean, inputs.std))
-    return f"mean {mean}; std {std} ({inputs.said_by})"
+    resized = f"; resized by {inputs.interpolation}" if inputs.interpolation is not None else ""
+    cropped = f"; of the resized image the middle {inputs.crop_pct:g} counts" if inputs.crop_pct is not None else ""
+    return f"mean {mean}; std {std} ({inputs.said_by}){resized}{cropped}"
 
 
 def _channels(values: Any, where: str = "", low: float = 0.0) -> tuple[float, ...] | None:

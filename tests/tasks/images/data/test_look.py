@@ -118,7 +118,7 @@ def test_one_image_in_two_classes_is_said(tmp_path: Path) -> None:
     _write_scenes(tmp_path / "test", range(100, 110))
     shutil.copy(tmp_path / "train" / "odd" / "3.png", tmp_path / "train" / "even" / "three.png")
     (warning,) = _report(tmp_path).warnings
-    assert "1 training images stand in several classes" in warning
+    assert "1 training image stands in several classes" in warning
     assert "odd/3.png" in warning
     assert "even/three.png" in warning
 

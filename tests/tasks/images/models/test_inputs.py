@@ -191,3 +191,19 @@ def test_a_run_trains_the_new_head_of_a_file_or_a_folder(folder: Path) -> None:
     assert "teacher test_resnet: training it on" in done.out
     done = distil(folder / "b", *data, "--teacher", f"local-dir:{weights.parent}")
     assert "its pretrained head is for 10 classes, so it gets a new one for 2" in done.out
+
+
+def test_the_size_that_a_function_states_is_the_size_of_its_images(folder: Path) -> None:
+    with (folder / "net.py").open("a") as file:
+        file.write("\nsays.pretrained_cfg['input_size'] = (3, 48, 48)\nwrong.pretrained_cfg = dict(input_size=48)\n")
+    for model, more, side in (("says", [], 48), ("says", ["--image-size", "40"], 40), ("silent", [], 32)):
+        done = call("eval", f"net.py:{model}", "--data", "photos", "--weights", "w.pth", *more, "--json")
+        assert json.loads(done.out)["data"]["image_size"] == side, (model, more)
+    done = call("eval", "net.py:says", "--data", "photos", "--weights", "w.pth")
+    assert "resized by bilinear; of the resized image the middle 0.9 counts" in done.err
+    done = call("eval", "net.py:wrong", "--data", "photos", "--weights", "w.pth")
+    assert done.code == 2
+    assert "input_size is 48; expected channels, height and width" in done.err
+    done = call("eval", "net.py:says", "--data", "photos", "--weights", "w.pth", "data.image_size=40")
+    assert done.code == 2
+    assert "--image-size" in done.err
