@@ -86,6 +86,7 @@ def test_unknown_command_and_flag_are_bad_input(kdtool: Kdtool) -> None:
     assert "'many'" in answer.err
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     command = f"{shlex.quote(sys.executable)} -m kdtool list-methods --json | head -c 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)

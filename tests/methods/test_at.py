@@ -237,6 +237,7 @@ def test_it_conforms(check):
     check()
 
 
+@pytest.mark.slow
 def test_a_run_differentiates_live_and_says_so(tmp_path):
     folder = tmp_path / "run"
     run = ["run", *TWINS, *CHEAP, "--method", "at", "at.attention=gradient", "--epochs", "1", "--out", folder]

@@ -270,6 +270,7 @@ def distil_here(*arguments: object) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_photos_train_offline_on_a_small_folder(tmp_path: Path) -> None:
     photos = write_images(tmp_path / "photos", {"heron": 12, "coot": 12}, (80, 70))
     done = distil(

@@ -19,6 +19,7 @@ from kdtool.report.sections import Chapter, Chart
 from kdtool.terminal import words
 from tests.report.browser import needs_chromium, opened
 from tests.running import call, distil, write_images
+from tests.sampling import every
 
 EXPORTED = {
     "metric": "top-1",
@@ -167,7 +168,7 @@ def test_names_are_shown_letter_by_letter(found: dict[str, Any]) -> None:
 
 
 @needs_chromium
-@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("width", every(2, [400, 1400]))
 def test_it_opens_in_chromium(found: dict[str, Any], width: int, tmp_path: Path) -> None:
     dom, said = opened(Path(found["page"]), width, tmp_path)
     assert "CONSOLE" not in said, said
@@ -272,7 +273,7 @@ def test_a_metric_that_falls_is_ranked_and_named_as_such() -> None:
 
 
 @needs_chromium
-@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("width", every(2, [400, 1400]))
 def test_a_comparison_opens_in_chromium(width: int, tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text(render("x", [chapter_of_a_comparison()]), encoding="utf-8")
     dom, said = opened(tmp_path / "page.html", width, tmp_path)
@@ -303,6 +304,7 @@ setTimeout(() => { document.title = `widths ${every().map(widths).join(", ")}`; 
 </script>"""
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_figures_follow_a_page_that_becomes_narrower(tmp_path: Path) -> None:
     whole = render("x", [chapter_of_a_comparison()])

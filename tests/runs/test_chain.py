@@ -66,6 +66,7 @@ def test_methods_without_a_trained_teacher_take_no_chain(method: str, tmp_path: 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_stopped_chain_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     class StopInSecond(Reporter):
         """Asks for a stop while the second link trains."""

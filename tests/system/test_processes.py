@@ -120,6 +120,7 @@ def long_run(tmp_path: Path) -> Iterator[tuple[Any, Path]]:
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for child processes in /proc")
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_signal_stops_all_with_a_checkpoint(long_run: tuple[Any, Path]) -> None:
     process, folder = long_run

@@ -53,6 +53,7 @@ RECIPE = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_teacher_s_outputs_of_further_views_are_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KDTOOL_HOME", str(tmp_path / "home"))
     weights, said = [], Notes()

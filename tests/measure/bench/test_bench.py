@@ -14,6 +14,7 @@ from tests.running import PAIR, call
 ON_CPU = [*PAIR, "--batch-size", "16", "--device", "cpu"]
 
 
+@pytest.mark.slow
 def test_rows_of_every_stage_precision_and_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     home = os.environ.get("KDTOOL_HOME")

@@ -126,6 +126,7 @@ def test_the_teacher_runs_live_on_what_no_cache_holds(tmp_path: Path) -> None:
     assert half.file() == same.file() != none.file()
 
 
+@pytest.mark.slow
 def test_own_samples_are_refused_where_nobody_judges_or_writes_them(tmp_path: Path) -> None:
     from tests.running import PAIR, call
 

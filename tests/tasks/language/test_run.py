@@ -55,6 +55,7 @@ def test_a_run_is_selected_and_compared_by_perplexity(run: Done) -> None:
     assert "training tokens are learnt" in run.out
 
 
+@pytest.mark.slow
 def test_a_students_folder_gives_the_reported_perplexity_in_plain_transformers(run: Done) -> None:
     chat = json.loads((run.folder.parent / "chats.jsonl").read_text().splitlines()[0])["messages"]
     program = f"""

@@ -16,7 +16,7 @@ STUDENT = ("--student", "test_resnet", "--image-size", "32", "teacher.check=warn
 @pytest.mark.parametrize(
     "more",
     [
-        ("--assistant", "test_vit"),
+        pytest.param(("--assistant", "test_vit"), marks=pytest.mark.slow),
         pytest.param(("--generations", "2"), marks=pytest.mark.slow),
         ("--teacher", "test_resnet", "--teacher", "test_vit"),
         pytest.param(("--precision", "bf16"), marks=pytest.mark.slow),

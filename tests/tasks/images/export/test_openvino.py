@@ -57,6 +57,7 @@ def exports(done: Done) -> dict[str, Any]:
     return dict(found["exports"])
 
 
+@pytest.mark.slow
 def test_it_agrees_with_its_student(exports: dict[str, Any]) -> None:
     whole, half = exports["openvino"], exports["openvino-fp16"]
     assert whole["relative_difference"] <= 1e-5

@@ -124,6 +124,7 @@ def test_the_readme_serves_an_export_without_torch(done: Done, tmp_path: Path, c
         assert json.loads(said.partition(" ")[2]) == pytest.approx(expected.tolist(), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_an_export_that_loses_too_much_is_not_kept(
     done: Done, exported: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:

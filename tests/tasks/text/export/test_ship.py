@@ -24,7 +24,7 @@ TEXTS = ["rain", "bread salt oven knife butter soup 3", "ship sail, and a WORD t
 FORMATS = {"bilstm": "onnx,onnx-int8", "textcnn": "onnx", "transformer-tiny": "program,onnx,onnx-int8"}
 
 
-@pytest.fixture(scope="module", params=sampled(FORMATS, "bilstm", "transformer-tiny"))
+@pytest.fixture(scope="module", params=sampled(FORMATS, "bilstm"))
 def shipped(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Done, dict[str, Any]]:
