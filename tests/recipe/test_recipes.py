@@ -120,7 +120,7 @@ def test_cifar_recipes_have_the_papers_schedule(name: str) -> None:
     assert recipe.train.select == "last"
 
 
-@pytest.mark.parametrize("method", every(4, METHODS))
+@pytest.mark.parametrize("method", every(8, METHODS))
 def test_every_method_fits_the_cifar_pairs(method: str, cifar: Path) -> None:
     name = "cifar100/vgg8_from_vgg13_cifar.yaml" if method in ("at", "ab") else "cifar100/resnet20_from_resnet56.yaml"
     flags = {"method": method, "data.name": str(cifar)}

@@ -79,6 +79,7 @@ def test_two_processes_train_what_one_does(tmp_path: Path, trained: Path, method
     assert not list(two.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_is_refused_once(tmp_path: Path) -> None:
     code, _, err = _finish(_run(*PAIR, *SMALL, "--batch-size", "33", "--nproc", "2", "--out", tmp_path / "run"))
     assert code == 2

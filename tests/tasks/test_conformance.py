@@ -14,9 +14,9 @@ OWN = [entry.name for entry in tasks.entries() if entry.distribution == "kdtool"
 EACH = [
     parameter
     for number, name in enumerate(OWN)
-    for parameter in every(2, parametrize_with_task_checks(name).args[1], first=number % 2)
+    for parameter in every(3, parametrize_with_task_checks(name).args[1], first=number % 3)
 ]
-"""`make test` tries every other check of a task, and of the next task the others."""
+"""`make test` tries every third check of a task, and of the next task others."""
 
 
 @pytest.mark.parametrize("check", EACH)

@@ -38,6 +38,7 @@ def test_rows_of_every_stage_precision_and_source(tmp_path: Path, monkeypatch: p
     assert os.environ.get("KDTOOL_HOME") == home
 
 
+@pytest.mark.slow
 def test_methods_beside_the_default_one() -> None:
     done = call("bench", *ON_CPU, "--methods", "rkd,dml,byot,nonsense", "--pairs", "2", "--steps", "1", "--json")
     assert done.code == 0, done.err

@@ -134,6 +134,7 @@ def test_a_folder_without_classes(layout: str, tmp_path: Path) -> None:
         assert done.result["data"]["test"] == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "says"),
     [
@@ -152,6 +153,7 @@ def test_what_needs_labels_is_refused(teacher: Path, more: list[str], says: str)
     assert says in done.err
 
 
+@pytest.mark.slow
 def test_methods_on_features_may_do(teacher: Path) -> None:
     models = ["--teacher", f"local-dir:{teacher}", "--student", "test_efficientnet"]
     for method in ("embed", "rkd", "pkt"):
