@@ -136,7 +136,10 @@ def table_of(table: Table, seeds: int, root: Path) -> list[str]:
     said = [
         f"Teacher: {', '.join(f'{100 * each:.1f}' for each in sorted(teacher))}.",
         f"Means of {len(common)} seeds of the student, with Student's 95% intervals over them; of differences, paired "
-        "by seed. The test sentences' own standard error is about 1.3 points.",
+        "by seed."
+        if len(common) > 1
+        else "One seed of the student.",
+        "The test sentences' own standard error is about 1.3 points.",
     ]
     how = [f"On: {papers.machine_of(runs)}. By:", "", *(f"    {papers.command_of(row)}" for row in found), ""]
     return [f"## {table.title}", "", " ".join([table.text, *said]), "", *lines, "", *how]
