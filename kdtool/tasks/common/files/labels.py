@@ -17,9 +17,19 @@ _WHOLE = re.compile(r"(-?[0-9]{1,18})(?:\.0+)?")
 """A whole number; with a point where pandas wrote a column of which some cells are empty."""
 
 
+def _number(name: str) -> int | None:
+    whole = _WHOLE.fullmatch(name)
+    return int(whole[1]) if whole else None
+
+
 def in_order(names: Iterable[str]) -> list[str]:
     """Return the names of classes as they are numbered: numbers by their values, then names by their letters."""
-    return sorted(names, key=lambda name: (0, int(name), name) if _WHOLE.fullmatch(name) else (1, 0, name))
+
+    def place(name: str) -> tuple[bool, int, str]:
+        number = _number(name)
+        return number is None, number or 0, name
+
+    return sorted(names, key=place)
 
 
 def none_known(origin: str, column: str, count: int, unit: str) -> InputError:
@@ -56,8 +66,7 @@ def label_of(cell: Any, declared: list[str] | None) -> str | None:
     if not isinstance(cell, (str, int)):
         raise Unfit(f"its label {shown(cell)} is neither a name nor a whole number.")
     text = str(cell).strip()
-    whole = _WHOLE.fullmatch(text)
-    number = int(whole[1]) if whole else None
+    number = _number(text)
     if not text or number == -1:
         return None
     text = sound(text, "its label")
