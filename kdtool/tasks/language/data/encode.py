@@ -39,12 +39,15 @@ class Tokenized:
 
     def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """Return a sample's (L,) tokens, and which of them are learnt."""
-        part = slice(self.starts[row], self.starts[row + 1])
-        return self.ids[part], self.learnt[part]
+        return self.marked(row, self.learnt)
+
+    def place(self, row: int) -> slice:
+        """Return where a sample stands among all tokens."""
+        return slice(self.starts[row], self.starts[row + 1])
 
     def marked(self, row: int, marks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return a sample's (L,) tokens, and which of them are marked, given the (T,) marks of all."""
-        part = slice(self.starts[row], self.starts[row + 1])
+        part = self.place(row)
         return self.ids[part], marks[part]
 
     @property

@@ -7,7 +7,7 @@ to predict what follows: where their tokens begin at the same character, see ``k
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,12 +67,12 @@ def twin_of(student: Tokenized, raw: Sequence[Sample], writer: Writer, size: int
     parts, met, meets = list[Piece](), np.zeros(len(student.ids), dtype=bool), list[np.ndarray]()
     earlier = -1
     for number, source in enumerate(student.sources.tolist()):
-        own = slice(student.starts[number], student.starts[number + 1])
+        own = student.place(number)
         if source not in rows:
             parts.append(Piece(np.zeros(1, dtype=np.int32), np.zeros(1, dtype=bool), None))
             meets.append(np.zeros(1, dtype=bool))
             continue
-        whole = slice(theirs.starts[rows[source]], theirs.starts[rows[source] + 1])
+        whole = theirs.place(rows[source])
         assert theirs.places is not None
         lost, places = int(student.lost[number]), student.places[own]
         if isinstance(raw[source], str):
@@ -108,10 +108,5 @@ def met_by_all(samples: Tokenized, rows: np.ndarray, twins: Mapping[str, Twin]) 
         twins: one or more.
     """
     both = np.logical_and.reduce([each.met for each in twins.values()])
-    found = [both[part][samples.learnt[part]] for part in _parts(samples, rows)]
+    found = [both[part][samples.learnt[part]] for part in map(samples.place, rows.tolist())]
     return np.concatenate([*found, np.zeros(0, dtype=bool)])
-
-
-def _parts(samples: Tokenized, rows: np.ndarray) -> Iterator[slice]:
-    for row in rows.tolist():
-        yield slice(samples.starts[row], samples.starts[row + 1])
