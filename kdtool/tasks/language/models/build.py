@@ -16,7 +16,7 @@ from kdtool.engine.dry import undisturbed
 from kdtool.errors import InputError, did_you_mean, first_line
 from kdtool.randomness import seeded_libraries
 from kdtool.tasks.common import extra
-from kdtool.tasks.common.configurations import refuse_unknown
+from kdtool.tasks.common.configurations import from_scratch, refuse_unknown
 from kdtool.tasks.common.weight_files import fit, load_state, mark_loaded
 from kdtool.tasks.common.weights import digest
 from kdtool.tasks.language.models.built import Built, agree, parts_of
@@ -94,17 +94,14 @@ def build(request: Request) -> Built:
 
 def _own_config(request: Request) -> Any:
     transformers = extra.transformers(TASK)
-    refuse_unknown(request.model, request.model_args, transformers.LlamaConfig())
     end = request.tokens.library.eos_token_id
-    given = {
+    sizes = {
         "vocab_size": request.num_classes, "max_position_embeddings": max(2048, request.longest),
         "tie_word_embeddings": True, "bos_token_id": request.tokens.library.bos_token_id, "eos_token_id": end,
         "pad_token_id": request.tokens.library.pad_token_id,
     }  # fmt: skip
-    try:
-        return transformers.LlamaConfig(**{**given, **CONFIGS[request.model], **request.model_args})
-    except Exception as error:
-        raise InputError(f"{request.model} with model_args {request.model_args}: {first_line(error)}.") from error
+    own = {**sizes, **CONFIGS[request.model]}
+    return from_scratch(request.model, request.model_args, transformers.LlamaConfig, own)
 
 
 def _config(request: Request) -> Any:

@@ -14,7 +14,7 @@ from kdtool.errors import InputError, did_you_mean, first_line
 from kdtool.randomness import seeded_libraries
 from kdtool.recipe.names import is_own_file
 from kdtool.tasks.common import extra
-from kdtool.tasks.common.configurations import refuse_unknown
+from kdtool.tasks.common.configurations import from_scratch, refuse_unknown
 from kdtool.tasks.common.own_code import load_factory
 from kdtool.tasks.common.replaced import beside, put_in_beside
 from kdtool.tasks.common.weight_files import load_into
@@ -159,11 +159,8 @@ def _config_of(request: Request) -> Any:
     transformers = extra.transformers()
     sizes = {"vocab_size": request.tokens.size, "pad_token_id": request.tokens.pad, "num_labels": request.num_classes}
     longest = {"max_position_embeddings": max(512, request.tokens.max_length)}
-    refuse_unknown(request.model, request.model_args, transformers.BertConfig())
-    try:
-        return transformers.BertConfig(**{**sizes, **longest, **CONFIGS[request.model], **request.model_args})
-    except Exception as error:
-        raise InputError(f"{request.model} with model_args {request.model_args}: {first_line(error)}.") from error
+    own = {**sizes, **longest, **CONFIGS[request.model]}
+    return from_scratch(request.model, request.model_args, transformers.BertConfig, own)
 
 
 def _from_config(request: Request, config: Any) -> nn.Module:
