@@ -8,6 +8,7 @@ data-parallel training of whole networks, and so is the optimizer's memory divid
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -133,6 +134,6 @@ def in_step(network: nn.Module, batches: Iterable[Loaded]) -> Iterator[tuple[Loa
 
 
 def _moved(loaded: Loaded, device: torch.device) -> Loaded:
+    inputs, labels, index = tree.to((loaded.inputs, loaded.labels, loaded.index), device)
     taught = None if loaded.taught is None else loaded.taught.to(device)
-    moved = tree.to(loaded.inputs, device), loaded.labels.to(device), loaded.index.to(device)
-    return Loaded(*moved, loaded.view, loaded.rows, loaded.positions, taught)
+    return replace(loaded, inputs=inputs, labels=labels, index=index, taught=taught)

@@ -229,9 +229,8 @@ class Updater:
             if self.compiled and call is self.call:
                 place = self._tensors(when, part)
             with self._gradients_travel(micro == len(parts) - 1):
-                given_rows = part.inputs, part.labels, part.index, teachers
-                more = [part.drawn] if part.drawn else []
-                terms, batch = call(*given_rows, *place, scale, whole.of_taught(part), *more)
+                rows = part.inputs, part.labels, part.index, teachers
+                terms, batch = call(*rows, *place, scale, whole.of_taught(part), part.drawn or None)
                 if measure and not self.sharded and (world_size() == 1 or self.job.train.compile == "off"):
                     apart = terms.first() if isinstance(terms, RowTerms) else terms
                     result.norms = gradient_norms(apart, self.step.student.parameters())
