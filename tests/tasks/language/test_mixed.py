@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from kdtool.tasks.language.models.writing import Also, drawn, go_on
 from kdtool.tasks.language.recent import Recent
 from kdtool.tasks.language.written import texts_of
 from tests.forking import Server
+from tests.tasks.language.killed import student, to_the_end
 from tests.tasks.language.small import TASK, chats
 from tests.tasks.language.test_on_policy import World, answers
 from tests.tasks.language.test_run import SMALL, distil
@@ -231,20 +231,13 @@ def test_a_killed_run_writes_the_same_again(tmp_path: Path, method: list[str]) -
     given = ["run", *SMALL, *method, "--data", data, "teacher.train.epochs=1", "--epochs", "4",
              "checkpoint.every_steps=1"]  # fmt: skip
 
-    def student(folder: Path) -> bytes:
-        return (folder / "student" / "model.safetensors").read_bytes()
-
     try:
         server.ready()
         assert server.run(tmp_path / "home", *given, "--out", tmp_path / "warm") == 0
         began = time.monotonic()
         assert server.run(tmp_path / "home", *given, "--out", tmp_path / "whole") == 0
-        took, folder, kills, code = time.monotonic() - began, tmp_path / "cut", 5, -signal.SIGKILL
-        while code != 0:
-            words = ["run", "--resume", folder] if (folder / "recipe.yaml").is_file() else [*given, "--out", folder]
-            kills -= 1
-            code = server.run(tmp_path / "home", *words, kill=draw.uniform(0.3, 0.9) * took if kills >= 0 else None)
-            assert code in (0, -signal.SIGKILL)
+        took, folder = time.monotonic() - began, tmp_path / "cut"
+        to_the_end(server, tmp_path / "home", given, folder, took, 5, draw)
         assert student(folder) == student(tmp_path / "whole") == student(tmp_path / "warm")
     finally:
         server.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from kdtool.tasks.language.models.writing import drawn, go_on, likeliest
 from kdtool.tasks.language.written import prompts_of
 from kdtool.tasks.task import Reading
 from tests.forking import Server
+from tests.tasks.language.killed import student, to_the_end
 from tests.tasks.language.small import TASK, chats, recipe
 from tests.tasks.language.test_run import SMALL, distil
 
@@ -148,9 +148,6 @@ def test_a_run_killed_at_twenty_moments_writes_the_same_again(tmp_path: Path) ->
              "teacher.train.epochs=1", "--epochs", "4", "checkpoint.every_steps=1", "cache.mode=build",
              "data.views=1"]  # fmt: skip
 
-    def student(folder: Path) -> bytes:
-        return (folder / "student" / "model.safetensors").read_bytes()
-
     try:
         server.ready()
         assert server.run(tmp_path / "home", *given, "--out", tmp_path / "warm") == 0
@@ -159,14 +156,8 @@ def test_a_run_killed_at_twenty_moments_writes_the_same_again(tmp_path: Path) ->
         took, killed, number = time.monotonic() - began, 0, 0
         while killed < 20:
             number += 1
-            folder, code = tmp_path / f"cut-{number}", -signal.SIGKILL
-            while code != 0:
-                resume = (folder / "recipe.yaml").is_file()
-                words = ["run", "--resume", folder] if resume else [*given, "--out", folder]
-                kill = draw.uniform(0.3, 0.9) * took if killed < 20 else None
-                code = server.run(tmp_path / "home", *words, kill=kill)
-                killed += code != 0
-                assert code in (0, -signal.SIGKILL)
+            folder = tmp_path / f"cut-{number}"
+            killed += to_the_end(server, tmp_path / "home", given, folder, took, 20 - killed, draw)
             assert student(folder) == student(tmp_path / "whole")
     finally:
         server.close()
