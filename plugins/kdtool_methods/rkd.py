@@ -2,6 +2,8 @@
 
 As in the authors' code, the difference of a sample and itself, or of two equal embeddings, has the direction zero:
 its cosines are 0. Here it also has no gradient (the authors' grows to 1e12 where the teacher tells the two apart).
+Embeddings that fp32 could hardly tell apart count as equal: the direction between them is that of a rounding error, or
+of an activation that has all but died, and its gradient is one over their distance.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ class _Size(NamedTuple):
 
 _ON_CPU = _Size(128, 256, 1 << 17)  # a smaller chunk, and two threads wait for the interpreter's lock
 _ELSEWHERE = _Size(256, 1024, 1 << 23)  # where starting an operation costs more than its arithmetic
+_EQUAL = 2.0**-21  # of the larger embedding's length: four times what fp32 rounds its entries by
 _WORKERS = 4  # each holds a matrix of its own, so that sums keep their order
 
 
@@ -106,7 +109,7 @@ def _inverse(distance_BB: Tensor) -> Tensor:
 
 
 class _Distances(torch.autograd.Function):
-    """Euclidean distances (B, B) of embeddings (B, D): exact zeros for equal rows, and no gradient there.
+    """Euclidean distances (B, B) of embeddings (B, D): exact zeros, without gradient, for rows that count as equal.
 
     In float64 where the device has it: an angle at a near neighbour is a small difference of large numbers.
     """
@@ -115,6 +118,8 @@ class _Distances(torch.autograd.Function):
     def forward(ctx: Any, embedding_BD: Tensor) -> Tensor:
         wide_BD = widened(embedding_BD)
         distance_BB = torch.cdist(wide_BD, wide_BD, compute_mode="donot_use_mm_for_euclid_dist")
+        length_B = torch.linalg.vector_norm(wide_BD, dim=1)
+        distance_BB.masked_fill_(distance_BB <= _EQUAL * torch.maximum(length_B[:, None], length_B), 0.0)
         ctx.save_for_backward(embedding_BD, distance_BB)
         return distance_BB
 
