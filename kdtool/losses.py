@@ -30,15 +30,20 @@ def widened(x: Tensor) -> Tensor:
 
 
 def gram(x_BD: Tensor) -> Tensor:
-    """Return (..., B, B) inner products of (..., B, D) rows, of the rows' type, with all of fp32's digits.
+    """Return (..., B, B) inner products of (..., B, D) rows with one another, as ``inner`` computes them."""
+    return inner(x_BD, x_BD)
+
+
+def inner(x_BD: Tensor, y_CD: Tensor) -> Tensor:
+    """Return (..., B, C) inner products of (..., B, D) with (..., C, D) rows, of their type, with all of fp32's digits.
 
     Autocast would compute them in half precision. On CUDA they are computed in float64: where ``train.tf32`` allows it,
     fp32 products are rounded to TF32's 10 bits, which makes 1 to 1.6 % of the gradient of a loss that compares small
     differences of inner products.
     """
     with torch.autocast(x_BD.device.type, enabled=False):
-        wide_BD = x_BD.double() if x_BD.device.type == "cuda" else x_BD
-        return (wide_BD @ wide_BD.mT).to(x_BD.dtype)
+        wide_BD, wide_CD = (x.double() if x.device.type == "cuda" else x for x in (x_BD, y_CD))
+        return (wide_BD @ wide_CD.mT).to(x_BD.dtype)
 
 
 def softened_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:

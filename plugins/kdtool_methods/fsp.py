@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Optional
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kdtool import Batch, Method, Setup, Stage, Taps, option
 from kdtool.errors import InputError
 from kdtool.layers import layer_pairs
-from kdtool.losses import at_least_fp32
+from kdtool.losses import at_least_fp32, inner
 from kdtool_methods._maps import PairedLayers, require_equal, total
 from kdtool_methods._stages import InitOptions, init_stage
 
@@ -66,8 +65,7 @@ def flow(first: Tensor, second: Tensor, pool: str = "max") -> Tensor:
     first_BCN, second_BDN = (
         (feat if tuple(feat.shape[2:]) == size else shrink(feat, size)).flatten(2) for feat in (first, second)
     )
-    with torch.autocast(first.device.type, enabled=False):
-        return first_BCN @ (second_BDN / second_BDN.shape[2]).mT
+    return inner(first_BCN, second_BDN / second_BDN.shape[2])
 
 
 class FSP(Method):

@@ -26,7 +26,7 @@ from torch import Tensor
 from kdtool import Batch, Method, Setup, Taps, option
 from kdtool.errors import InputError
 from kdtool.layers import layer_pairs
-from kdtool.losses import at_least_fp32
+from kdtool.losses import at_least_fp32, gram
 from kdtool_methods._maps import PairedLayers, total
 
 CANDIDATES = 3  # singular vectors of the student beyond the number that is kept
@@ -79,9 +79,8 @@ def right_vectors(feat_BCHW: Tensor, count: int) -> tuple[Tensor, Tensor]:
     peak_B11 = flat_BNC.detach().abs().amax((1, 2), keepdim=True)
     flat_BNC = flat_BNC / torch.where(peak_B11 > 0, peak_B11, 1.0)
     tall = flat_BNC.shape[1] >= flat_BNC.shape[2]
+    square_BK, vector = _FirstEigenvectors.apply(gram(flat_BNC.mT if tall else flat_BNC), count)
     with torch.autocast(flat_BNC.device.type, enabled=False):
-        gram = flat_BNC.mT @ flat_BNC if tall else flat_BNC @ flat_BNC.mT
-        square_BK, vector = _FirstEigenvectors.apply(gram, count)
         if not tall:
             vector = flat_BNC.mT @ vector
             size_B1K = vector.norm(dim=1, keepdim=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from kdtool import Batch, Method, Setup, Taps, option
 from kdtool.errors import InputError
 from kdtool.layers import as_map, layer_pairs, map_shape, resize_map
-from kdtool.losses import at_least_fp32
+from kdtool.losses import at_least_fp32, gram, inner
 from kdtool.method import Shape
 
 KERNELS = ("polynomial", "linear", "gaussian")
@@ -49,17 +49,16 @@ def selectivity_loss(student_map: Tensor, teacher_map: Tensor, kernel: str = "po
     size = _common_size(student_map.shape[1:], teacher_map.shape[1:])
     s_BCN, t_BCN = (F.normalize(resize_map(x, size).flatten(2), dim=2) for x in (student_map, teacher_map))
     (c_s, positions), c_t = s_BCN.shape[1:], t_BCN.shape[1]
-    with torch.autocast(student_map.device.type, enabled=False):  # it would multiply in half precision
-        if kernel == "linear":
-            return (s_BCN.mean(1) - t_BCN.mean(1)).square().sum(1).mean()
-        if kernel == "gaussian":
-            return _gaussian(s_BCN, t_BCN).mean().clamp_min(0)
-        if positions * (c_s + c_t) <= c_s**2 + c_t**2 + c_s * c_t:
-            # sum_ij (x_i · y_j)^2 = <X'X, Y'Y>: the three terms are one squared distance of (N, N) matrices.
-            difference_BNN = s_BCN.mT @ s_BCN / c_s - t_BCN.mT @ t_BCN / c_t
-            return difference_BNN.square().sum((1, 2)).mean()
-        same_B = _mean_kernel(s_BCN, s_BCN) + _mean_kernel(t_BCN, t_BCN)
-        return (same_B - 2 * _mean_kernel(s_BCN, t_BCN)).mean().clamp_min(0)  # below zero only by rounding
+    if kernel == "linear":
+        return (s_BCN.mean(1) - t_BCN.mean(1)).square().sum(1).mean()
+    if kernel == "gaussian":
+        return _gaussian(s_BCN, t_BCN).mean().clamp_min(0)
+    if positions * (c_s + c_t) <= c_s**2 + c_t**2 + c_s * c_t:
+        # sum_ij (x_i · y_j)^2 = <X'X, Y'Y>: the three terms are one squared distance of (N, N) matrices.
+        difference_BNN = gram(s_BCN.mT) / c_s - gram(t_BCN.mT) / c_t
+        return difference_BNN.square().sum((1, 2)).mean()
+    same_B = _mean_kernel(s_BCN, s_BCN) + _mean_kernel(t_BCN, t_BCN)
+    return (same_B - 2 * _mean_kernel(s_BCN, t_BCN)).mean().clamp_min(0)  # below zero only by rounding
 
 
 def _gaussian(s_BCN: Tensor, t_BCN: Tensor) -> Tensor:
@@ -75,11 +74,11 @@ def _gaussian(s_BCN: Tensor, t_BCN: Tensor) -> Tensor:
 
 def _squared_distances(x_BCN: Tensor, y_BDN: Tensor) -> Tensor:
     x_BC1, y_B1D = x_BCN.square().sum(2).unsqueeze(2), y_BDN.square().sum(2).unsqueeze(1)
-    return (x_BC1 + y_B1D - 2 * x_BCN @ y_BDN.mT).clamp_min(0)
+    return (x_BC1 + y_B1D - 2 * inner(x_BCN, y_BDN)).clamp_min(0)
 
 
 def _mean_kernel(x_BCN: Tensor, y_BCN: Tensor) -> Tensor:
-    return (x_BCN @ y_BCN.mT).square().mean((1, 2))
+    return inner(x_BCN, y_BCN).square().mean((1, 2))
 
 
 def _common_size(student: Shape, teacher: Shape) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from kdtool import Batch, Method, Setup, Taps, option
 from kdtool.errors import InputError
 from kdtool.layers import common_size, resize_map, unit_rows, width
-from kdtool.losses import at_least_fp32, ensemble_logits, softened_kl
+from kdtool.losses import at_least_fp32, ensemble_logits, gram, softened_kl
 from kdtool.method import Shape
 from kdtool_methods._maps import require_equal, solid_maps, total
 
@@ -64,9 +64,7 @@ def similarity(feat: Tensor) -> Tensor:
     """
     flat_BN = at_least_fp32(feat).flatten(1)
     largest = torch.linalg.vector_norm(flat_BN.detach(), dim=1).amax()
-    flat_BN = flat_BN / torch.where(largest > 0, largest, 1.0)
-    with torch.autocast(flat_BN.device.type, enabled=False):
-        return flat_BN @ flat_BN.mT
+    return gram(flat_BN / torch.where(largest > 0, largest, 1.0))
 
 
 class Embed(nn.Module):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from kdtool import Batch, Method, Out, Setup, Stage, Taps, option
 from kdtool.layers import unit_rows, width
-from kdtool.losses import at_least_fp32, softened_kl
+from kdtool.losses import at_least_fp32, inner, softened_kl
 
 TURNED = ("rotated90", "rotated180", "rotated270")
 
@@ -33,9 +33,7 @@ def similarities(turned: Tensor, upright: Tensor) -> Tensor:
         turned: (V·B, D).
         upright: (B, D).
     """
-    turned, upright = unit_rows(at_least_fp32(turned)), unit_rows(at_least_fp32(upright))
-    with torch.autocast(turned.device.type, enabled=False):
-        return turned @ upright.mT
+    return inner(unit_rows(at_least_fp32(turned)), unit_rows(at_least_fp32(upright)))
 
 
 def target_rank(scores: Tensor, target: Tensor) -> Tensor:
