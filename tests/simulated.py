@@ -17,11 +17,11 @@ from unittest.mock import patch
 
 import torch
 import torch._dynamo  # asks for what is there as it is imported: of the real thing
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.half_products import IN_HALF, computed
 from tests.recorded import Graph, Recording
 
 _READS = {"_local_scalar_dense", "equal", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive",
@@ -32,12 +32,6 @@ _BY_INDEX = {"index", "index_put", "index_put_", "_index_put_impl_"}
 
 _FROM_BOTH = {"copy_", "_to_copy", "set_", *_BY_INDEX}
 """Operations that take tensors of the CPU beside those of the device."""
-
-_IN_HALF = {
-    *(torch.conv1d, torch.conv2d, F.conv2d, F.linear, torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.baddbmm),
-    *(Tensor.matmul, Tensor.__matmul__, Tensor.mm, Tensor.bmm, F.scaled_dot_product_attention),
-}
-"""What autocast computes in half precision."""
 
 
 class OnDevice(Tensor):
@@ -195,7 +189,7 @@ def _run(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
             plain_kwargs.pop("non_blocking", None)
             plain_kwargs["pin_memory"] = False if "pin_memory" in plain_kwargs else None
             plain_kwargs = {key: value for key, value in plain_kwargs.items() if value is not None}
-    found = func(*plain_args, **plain_kwargs)
+    found = computed(func, plain_args, plain_kwargs)
     if not to_device and not (theirs and wanted is None):
         return found
     if late:
@@ -207,7 +201,10 @@ def _run(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
     def out(value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
-        return wrappers[id(value)] if id(value) in wrappers else OnDevice(value)
+        if id(value) in wrappers:
+            return wrappers[id(value)]
+        with torch.inference_mode(value.is_inference()):  # a view is of the kind that its tensor is
+            return OnDevice(value)
 
     # In place on a tensor of the CPU, from one of the device, gives the CPU's.
     if args and isinstance(args[0], Tensor) and not isinstance(args[0], OnDevice) and found is args[0]:
@@ -251,6 +248,12 @@ class _Operations(TorchDispatchMode):
     """What makes tensors of the device without having one."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.is_inference_mode_enabled():
+            # There what is made of others comes whole, such as "to"; elsewhere it is taken apart before.
+            with self:
+                found = func.decompose(*args, **(kwargs or {}))
+            if found is not NotImplemented:
+                return found
         return _run(func, args, kwargs or {})
 
 
@@ -273,8 +276,8 @@ class _Names(TorchFunctionMode):
             func, args = Tensor.to, (args[0], "cuda")
         if takes_names and func is not torch.device:
             (args, kwargs) = _map(lambda x: _as_meta(x, device), (args, kwargs))
-        if func in _IN_HALF and device.name == "cuda" and torch.is_autocast_enabled("cuda"):
-            half = torch.get_autocast_dtype("cuda")
+        if func in IN_HALF and torch.is_autocast_enabled(device.name):
+            half = torch.get_autocast_dtype(device.name)
             args, kwargs = _map(
                 lambda x: x.to(half) if isinstance(x, OnDevice) and x.dtype == torch.float32 else x, (args, kwargs)
             )
@@ -356,6 +359,16 @@ def _host_side(device: Device) -> dict[str, Any]:
     }
 
 
+def _loaded(load: Callable[..., None]) -> Callable[..., None]:
+    """Return what loads a state into a module by copying, as on a real device."""
+
+    def copied(self: nn.Module, *args: Any) -> None:
+        with patch.object(torch.__future__, "_swap_module_params_on_conversion", False):
+            load(self, *args)
+
+    return copied
+
+
 @contextmanager
 def simulated(name: str = "cuda") -> Iterator[Device]:
     """Have a device of this name ("cuda" or "mps") for as long as the body runs.
@@ -370,6 +383,7 @@ def simulated(name: str = "cuda") -> Iterator[Device]:
         stack.enter_context(patch.object(torch, "Generator", _Generator))
         # A parameter stays the same object on its way there and back, as on a real device: tied weights stay tied.
         stack.enter_context(patch.object(torch.__future__, "_swap_module_params_on_conversion", True))
+        stack.enter_context(patch.object(nn.Module, "_load_from_state_dict", _loaded(nn.Module._load_from_state_dict)))
         if name == "cuda":
             stack.enter_context(patch.multiple(torch.cuda, **_host_side(device)))
             # Recurrent layers ask it; it would start the real CUDA to answer.

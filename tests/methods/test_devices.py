@@ -58,7 +58,7 @@ def rig_of(name: str, kind: str, task: str, precision: str) -> Rig | None:
     return None if pair is None else bench.rig(*pair, precision=precision)
 
 
-ON = (("cuda", "fp32"), ("cuda", "bf16"), ("cuda", "fp16"), ("mps", "fp32"))
+ON = (("cuda", "fp32"), ("cuda", "bf16"), ("cuda", "fp16"), ("mps", "fp32"), ("mps", "fp16"))
 KINDS = {"images": ("CNN", "ViT"), "text": ("BiLSTM", "BERT"), "language": ("LLaMA",)}
 
 

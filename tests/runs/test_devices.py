@@ -13,6 +13,8 @@ from kdtool.runs.setting import build_setting
 from tests.running import CHEAP, PAIR, TEACHER, call
 from tests.sampling import sampled
 from tests.simulated import simulated
+from tests.tasks.language.small import LARGER, SIZES, chats
+from tests.tasks.text.runs import sentences
 
 FEW = [*CHEAP[1:], "--epochs", "1", "--batch-size", "32", "--lr", "0.003", "teacher.train.epochs=1"]
 
@@ -24,6 +26,8 @@ FEW = [*CHEAP[1:], "--epochs", "1", "--batch-size", "32", "--lr", "0.003", "teac
             ("mps", "rkd+kd", ()),
             ("mps", "crd", ("train.accumulate=2", "train.ema=0.9")),
             ("mps", "dml", ()),
+            ("mps", "kd", ("cache.mode=build", "data.views=1", "data.labels=false", "--precision", "bf16")),
+            ("mps", "fitnets", ("--precision", "fp16", "optim.name=sgd", "--epochs", "4")),
             ("cuda", "rkd+kd", ("--precision", "bf16", "train.ema=0.9")),
             ("cuda", "fitnets", ("--precision", "fp16", "optim.name=sgd", "--epochs", "4")),
             ("cuda", "kd", ("cache.mode=build", "data.views=1", "data.erase=0.5", "data.mixup=0.2")),
@@ -47,6 +51,40 @@ def test_a_run_from_end_to_end(tmp_path: Path, name: str, method: str, more: tup
     assert done.result["device"].startswith(name)
     assert sum(device.operations.values()) > 1000
     assert done.file()  # student/, which opens without any device
+    assert done.log()[-1]["train"]["total"] < float("inf")
+
+
+TEXT = ["--task", "text", "--teacher", "transformer-tiny", "--student", "bilstm", "data.vocab_size=200"]
+LANGUAGE = ["--task", "language", "teacher.model=llama-tiny", "--student", "llama-tiny", "data.vocab_size=300"]
+LANGUAGE += [f"{side}.model_args.{key}={value}" for side, sizes in (("student", SIZES), ("teacher", LARGER))
+             for key, value in sizes.items()]  # fmt: skip
+SHORT = ["--device", "auto", "--batch-size", "8", "--epochs", "1", "data.max_length=32"]
+SHORT += ["teacher.check=off", "teacher.train.epochs=1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("mps", [*TEXT, "--method", "logits"]),
+        ("mps", [*TEXT, "--method", "kd", "train.accumulate=2", "cache.mode=build", "data.views=1"]),
+        ("cuda", [*TEXT, "--method", "kd", "--precision", "fp16", "--baseline"]),
+        ("mps", [*LANGUAGE, "--method", "kd", "data.packing=true"]),
+        ("mps", [*LANGUAGE, "--method", "kd", "cache.mode=build", "cache.top_k=8", "data.views=1"]),
+        ("mps", [*LANGUAGE, "--method", "gkd", "gkd.on_policy=0.5"]),
+        ("cuda", [*LANGUAGE, "--method", "distillm", "--precision", "bf16", "train.accumulate=2"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value[1:2] + value[-3:]),
+)
+def test_a_run_of_texts_from_end_to_end(tmp_path: Path, name: str, given: list[str]) -> None:
+    pytest.importorskip("transformers")
+    data = sentences(tmp_path / "data.tsv", 40) if given[1] == "text" else chats(tmp_path / "data.jsonl", 24)
+    with simulated(name) as device:
+        done = call("run", *given, *SHORT, "--data", data, "--out", tmp_path / "run", folder=tmp_path / "run")
+    assert done.code == 0, done.err
+    assert done.result["device"].startswith(name)
+    assert sum(device.operations.values()) > 1000
+    assert done.file()
     assert done.log()[-1]["train"]["total"] < float("inf")
 
 
