@@ -17,8 +17,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import marked  # beside this file
+
 HERE = Path(__file__).resolve().parent
-PAGE = HERE.parent / "BENCHMARKS.md"
 BEGIN, END = "<!-- exports: made by benchmarks/exports.py -->", "<!-- end of exports -->"
 
 COMMON = "--method kd --image-size 32 --device cpu --teacher resnet18"
@@ -136,10 +137,7 @@ def main() -> None:
         measure(student)
     files = {student: HERE / "exports" / f"{student}.json" for student in STUDENTS}
     body = page({student: json.loads(file.read_text()) for student, file in files.items() if file.exists()})
-    text = PAGE.read_text()
-    if BEGIN not in text:
-        text = f"{text.rstrip()}\n\n{BEGIN}\n{END}\n"
-    PAGE.write_text(f"{text.split(BEGIN)[0]}{BEGIN}\n{body}\n{END}{text.split(END)[1]}")
+    marked.write(BEGIN, END, f"{body}\n")
 
 
 if __name__ == "__main__":

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import raised_bias  # beside this file
+import marked  # beside this file
+import raised_bias
 
 from kdtool.recipe import load as recipes
 
 HERE = Path(__file__).resolve().parent
-PAGE = HERE.parent / "BENCHMARKS.md"
 NOTES = ("recipe.yaml", "metrics.jsonl", "result.json", "environment.json", "raised.json")
 """Files of a run's folder that the page is made from."""
 BEGIN, END = "<!-- papers: made by benchmarks/papers.py -->", "<!-- end of papers -->"
@@ -263,14 +263,6 @@ def teachers_of(runs: list[dict[str, Any]], unit: str) -> str:
     return f" Teacher: {', '.join(f'{100 * top1:.2f}' for top1 in sorted(known))}." if unit == "top-1" and known else ""
 
 
-def write(begin: str, end: str, body: str) -> None:
-    """Put a section of the page between its marks."""
-    text = PAGE.read_text() if PAGE.exists() else "# Benchmarks\n"
-    if begin not in text:
-        text = f"{text.rstrip()}\n\n{begin}\n{end}\n"
-    PAGE.write_text(f"{text.split(begin)[0]}{begin}\n{body}{end}{text.split(end)[1]}")
-
-
 def arguments(about: str | None, seeds: int) -> argparse.Namespace:
     """Return the command line's ``root``, ``run`` and ``seeds``.
 
@@ -295,7 +287,7 @@ def main() -> None:
                 run(row, seed)
             keep(row, seed)
     body = "\n".join(line for table in TABLES for line in table_of(table, args.seeds))
-    write(BEGIN, END, body)
+    marked.write(BEGIN, END, body)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import papers  # beside this file
+import marked  # beside this file
+import papers
 from papers import Row
 
 from kdtool.comparison.statistics import paired
@@ -173,7 +174,7 @@ def main() -> None:
                 papers.run(row, seed)
             papers.keep(row, seed)
     body = "\n".join(line for table in TABLES for line in table_of(table, args.seeds, papers.HERE))
-    papers.write(BEGIN, END, body)
+    marked.write(BEGIN, END, body)
 
 
 if __name__ == "__main__":

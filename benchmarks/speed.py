@@ -16,8 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import marked  # beside this file
+
 HERE = Path(__file__).resolve().parent
-PAGE = HERE.parent / "BENCHMARKS.md"
 BEGIN, END = "<!-- speed: made by benchmarks/speed.py -->", "<!-- end of speed -->"
 
 PAIR = "--teacher resnet32x4 --student resnet8x4"
@@ -100,10 +101,7 @@ def main() -> None:
         measure(name, args.device)
     files = sorted((HERE / "speed").glob("*.json"))
     body = "\n".join([TEXT, *(line for file in files for line in tables(json.loads(file.read_text())))])
-    text = PAGE.read_text() if PAGE.exists() else f"# Benchmarks\n\n{BEGIN}\n{END}\n"
-    if BEGIN not in text:
-        text = f"{text.rstrip()}\n\n{BEGIN}\n{END}\n"
-    PAGE.write_text(f"{text.split(BEGIN)[0]}{BEGIN}\n{body}{END}{text.split(END)[1]}")
+    marked.write(BEGIN, END, body)
 
 
 if __name__ == "__main__":

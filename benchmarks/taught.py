@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import papers  # beside this file
+import marked  # beside this file
+import papers
 import sentences
 from papers import Row
 
@@ -268,7 +269,7 @@ def main() -> None:
             if args.run and args.run in row.name and seed not in accuracies(row, seed + 1):
                 run(row, seed)
             keep(row, seed)
-    papers.write(BEGIN, END, "".join(f"{line}\n" for line in page(args.seeds)))
+    marked.write(BEGIN, END, "".join(f"{line}\n" for line in page(args.seeds)))
 
 
 if __name__ == "__main__":
