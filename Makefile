@@ -49,6 +49,7 @@ test-gpu-runs:
 	$(GPU_PYTHON) -m pytest -m gpu tests/engine/test_cuda.py tests/test_on_a_card.py
 
 test-gpu-speed:
+	$(GPU_PYTHON) -m pytest -m gpu tests/engine/test_cuda.py -k replayed_steps
 	$(GPU_PYTHON) -m kdtool bench --device cuda --teacher resnet32x4 --student resnet8x4 train.compile=default
 	$(GPU_PYTHON) benchmarks/on_a_card.py $(if $(CIFAR100),--data $(CIFAR100))
 
