@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -207,15 +208,22 @@ def kept() -> dict[str, Figures]:
     return found
 
 
-def measure(methods: Sequence[str]) -> None:
-    """Measure methods one after the other, each told and kept before the next begins."""
+def measure(methods: Sequence[str]) -> list[str]:
+    """Measure methods one after the other, each told and kept before the next begins; return those that failed."""
+    failed = []
     with tempfile.TemporaryDirectory() as home:
         os.environ["KDTOOL_HOME"] = home
         for method in methods:
-            found = measured(method)
+            try:
+                found = measured(method)
+            except Exception as error:  # a fault of one is not to cost the others their figures
+                print(f"{method}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                failed.append(method)
+                continue
             notes = {**kept(), method: found}
             NOTES.write_text(json.dumps(dict(sorted(notes.items())), indent=1) + "\n")
             print("\n".join(rows_of(method, found) or [f"{method}: {found}"]), flush=True)
+    return failed
 
 
 def main() -> None:
@@ -226,8 +234,10 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="measure nothing")
     args = parser.parse_args()
     methods = args.methods or sorted(entry.name for entry in registry.entries())
-    measure([] if args.page else [each for each in methods if not (args.missing and each in kept())])
+    failed = measure([] if args.page else [each for each in methods if not (args.missing and each in kept())])
     write(BEGIN, END, page(kept()))
+    if failed:
+        raise SystemExit(f"not counted: {', '.join(failed)}")
 
 
 if __name__ == "__main__":
