@@ -24,7 +24,7 @@ from typing import Any
 
 import marked  # beside this file
 import papers
-import sentences
+import tables
 from papers import Row
 
 import kdtool
@@ -236,10 +236,10 @@ def page(seeds: int) -> Iterator[str]:
     for row, of in ROWS:
         if row in found:
             both = {seed: value for seed, value in found[row].items() if seed in reference}
-            gain = sentences.gain_of(both, {seed: reference[seed] for seed in both}) if both and of is not FEW else ""
+            gain = tables.gain_of(both, {seed: reference[seed] for seed in both}) if both and of is not FEW else ""
             own = [each["result"] for seed in found[row] if (each := papers.finished(row, seed, papers.HERE))]
             seconds = sum(each["seconds"]["total"] for each in own) / len(own)
-            cells = [row.what, f"{own[0]['data']['train']:,}", sentences.mean_of(found[row]), gain]
+            cells = [row.what, f"{own[0]['data']['train']:,}", tables.mean_of(found[row]), gain]
             yield f"| {' | '.join([*cells, ', '.join(map(str, found[row])), f'{seconds:.0f}'])} |"
     yield ""
     yield f"On: {papers.machine_of(runs)}. By `python benchmarks/taught.py --run taught`, which asks the teacher, and:"

@@ -24,7 +24,10 @@ SHIPPED = recipe_file.shipped_names()
 PAIRS = [name for name in SHIPPED if "_from_" in name]
 BASES = {str(Path(name).parent / "hinton2015.yaml") for name in SHIPPED if name.startswith("mnist/")}
 BASES |= {"cifar100/tian2020.yaml", "cifar100/five_stages.yaml", "sst2/tang2019.yaml", "taught/student_17m.yaml"}
-CALLED = {"transformer_2": "transformer-tiny", "minilm": "models/all-minilm-l6-v2"}
+CALLED = {
+    "transformer_2": "transformer-tiny", "minilm": "models/all-minilm-l6-v2", "llama_4x256": "llama-tiny",
+    "smollm2": "models/SmolLM2-135M-Instruct.Q4_1.gguf",
+}  # fmt: skip
 """Models by what files' names call them, where that is another word."""
 COMMANDED = [name for name in SHIPPED if name not in BASES]
 
@@ -43,7 +46,15 @@ def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def test_recipes_are_shipped() -> None:
-    assert {name.split("/")[0] for name in SHIPPED} == {"cifar100", "digits", "mnist", "photos", "sst2", "taught"}
+    assert {name.split("/")[0] for name in SHIPPED} == {
+        "cifar100",
+        "digits",
+        "language",
+        "mnist",
+        "photos",
+        "sst2",
+        "taught",
+    }
     assert "digits/mobilenetv3_from_resnet50_kd.yaml" in SHIPPED
     assert sum(name.startswith("cifar100/") for name in PAIRS) == 13
 
@@ -202,7 +213,7 @@ def test_the_rates_of_other_recipes_come_down_to_the_end_in_every_stage(name: st
         data = str(sentences(tmp_path / "data.tsv"))
     elif name.startswith("digits/"):
         data = "digits"
-    elif name.startswith("taught/"):
+    elif name.startswith(("taught/", "language/")):
         data = str(chats(tmp_path / "data.jsonl"))
     else:
         data = str(write_images(tmp_path / "data", {"a": 12, "b": 12}, size))
@@ -213,14 +224,17 @@ def test_the_rates_of_other_recipes_come_down_to_the_end_in_every_stage(name: st
     if name.startswith("sst2/"):
         teacher = {"teacher.model": "transformer-tiny", "student.tokenizer": "auto", "data.val_fraction": 0.2,
                    "train.batch_size": 8}  # fmt: skip
-    if name.startswith("taught/"):
+    if name.startswith(("taught/", "language/")):
         teacher = {"student.tokenizer": "own", "data.vocab_size": 300, "train.batch_size": 8}
+    if name.startswith("language/"):
+        teacher |= {"teacher.model": "llama-tiny"}
     setting = build_setting(recipes.load(name, flags=flags | teacher))
     recipe = setting.recipe
     assert sum(each.epochs for each in setting.stages) == recipe.train.epochs
+    steps = max(3, 100 // recipe.train.epochs)
     for each in setting.stages:
-        (*_, last) = found = rates([each], recipe.optim, recipe.schedule, recipe.train.epochs, 3)
-        assert len(found) == 3 * each.epochs
+        (*_, last) = found = rates([each], recipe.optim, recipe.schedule, recipe.train.epochs, steps)
+        assert len(found) == steps * each.epochs
         assert max(found) > 0.9 * (recipe.optim.lr or 0)
         assert last == min(found[each.epochs :]) < 0.02 * max(found)
 
