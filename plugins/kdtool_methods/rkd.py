@@ -2,8 +2,8 @@
 
 As in the authors' code, the difference of a sample and itself, or of two equal embeddings, has the direction zero:
 its cosines are 0. Here it also has no gradient (the authors' grows to 1e12 where the teacher tells the two apart).
-Embeddings that fp32 could hardly tell apart count as equal: the direction between them is that of a rounding error, or
-of an activation that has all but died, and its gradient is one over their distance.
+Embeddings that their type (at least fp32) could hardly tell apart count as equal: the direction between them is that of
+a rounding error, or of an activation that has all but died, and its gradient is one over their distance.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Size(NamedTuple):
 
 _ON_CPU = _Size(128, 256, 1 << 17)  # a smaller chunk, and two threads wait for the interpreter's lock
 _ELSEWHERE = _Size(256, 1024, 1 << 23)  # where starting an operation costs more than its arithmetic
-_EQUAL = 2.0**-21  # of the larger embedding's length: four times what fp32 rounds its entries by
+_EQUAL = 4  # times the rounding of its type, of the larger embedding's length
 _WORKERS = 4  # each holds a matrix of its own, so that sums keep their order
 
 
@@ -119,7 +119,8 @@ class _Distances(torch.autograd.Function):
         wide_BD = widened(embedding_BD)
         distance_BB = torch.cdist(wide_BD, wide_BD, compute_mode="donot_use_mm_for_euclid_dist")
         length_B = torch.linalg.vector_norm(wide_BD, dim=1)
-        distance_BB.masked_fill_(distance_BB <= _EQUAL * torch.maximum(length_B[:, None], length_B), 0.0)
+        equal = _EQUAL * torch.finfo(at_least_fp32(embedding_BD).dtype).eps
+        distance_BB.masked_fill_(distance_BB <= equal * torch.maximum(length_B[:, None], length_B), 0.0)
         ctx.save_for_backward(embedding_BD, distance_BB)
         return distance_BB
 
