@@ -195,9 +195,10 @@ def page(notes: dict[str, Figures]) -> str:
     head = ["| method | teacher | a step | an epoch's first | recorded: the host starts | in the graph |"]
     head += ["| --- | --- | --- | --- | --- | --- |"]
     lines = [line for method in sorted(notes) for line in rows_of(method, notes[method])]
-    live = [f"`{method}`" for method in sorted(notes) if "live" in notes[method].get("replayed", {})]
+    why = {method: notes[method].get("replayed", {}).get("live") for method in sorted(notes)}
+    live = [f"`{method}` ({reason})" for method, reason in why.items() if reason]
     refused = [f"`{method}`" for method in sorted(notes) if "refused" in notes[method]]
-    said = [f"No outputs are replayed for {', '.join(live)}, which need more than a cache holds."] if live else []
+    said = [f"No outputs are replayed for {', '.join(live)}."] if live else []
     said += [f"This pair is none for {', '.join(refused)}."] if refused else []
     return "\n".join([TEXT, *head, *lines, "", *([" ".join(said), ""] if said else [])])
 

@@ -45,7 +45,7 @@ def test_a_table_tells_what_is_recorded_and_why_not(operations: ModuleType) -> N
         }
     )
     first = "| `a` | computed | 9 | 12 | not: it draws on the host |  |\n| `b` | computed | 9 | 12 | 3 | 11 |\n\n"
-    assert first + "No outputs are replayed for `b`, which need" in page
+    assert first + "No outputs are replayed for `b` (a map is read)." in page
     assert "This pair is none for `c`." in page
 
 
