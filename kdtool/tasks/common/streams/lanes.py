@@ -151,9 +151,7 @@ class Plan:
 
     def requests(self, numbers: range) -> list[Request]:
         """Return what to ask for, step by step and in each lane by lane."""
-        return [
-            Request(lane, step * self.share, self.share, self.view(step)) for step in numbers for lane in self.own
-        ]
+        return [Request(lane, step * self.share, self.share, self.view(step)) for step in numbers for lane in self.own]
 
     def view(self, step: int) -> int:
         """Return which view of its samples a step sees: a new one each pass."""

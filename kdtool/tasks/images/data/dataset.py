@@ -17,8 +17,8 @@ from kdtool.tasks.images.data.unreadable import FILE, Pool, Unreadable
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from kdtool.tasks.images.data.decode import Enough
     from kdtool.tasks.common.streams.stream import Stream
+    from kdtool.tasks.images.data.decode import Enough
 
 SMALL, MEDIUM, LARGE = 32, 64, 224
 """Default image sizes: images up to SMALL pixels are brought to SMALL, those up to MEDIUM stay, others become LARGE."""

@@ -30,6 +30,7 @@ from kdtool.tasks.images.options import Data
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+
 class _LaneReader(Dataset[Any]):
     """Answers requests, in a worker."""
 
