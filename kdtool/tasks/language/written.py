@@ -8,7 +8,7 @@ written once, and kept for later runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from kdtool.engine import tree
 from kdtool.engine.job import OWN, Beside, Loaded
 from kdtool.engine.processes import from_all, rank
+from kdtool.errors import InputError
 from kdtool.randomness import key_of, uniforms
 from kdtool.tasks.language.context import as_read
 from kdtool.tasks.language.data.batches import padded
@@ -37,16 +38,19 @@ class Answers:
 
     Args:
         cfg: the recipe's section ``data``.
-        offsets: (N + 1,) int64, where the training samples' rows begin.
+        samples_of: tells the numbers of the samples that rows are of.
         tokens: the tokenizer.
         seed: of the run.
+        streamed: the training set passes by.
     """
 
-    def __init__(self, cfg: Data, offsets: np.ndarray, tokens: Tokens, seed: int):
+    def __init__(
+        self, cfg: Data, samples_of: Callable[[Tensor], Tensor], tokens: Tokens, seed: int, streamed: bool = False
+    ):
         self.share, self.cfg, self.tokens, self.seed = cfg.on_policy, cfg, tokens, seed
         self.end: int | None = tokens.library.eos_token_id
         self.temperature = cfg.on_policy_temperature
-        self.offsets = torch.from_numpy(offsets)
+        self.samples_of, self.streamed = samples_of, streamed
         self.by_teacher: Kept | None = None
         self.recent = Recent()
 
@@ -68,8 +72,7 @@ class Answers:
         prompts = [every[number] for number in asked]
         answers: list[list[int]] = []
         if asked:
-            samples = torch.searchsorted(self.offsets, first, right=True) - 1
-            pick = drawn(samples, self.temperature, f"on policy, {stage}", self.seed, step)
+            pick = drawn(self.samples_of(first), self.temperature, f"on policy, {stage}", self.seed, step)
             answers = self._write(network, prompts, self.cfg.on_policy_tokens, pick, self._also(beside, prompts))
         if keep:  # by all processes, whatever their part has
             self.recent.add(list(zip(prompts, answers, first.tolist(), strict=True)), keep, (stage, step))
@@ -107,7 +110,17 @@ class Answers:
         return replace(found, labels=torch.full_like(found.labels, -1), drawn={"class": found.labels})
 
     def taught(self, teacher: nn.Module, loaded: Loaded) -> Loaded:
-        """Return the batch with the last answer of each sample as the teacher has once written it."""
+        """Return the batch with the last answer of each sample as the teacher has once written it.
+
+        Raises:
+            InputError: the samples are a stream's.
+        """
+        if self.streamed:
+            raise InputError(
+                "the method learns what the teacher writes, of which every answer is kept in memory, and a stream "
+                "(train.steps) holds no such thing: let the teacher write before (kdtool generate), and stream its "
+                "text with --method none."
+            )
         cfg, prompts = self.cfg, prompts_of(loaded)
         if self.by_teacher is None:
             how = [cfg.teacher_tokens, cfg.teacher_temperature, cfg.view_seed if cfg.teacher_temperature else 0]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -17,12 +17,17 @@ S = TypeVar("S")
 
 @dataclass
 class Held(Generic[S]):
-    """A window with its samples, their shuffled order, and the rest of the shard."""
+    """A window with its samples, their shuffled order, and the rest of the shard.
+
+    Attributes:
+        made: what whoever reads it has made of its samples, to be kept as long as the window is.
+    """
 
     window: Window
     samples: list[S]
     order: np.ndarray
     rest: Iterator[S]
+    made: dict[int, Any] = field(default_factory=dict)
 
 
 class Windows(Generic[S]):
