@@ -73,14 +73,10 @@ def report_of(data: LanguageData, unit: str) -> DataReport:
         unit: what its samples are called.
     """
     assert data.stream is not None
-    own = {"validation": data.val if data.val is not data.test else None, "test": data.test}
-    parts = {
-        "training": data_report.Part(f"a stream of {len(data.stream.lengths):,} shards", (), samples=len(data.stream))
-    }
-    parts |= {
-        name: data_report.Part("held", (), samples=len(split)) for name, split in own.items() if split is not None
-    }
-    return DataReport(data.name, unit, [], parts, notes=list(data.notes))
+    train = data_report.Part(f"a stream of {len(data.stream.lengths):,} shards", (), samples=len(data.stream))
+    held = {"validation": data.val if data.val is not data.test else None, "test": data.test}
+    parts = {name: data_report.Part("held", (), samples=len(split)) for name, split in held.items() if split}
+    return DataReport(data.name, unit, [], {"training": train, **parts}, notes=list(data.notes))
 
 
 def told_of(stream: Stream[Passing], held: int) -> Iterator[str]:
