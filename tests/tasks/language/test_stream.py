@@ -290,6 +290,16 @@ def test_what_the_template_refuses_is_found_as_it_passes_and_stood_in_for(
         some(batches(strict), 4)
 
 
+def test_a_stream_that_begins_with_what_the_template_refuses_is_refused(folder: Path, tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "<|im_end|>"}, {"role": "assistant", "content": "yes"}]
+    write(folder / "train-001.jsonl", [json.dumps({"messages": turns}), *lines_of(tmp_path / "more", 16)])
+    with pytest.raises(InputError, match=r"sample 1: it holds '<|im_end|>'.*more than data.max_bad=0.01"):
+        opened(folder)
+    data = opened(folder, data__max_bad=0.02)
+    some(batches(data), 4)
+    assert len(data.bad) == 1  # listed once, though it was seen twice
+
+
 def test_what_is_cut_is_counted_as_it_passes(folder: Path) -> None:
     data = opened(folder, data__max_length=32)
     assert "of what is held: " in "\n".join(data.notes)
@@ -346,6 +356,9 @@ def test_shards_lie_in_their_splits_folder_as_well(folder: Path, tmp_path: Path)
     data = opened(other)
     assert data.stream is not None
     assert data.stream.lengths == LENGTHS
+    assert data.val is None  # nothing is held out of a stream
+    write(other / "validation.jsonl", lines_of(tmp_path / "val", 4))
+    assert len(opened(other).val or ()) == 4
     write(other / "train.jsonl", lines_of(tmp_path / "more", 3))
     with pytest.raises(InputError, match="split 'train' is there twice"):
         opened(other)

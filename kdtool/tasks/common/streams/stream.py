@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -56,9 +57,9 @@ class Stream(Generic[S]):
     def some(self, count: int) -> list[tuple[S, str]]:
         """Return about ``count`` samples, the first of each shard, and where each is from, for messages."""
         share = -(-count // len(self.lengths))
-        found = [
+        found = (
             (sample, f"{at} of {name}")
             for shard, name in enumerate(self.shards.names)
             for at, sample in zip(range(share), self.shards.read(shard, 0), strict=False)
-        ]
-        return found[:count]
+        )
+        return list(islice(found, count))

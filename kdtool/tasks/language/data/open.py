@@ -11,14 +11,14 @@ import numpy as np
 from kdtool.errors import InputError
 from kdtool.tasks.common import held_out
 from kdtool.tasks.common.files import hub
-from kdtool.tasks.common.files.faults import BadLine
+from kdtool.tasks.common.files.faults import BadLine, Faults
 from kdtool.tasks.common.files.folders import files_of, refuse_large, roles_of
 from kdtool.tasks.common.pydocs import topics
 from kdtool.tasks.common.splits import stratified
 from kdtool.tasks.language.data import pydocs
 from kdtool.tasks.language.data.chats import Sample, Writer
 from kdtool.tasks.language.data.dataset import LanguageData, Names, Split, digest_of
-from kdtool.tasks.language.data.encode import Tokenized, refuse_unknown, tokenize
+from kdtool.tasks.language.data.encode import Cuts, Tokenized, refuse_unknown, tokenize
 from kdtool.tasks.language.data.passing import Passed
 from kdtool.tasks.language.data.raw import NAMES, Raw, joined, rows_of
 from kdtool.tasks.language.data.read import KINDS, first_sample, read, read_table
@@ -73,11 +73,7 @@ def in_tokens(
         raise InputError("data.template=chat: the tokenizer has no chat template. Use auto, or plain.")
     writer = Writer(tokens, cfg.template, cfg.loss_on)
     found, cuts = tokenize(raw.samples, writer, cfg.max_length, placed=bool(others))
-    faults = raw.faults
-    faults.note(
-        "template", len(raw.samples) - len(cuts.refused),
-        [BadLine(cfg.name, number + 1, why, "sample") for number, why in cuts.refused],
-    )  # fmt: skip
+    _note_refused(raw, cuts, cfg)
     refuse_unknown(found, tokens, classes, cfg.name)
     # Pieces of one text are on one side.
     splits = {role: Split(found, np.flatnonzero(np.isin(found.sources, split.rows))) if split is not None else None
@@ -105,7 +101,7 @@ def in_tokens(
     notes = [*cut, *_notes(raw), *_counted(train, test), *_met(train, twins or {}, cfg)]
     return LanguageData(
         cfg.name, Names(tokens, classes), train, splits["val"], test, digest, writer, notes=notes, raw=raw.samples,
-        bad=faults, own_test=raw.own_test, twins=twins, stream=raw.stream,
+        bad=raw.faults, own_test=raw.own_test, twins=twins, stream=raw.stream,
         passed=Passed(cfg.max_length),
     )  # fmt: skip
 
@@ -174,6 +170,23 @@ def _notes(raw: Raw) -> Iterator[str]:
 def _counted(train: Split, test: Split) -> Sequence[str]:
     learnt, tokens = int(train.offsets[-1]), int(train.lengths.sum())
     return [f"{learnt:,} of {tokens:,} training tokens are learnt; {int(test.offsets[-1]):,} are tested on"]
+
+
+def _note_refused(raw: Raw, cuts: Cuts, cfg: Data) -> None:
+    """Note samples that cannot be written.
+
+    Raises:
+        InputError: they are too many.
+    """
+    bad = [(number, BadLine(cfg.name, number + 1, why, "sample")) for number, why in cuts.refused]
+    begins = 0
+    if raw.stream is not None:
+        # The beginning of a stream only tells whether there are too many: they are listed as they pass.
+        begins = len(raw.splits["train"] or ())
+        some = [each for number, each in bad if number < begins]
+        Faults(cfg.max_bad).note("template", begins - len(some), some)
+    others = [each for number, each in bad if number >= begins]
+    raw.faults.note("template", len(raw.samples) - begins - len(others), others)
 
 
 def _twin(name: str, tokens: Tokens, found: Tokenized, raw: Raw, cfg: Data) -> Twin:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ class Reader(Dataset[Any]):
             answer.bad.append(BadLine(self.windows.stream.shards.names[held.window.shard], sample.line, why, "sample"))
 
     def _usable(self, held: Held[Passing], wanted: int, answer: Answer) -> int:
-        for inside in (*range(wanted, held.window.size), *range(wanted)):
+        for inside in chain(range(wanted, held.window.size), range(wanted)):
             self._make([(held, inside)], answer)
             if held.made[held.samples[inside].line]:
                 return inside
