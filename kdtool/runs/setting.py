@@ -296,6 +296,12 @@ def _check_parts(setting: Setting) -> None:
 
 
 def _check_stream(setting: Setting) -> None:
+    if setting.data.stream is not None and any(planned.stage.teacher_writes for planned in setting.stages):
+        raise InputError(
+            f"method {setting.recipe.method!r} learns what the teacher writes, of which every answer is kept in "
+            "memory, and a stream (train.steps) is more than that holds: let the teacher write before (kdtool "
+            "generate), and stream its text with --method none."
+        )
     for built in setting.teachers:
         if setting.data.stream is not None and built.needs_training and not setting.online:
             raise InputError(

@@ -152,7 +152,7 @@ class Language(task.Task):
             return NobodyWrites(cfg.on_policy, "a generated set")
         if data.twins:
             return NobodyWrites(cfg.on_policy, "a network of other tokens")
-        return Answers(cfg, data.samples_of, data.tokens, recipe.train.seed, streamed=data.stream is not None)
+        return Answers(cfg, data.samples_of, data.tokens, recipe.train.seed)
 
     def versions(self, what: str) -> dict[str, str]:
         """Return the versions of transformers and tokenizers."""

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from kdtool.engine import tree
 from kdtool.engine.job import OWN, Beside, Loaded
 from kdtool.engine.processes import from_all, rank
-from kdtool.errors import InputError
 from kdtool.randomness import key_of, uniforms
 from kdtool.tasks.language.context import as_read
 from kdtool.tasks.language.data.batches import padded
@@ -41,16 +40,13 @@ class Answers:
         samples_of: tells the numbers of the samples that rows are of.
         tokens: the tokenizer.
         seed: of the run.
-        streamed: the training set passes by.
     """
 
-    def __init__(
-        self, cfg: Data, samples_of: Callable[[Tensor], Tensor], tokens: Tokens, seed: int, streamed: bool = False
-    ):
+    def __init__(self, cfg: Data, samples_of: Callable[[Tensor], Tensor], tokens: Tokens, seed: int):
         self.share, self.cfg, self.tokens, self.seed = cfg.on_policy, cfg, tokens, seed
         self.end: int | None = tokens.library.eos_token_id
         self.temperature = cfg.on_policy_temperature
-        self.samples_of, self.streamed = samples_of, streamed
+        self.samples_of = samples_of
         self.by_teacher: Kept | None = None
         self.recent = Recent()
 
@@ -110,17 +106,7 @@ class Answers:
         return replace(found, labels=torch.full_like(found.labels, -1), drawn={"class": found.labels})
 
     def taught(self, teacher: nn.Module, loaded: Loaded) -> Loaded:
-        """Return the batch with the last answer of each sample as the teacher has once written it.
-
-        Raises:
-            InputError: the samples are a stream's.
-        """
-        if self.streamed:
-            raise InputError(
-                "the method learns what the teacher writes, of which every answer is kept in memory, and a stream "
-                "(train.steps) holds no such thing: let the teacher write before (kdtool generate), and stream its "
-                "text with --method none."
-            )
+        """Return the batch with the last answer of each sample as the teacher has once written it."""
         cfg, prompts = self.cfg, prompts_of(loaded)
         if self.by_teacher is None:
             how = [cfg.teacher_tokens, cfg.teacher_temperature, cfg.view_seed if cfg.teacher_temperature else 0]

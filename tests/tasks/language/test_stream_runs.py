@@ -119,7 +119,7 @@ def test_a_teacher_gives_a_part_of_itself_and_demonstrations_on_a_stream(
 def test_what_a_stream_cannot_do_is_refused_with_the_reason(folder: Path, teacher: Path, tmp_path: Path) -> None:
     for arguments, words in [
         (("--method", "crd"), "the method reads setup.num_samples"),
-        (("--method", "seqkd"), "of which every answer is kept in memory, and a stream (train.steps) holds no such"),
+        (("--method", "seqkd"), "learns what the teacher writes, of which every answer is kept in memory"),
         (("cache.mode=require", "data.views=1"), "nothing is kept for the samples of a stream"),
         (("train.steps=1",), "train.steps=1 is less than train.epochs=2"),
         (("train.time_limit=1h",), "a stream has none: give it fewer train.steps"),
@@ -131,6 +131,7 @@ def test_what_a_stream_cannot_do_is_refused_with_the_reason(folder: Path, teache
         refused = run(tmp_path / "refused", folder, "--teacher", teacher, *arguments)
         assert refused.code == 2, (arguments, refused.out, refused.err)
         assert words in " ".join(refused.err.split()), (arguments, refused.err)
+        assert not (tmp_path / "refused").exists()
 
 
 # --- going on ---------------------------------------------------------------------------------------------------------
