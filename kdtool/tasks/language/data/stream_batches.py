@@ -1,8 +1,8 @@
 """Batches of a stream of chats and texts: which samples form one follows from the step alone.
 
 See ``kdtool.tasks.common.streams.lanes``. Rows of a loss are numbered without knowing what comes before: a sample's
-number times ``data.max_length``, and the place of the token in the sample. Samples are as long as they are: they are not
-sorted by length, each process pads (or packs, ``data.packing``) those of its own part.
+number times ``data.max_length``, and the place of the token in the sample. Samples are not sorted by length, and each
+process pads (or packs, ``data.packing``) those of its own part.
 """
 
 from __future__ import annotations
