@@ -35,7 +35,7 @@ def inspect(recipe: Recipe | Mapping[str, Any] | str | Path | None = None) -> di
         totals and "stages"), "pairs" (by role: layer and shape on either side), "steps" (by stage of the method:
         terms, alignments, MACs of a step), "sample" (of the training set, where it can be read: each piece of its text
         and whether it is learnt), "lengths" (how many training samples have how many tokens),
-        "tap_bytes", "batch_size", "notes" (what is made of several methods' weights), and
+        "tap_bytes", "batch_size", "notes" (how a stream is read, and what is made of several methods' weights), and
         "problem": why the method cannot be applied to the pair, None where it can.
 
     Raises:
@@ -69,7 +69,8 @@ def inspect(recipe: Recipe | Mapping[str, Any] | str | Path | None = None) -> di
         result["pairs"] = _pairs(setting)
         result["tap_bytes"] = tap_bytes(list(setting.networks.shapes), checked.train.batch_size)
         result["steps"] = steps(setting)
-        result["notes"] = composed(setting.method, setting.stages[-1].stage.task_weight)
+        told = [setting.told] if setting.data.stream is not None else []
+        result["notes"] = told + composed(setting.method, setting.stages[-1].stage.task_weight)
         result["method_params"] = parameters(setting.method) if setting.method is not None else 0
     except InputError as error:
         result["problem"] = str(error)

@@ -18,7 +18,7 @@ from kdtool import registry
 from kdtool.errors import InputError
 from kdtool.recipe import yaml_file as recipe_file
 from kdtool.recipe.names import is_own_file
-from kdtool.recipe.rules import check_online, check_values, settle_teachers
+from kdtool.recipe.rules import check_online, check_stream, check_values, settle_teachers
 from kdtool.recipe.schema import RESERVED, Data, Recipe, Student, recipe_type
 from kdtool.recipe.sections import Typed, build, key_names, to_plain, unknown_key
 from kdtool.registry import tasks
@@ -226,6 +226,7 @@ def _settled(core: Recipe, raw: Mapping[str, Any], task: Task, note: Note | None
         own = {**_defaults(method, task), **own} if isinstance(own, Mapping) else own
         core.options[name] = build(method.Config, own, name)
     check_values(core)
+    check_stream(core, task)
     check_online(core, methods)
     task.check(core, methods)
     return core

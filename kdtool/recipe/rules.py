@@ -57,12 +57,14 @@ def check_online(recipe: Recipe, methods: Mapping[str, type[Method]]) -> None:
         )
 
 
-def _check_stream(recipe: Recipe, steps: int) -> None:
-    if not recipe.data.name.startswith(("wds/", "hfids/")):
-        raise InputError(
-            f"train.steps={steps} is the budget of a stream (data.name=wds/… or hfids/…); that of {recipe.data.name} "
-            "is train.epochs."
-        )
+def check_stream(recipe: Recipe, task: Task) -> None:
+    """Check a step budget, which only what is streamed has."""
+    steps = recipe.train.steps
+    if steps is None:
+        return
+    if not task.streamed(recipe.data.name):
+        of = f"of a stream ({task.streams})" if task.streams else f"of a stream, and the task {task.name!r} has none"
+        raise InputError(f"train.steps={steps} is the budget {of}; that of {recipe.data.name} is train.epochs.")
     if steps < recipe.train.epochs:
         raise InputError(f"train.steps={steps} is less than train.epochs={recipe.train.epochs}, its number of parts.")
     if recipe.cache.mode == "require":
@@ -87,8 +89,6 @@ def check_values(recipe: Recipe) -> None:
         raise InputError(f"train.device={train.device} is not valid. Valid: auto, cpu, mps, cuda, cuda:N.")
     if train.accumulate > train.batch_size:
         raise InputError(f"train.accumulate={train.accumulate} is more than train.batch_size={train.batch_size}.")
-    if train.steps is not None:
-        _check_stream(recipe, train.steps)
     if train.time_limit is not None:
         _check_time_limit(recipe, train.time_limit)
     if recipe.cache.mode != "off" and data.views is None:

@@ -164,8 +164,8 @@ class Train:
     epochs: int = option(30, "epochs of the student, all stages that train it together", min=1)
     steps: Optional[int] = option(
         None,
-        "student steps on a training set that is streamed from its shards (wds/..., hfids/...), in as many parts as "
-        "train.epochs says; none: the data is held, or read by number",
+        "student steps on a training set that is streamed from its shards (data.name says which can be), in as many "
+        "parts as train.epochs says; none: the data is held, or read by number",
         min=1,
     )
     batch_size: int = option(64, "samples in a global batch", min=1)

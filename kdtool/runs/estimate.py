@@ -152,9 +152,10 @@ def _costs(setting: Setting, alone: Sample, taught: Taught, reading: float | Non
             teachers[number] = alone(net, section.train.batch_size) * (len(data.train) + FORWARD * val)
     own = alone(setting.networks.student_net, batch_size)
     seen = setting.train_batches.steps * batch_size
+    trained = setting.train_size if data.stream is None else seen  # whose epochs are no passes
     return Costs(
         teachers,
-        own * (setting.train_size + FORWARD * val) if recipe.baseline and setting.method is not None else None,
+        own * (trained + FORWARD * val) if recipe.baseline and setting.method is not None else None,
         [taught(planned.stage, batch_size) * seen + FORWARD * own * val for planned in setting.stages],
         reading * setting.train_size if reading is not None else None,
         bool(getattr(setting.train_batches, "in_memory", True)),

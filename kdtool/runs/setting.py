@@ -87,6 +87,11 @@ class Setting(Pair):
     stages: list[Planned]
 
     @property
+    def told(self) -> str:
+        """How many samples the student is trained on, and how they are read, in words."""
+        return _told(self, self.train_size, self.train_batches)
+
+    @property
     def train_size(self) -> int:
         """How many samples the student is trained on."""
         return len(self.transfer_set if self.data.stream is None else self.data.stream)
@@ -190,8 +195,7 @@ def complete(pair: Pair, reporter: Reporter) -> Setting:
         reporter.note(note)
     train_batches = task.batches(data, transfer_set, recipe, pair.built, _reading(pair, train=True))
     size = len(transfer_set if data.stream is None else data.stream)
-    placement = getattr(train_batches, "placement", "")
-    reporter.note(f"data {data.name}: {size} training {task.unit}{', ' * bool(placement)}{placement}")
+    reporter.note(_told(pair, size, train_batches))
     labels = torch.from_numpy(transfer_set.labels) if data.stream is None else None
     several = getattr(objective, "targets", "single") == "multi"
     if recipe.train.class_weights == "balanced":
@@ -233,6 +237,11 @@ def complete(pair: Pair, reporter: Reporter) -> Setting:
     _check_parts(setting)
     check_shard(setting)
     return setting
+
+
+def _told(pair: Pair, size: int, batches: Batches) -> str:
+    placement = getattr(batches, "placement", "")
+    return f"data {pair.data.name}: {size} training {pair.task.unit}{', ' * bool(placement)}{placement}"
 
 
 def _dry_inputs(pair: Pair, count: int) -> Any:
@@ -287,6 +296,12 @@ def _check_parts(setting: Setting) -> None:
 
 
 def _check_stream(setting: Setting) -> None:
+    if setting.data.stream is not None and any(planned.stage.teacher_writes for planned in setting.stages):
+        raise InputError(
+            f"method {setting.recipe.method!r} learns what the teacher writes, of which every answer is kept in "
+            "memory, and a stream (train.steps) is more than that holds: let the teacher write before (kdtool "
+            "generate), and stream its text with --method none."
+        )
     for built in setting.teachers:
         if setting.data.stream is not None and built.needs_training and not setting.online:
             raise InputError(

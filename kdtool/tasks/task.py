@@ -210,6 +210,7 @@ class Task(Offers):
         Data, Teacher, Student: its sections of the recipe, dataclasses of ``kdtool.option`` on those of
             ``kdtool.recipe.schema``.
         ships_layers: a student may ship with other layers: ``student`` and ``save`` know ``Built.replaced``.
+        streams: which data can be streamed (``train.steps``), in words for messages; "": none can.
         views: further views of a sample that a method may ask for, by name, each with a sentence.
         method_defaults: its say in the methods' defaults: values by an option's name, for every method that has it.
     """
@@ -222,6 +223,7 @@ class Task(Offers):
     Teacher: ClassVar[type[schema.Teacher]] = schema.Teacher
     Student: ClassVar[type[schema.Student]] = schema.Student
     ships_layers: ClassVar[bool] = False
+    streams: ClassVar[str] = ""
     views: ClassVar[Mapping[str, str]] = {}
     method_defaults: ClassVar[Mapping[str, Any]] = {}
 
@@ -231,6 +233,10 @@ class Task(Offers):
         Raises:
             InputError: naming the key, what was given and what is valid.
         """
+
+    def streamed(self, name: str) -> bool:
+        """Return whether the data of this name (``data.name``) can be streamed, as ``streams`` says."""
+        return False
 
     def open(self, recipe: Recipe) -> Any:
         """Return the ``Dataset`` that ``recipe.data`` names.

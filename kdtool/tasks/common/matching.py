@@ -28,7 +28,7 @@ def choose(data: Any, name: str, unit: str) -> dict[str, Any]:
     if name not in SPLITS:
         raise InputError(f"--split {name} is none. Valid: {', '.join(SPLITS)}.")
     if data.stream is not None and name in ("train", "all"):
-        raise InputError(f"--split {name}: the training set is streamed; measure on test or val.")
+        raise streamed(name)
     every = {"train": data.train, "val": data.val, "test": data.test}
     wanted = {key: split for key, split in every.items() if split is not None and name in (key, "all")}
     if data.val is data.test and name == "all":
@@ -39,6 +39,11 @@ def choose(data: Any, name: str, unit: str) -> dict[str, Any]:
     if not sum(map(len, labelled.values())):
         raise InputError(f"--split {name}: its {unit} have no labels, so nothing can be measured on them.")
     return {key: split for key, split in labelled.items() if len(split)}
+
+
+def streamed(name: str) -> InputError:
+    """Return the error for a split that passes by."""
+    return InputError(f"--split {name}: the training set is streamed; measure on test or val.")
 
 
 def usual_split(data: Any, seen: bool) -> tuple[str, list[str]]:

@@ -40,6 +40,7 @@ class Images(task.Task):
     Teacher = options.Teacher
     Student = options.Student
     ships_layers = True
+    streams = "data.name=wds/… or hfids/…"
     views: ClassVar[Mapping[str, str]] = {
         "strong": "cropped and flipped anew, changed by the policy data.strong, a box erased",
         "rotated90": "the usual view by a quarter turn",
@@ -68,6 +69,10 @@ class Images(task.Task):
                 raise InputError(
                     f"method {name!r} needs one class a sample, so {mixing[0]} cannot be used; set it to 0."
                 )
+
+    def streamed(self, name: str) -> bool:
+        """Return whether it is read shard by shard: tar files, and iterable data sets of Hugging Face."""
+        return name.startswith(options.STREAMED)
 
     def open(self, recipe: schema.Recipe) -> DataSet:
         """Open a folder, a table of encoded images, a name of timm's or the digits."""

@@ -12,6 +12,9 @@ from kdtool.recipe.schema import EVERYTHING
 MODEL = "timm name or family, hf-hub:, local-dir:, or path/to/file.py:function"
 
 
+STREAMED = ("wds/", "hfids/")
+"""What the names of data sets begin with that can be streamed."""
+
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos")
 """How images can be resized, by timm's names."""
 
@@ -68,7 +71,11 @@ class Student(_Inputs, schema.Student):
 
 @dataclass
 class Data(schema.Data):
-    name: str = option("digits", "digits, a folder of images or parquet files, or a name of timm.data.create_dataset")
+    name: str = option(
+        "digits",
+        "digits, a folder of images or parquet files, or a name of timm.data.create_dataset; with train.steps wds/... "
+        "or hfids/...",
+    )
     root: Optional[str] = option(None, "folder where timm's data sets (torch/..., hfds/..., wds/...) live")
     download: bool = option(False, "let timm download the data set", decides=())
     unlabelled: Optional[str] = option(None, "folder of extra images that join distillation without a hard label")

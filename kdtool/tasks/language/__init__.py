@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kdtool.engine.job import Batches, Writer
     from kdtool.method import Method
     from kdtool.tasks.common.adapted import Unchanged
+    from kdtool.tasks.common.data_report import DataReport
     from kdtool.tasks.language.answerer import Answerer
     from kdtool.tasks.language.data.dataset import LanguageData, Split
     from kdtool.tasks.language.models.built import Built
@@ -39,6 +40,7 @@ class Language(task.Task):
     Data = options.Data
     Teacher = options.Teacher
     Student = options.Student
+    streams = "data.name=FOLDER, with shards train-001.jsonl, .jsonl.gz, .parquet or .txt and a test split beside them"
     method_defaults = {"temperature": 1.0}  # noqa: RUF012 - as the base declares it
 
     def check(self, recipe: schema.Recipe, methods: Mapping[str, type[Method]]) -> None:
@@ -56,17 +58,27 @@ class Language(task.Task):
         if data.sampler != "random":
             raise InputError(f"data.sampler={data.sampler}: language models have no classes of samples. Valid: random.")
 
+    def streamed(self, name: str) -> bool:
+        """Return whether it is a place where files can be; what the hub has is read whole."""
+        return name != "pydocs" and (not name.startswith("hf/") or Path(name).exists())
+
     def open(self, recipe: schema.Recipe) -> LanguageData:
         """Open chats and texts, and put them into the tokens of the recipe's student."""
         from kdtool.tasks.language.data.open import in_tokens, read_data
         from kdtool.tasks.language.networks import spoken
 
         cfg = cast(options.Data, recipe.data)
-        raw = read_data(cfg)
+        raw = read_data(cfg, recipe.train.steps is not None)
         found = spoken(recipe, raw.texts())
         data = in_tokens(raw, cfg, found.tokens, found.size, found.others)
         data.notes.extend(found.notes)
         return data
+
+    def look(self, data: LanguageData, recipe: schema.Recipe) -> DataReport | None:
+        """Return what a stream and the splits beside it hold; of data that are held their notes say it all."""
+        from kdtool.tasks.language.data.stream import report_of
+
+        return report_of(data, self.unit) if data.stream is not None else None
 
     def student(self, recipe: schema.Recipe, data: LanguageData) -> Built:
         """Return the student, and say how well it predicts before it is trained."""
@@ -96,10 +108,11 @@ class Language(task.Task):
     def batches(
         self, data: LanguageData, split: Split, recipe: schema.Recipe, networks: Sequence[task.Built], reading: Reading
     ) -> Batches:
-        """Return a split's batches; to train on of samples of like length, unless these are packed."""
+        """Return a split's batches; to train on of samples of like length, unless these are packed; or a stream's."""
         from kdtool.tasks.common.held import HeldBatches
         from kdtool.tasks.language.data.batches import Maker
         from kdtool.tasks.language.data.dataset import Split
+        from kdtool.tasks.language.data.stream_batches import StreamBatches
         from kdtool.tasks.language.data.twin import met_by_all
 
         cfg, built = cast(options.Data, recipe.data), cast("list[Built]", list(networks))
@@ -108,6 +121,8 @@ class Language(task.Task):
             split = Split(own.samples, split.rows)
         found = {each.tokens.digest: data.twin(each.tokens) for each in built[1:]} if own is None else {}
         twins = {key: twin for key, twin in found.items() if twin is not None}
+        if reading.steps is not None:
+            return StreamBatches(data, cfg, reading, twins)
         taught = met_by_all(split.samples, split.rows, twins) if twins else None
         lengths = split.lengths if reading.train and not cfg.packing else None
         return HeldBatches(
@@ -137,7 +152,7 @@ class Language(task.Task):
             return NobodyWrites(cfg.on_policy, "a generated set")
         if data.twins:
             return NobodyWrites(cfg.on_policy, "a network of other tokens")
-        return Answers(cfg, data.train.offsets, data.tokens, recipe.train.seed)
+        return Answers(cfg, data.samples_of, data.tokens, recipe.train.seed)
 
     def versions(self, what: str) -> dict[str, str]:
         """Return the versions of transformers and tokenizers."""

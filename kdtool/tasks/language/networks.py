@@ -200,7 +200,9 @@ def _request(recipe: Any, section: Any, data: LanguageData, seed: int, role: str
     longest, tokens, size = cfg.max_length, data.tokens, len(data.class_names)
     if data.twins and section.model in data.twins:
         twin = data.twins[section.model]
-        longest, tokens, size = twin.longest, twin.tokens, twin.size
+        # Of a stream no longest sample is known, but none becomes longer than the network can read.
+        longest = twin.longest if data.stream is None else twin.tokens.longest or twin.longest
+        tokens, size = twin.tokens, twin.size
     elif data.twins is None and role != "student":  # data that were opened for another network's sake
         own = _own_tokens(section, of_folder)
         if own is not None and differing(own, tokens):

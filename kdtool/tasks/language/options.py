@@ -115,7 +115,9 @@ class Data(schema.Data):
         choices=("written", "given"), decides=(STUDENT,), late=True,
     )  # fmt: skip
     name: str = option(
-        "pydocs", "pydocs, a .jsonl, .parquet or .txt file, a folder of them, or hf/NAME[:CONFIGURATION]"
+        "pydocs",
+        "pydocs, a .jsonl, .jsonl.gz, .parquet or .txt file, a folder of them, or hf/NAME[:CONFIGURATION]; with "
+        "train.steps a folder of shards",
     )
     max_bad: float = option(
         0.01,

@@ -81,7 +81,7 @@ def profiled(name: str, say: Say, length: int | None = None) -> list[Profiled]:
 
 def _data(recipe: Any, tokens: Tokens, say: Say) -> LanguageData | None:
     try:
-        return in_tokens(read_data(recipe.data), recipe.data, tokens, tokens.size)
+        return in_tokens(read_data(recipe.data, recipe.train.steps is not None), recipe.data, tokens, tokens.size)
     except InputError as error:
         say(f"the teacher is left out, and texts are of the usual length: {error}")
         return None

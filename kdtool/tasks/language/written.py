@@ -8,7 +8,7 @@ written once, and kept for later runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,16 +37,16 @@ class Answers:
 
     Args:
         cfg: the recipe's section ``data``.
-        offsets: (N + 1,) int64, where the training samples' rows begin.
+        samples_of: tells the numbers of the samples that rows are of.
         tokens: the tokenizer.
         seed: of the run.
     """
 
-    def __init__(self, cfg: Data, offsets: np.ndarray, tokens: Tokens, seed: int):
+    def __init__(self, cfg: Data, samples_of: Callable[[Tensor], Tensor], tokens: Tokens, seed: int):
         self.share, self.cfg, self.tokens, self.seed = cfg.on_policy, cfg, tokens, seed
         self.end: int | None = tokens.library.eos_token_id
         self.temperature = cfg.on_policy_temperature
-        self.offsets = torch.from_numpy(offsets)
+        self.samples_of = samples_of
         self.by_teacher: Kept | None = None
         self.recent = Recent()
 
@@ -68,8 +68,7 @@ class Answers:
         prompts = [every[number] for number in asked]
         answers: list[list[int]] = []
         if asked:
-            samples = torch.searchsorted(self.offsets, first, right=True) - 1
-            pick = drawn(samples, self.temperature, f"on policy, {stage}", self.seed, step)
+            pick = drawn(self.samples_of(first), self.temperature, f"on policy, {stage}", self.seed, step)
             answers = self._write(network, prompts, self.cfg.on_policy_tokens, pick, self._also(beside, prompts))
         if keep:  # by all processes, whatever their part has
             self.recent.add(list(zip(prompts, answers, first.tolist(), strict=True)), keep, (stage, step))

@@ -14,8 +14,21 @@ BATCH = 10_000
 """Rows that are turned into Python's own values at once."""
 
 
+FEW, BUFFER = 64, 1 << 18
+"""Rows that are turned at once where many files are read side by side, and bytes that each column reads ahead."""
+
+
 class Parquet:
     """A .parquet file.
+
+    Args:
+        path: where.
+        origin: its name in messages.
+        number: rows that are passed over.
+        beside: other files are read at the same time: hold few rows.
+
+    Attributes:
+        number: of the row that was read last.
 
     Raises:
         InputError: pyarrow is missing, or the file cannot be read.
@@ -23,17 +36,17 @@ class Parquet:
 
     unit = "row"
 
-    def __init__(self, path: Path, origin: str):
+    def __init__(self, path: Path, origin: str, number: int = 0, beside: bool = False):
         try:
             import pyarrow as pa
             import pyarrow.parquet as pq
         except ImportError as error:
             raise InputError(f"{origin} is a parquet file; reading it needs: pip install 'kdtool[parquet]'") from error
-        self.origin = origin
+        self.origin, self.number, self._at_once = origin, number, FEW if beside else BATCH
         # A damaged file may fail in its names (ValueError) and sizes (MemoryError) as well.
         self._errors = (OSError, ValueError, LookupError, MemoryError, pa.ArrowException)
         try:
-            self._file = pq.ParquetFile(path)
+            self._file = pq.ParquetFile(path, buffer_size=BUFFER if beside else 0)
             self._schema = self._file.schema_arrow
         except self._errors as error:
             raise self._refusal(error) from error
@@ -50,15 +63,27 @@ class Parquet:
 
     def rows(self, wanted: Sequence[str]) -> Iterator[Row]:
         """Yield the values of these columns."""
-        number = 0
         try:
-            for batch in self._file.iter_batches(BATCH, columns=list(wanted)):
-                columns = [_values(batch.column(name)) for name in wanted]
+            groups, skip = self._behind()
+            for batch in self._file.iter_batches(self._at_once, row_groups=groups, columns=list(wanted)):
+                passed = min(skip, batch.num_rows)
+                skip -= passed
+                columns = [_values(batch.column(name).slice(passed)) for name in wanted]
                 for cells in zip(*columns, strict=True):
-                    number += 1
-                    yield Row(number, cells)
+                    self.number += 1
+                    yield Row(self.number, cells)
         except self._errors as error:
             raise self._refusal(error) from error
+
+    def _behind(self) -> tuple[list[int] | None, int]:
+        """Return the groups of rows to read, None for all, and the rows of the first that are passed over."""
+        if not self.number:
+            return None, 0
+        first, skip, whole = 0, self.number, self._file.metadata
+        while first < whole.num_row_groups and skip >= whole.row_group(first).num_rows:
+            skip -= whole.row_group(first).num_rows
+            first += 1
+        return list(range(first, whole.num_row_groups)), skip
 
     def _refusal(self, error: Exception) -> InputError:
         return InputError(f"{self.origin} cannot be read as parquet ({' '.join(str(error).split())[:200]}).")

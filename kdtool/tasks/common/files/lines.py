@@ -5,13 +5,18 @@ from __future__ import annotations
 import codecs
 import contextlib
 import csv
+import gzip
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from kdtool.errors import InputError, from_os
 from kdtool.tasks.common.files.tables import Row
+
+GZIP = ".gz"
+"""What the name of a file ends with that is read unpacked."""
 
 LONGEST = 2**31 - 1
 """Characters of a quoted field at most: what csv's own limit can be raised to everywhere."""
@@ -33,20 +38,31 @@ def is_utf16(line: bytes) -> bool:
 class Lines:
     """A file's lines, decoded; split at line feeds only, because a text may hold what else Unicode breaks lines at.
 
+    Args:
+        path: of the file; one that ends in ``GZIP`` is unpacked, and what lies before ``end`` with it.
+        number: lines that lie before.
+        end: bytes that they take, unpacked.
+
     Attributes:
         number: of the line that was read last.
+        end: where it ends.
         spoilt: what is wrong with some line since this was last set to "".
     """
 
-    def __init__(self, path: Path):
-        self.path, self.number, self.spoilt = path, 0, ""
+    def __init__(self, path: Path, number: int = 0, end: int = 0):
+        self.path, self.number, self.end, self.spoilt = path, number, end, ""
 
     def __iter__(self) -> Iterator[str]:
         try:
-            with self.path.open("rb") as stream:
-                for number, line in enumerate(stream, 1):
-                    self.number = number
-                    yield self._decoded(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line)
+            with _opened(self.path) as stream:
+                if self.end:
+                    stream.seek(self.end)
+                for line in stream:
+                    self.number += 1
+                    self.end += len(line)
+                    yield self._decoded(line.removeprefix(codecs.BOM_UTF8) if self.number == 1 else line)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise InputError(f"{self.path} cannot be unpacked ({error}).") from error
         except OSError as error:
             raise from_os(error) from error
 
@@ -61,6 +77,10 @@ class Lines:
         if self.spoilt and is_utf16(line):
             self.spoilt = UTF16
         return text
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return gzip.open(path, "rb") if path.name.lower().endswith(GZIP) else path.open("rb")  # type: ignore[return-value]
 
 
 class Delimited:
@@ -140,15 +160,27 @@ def _long_fields() -> Iterator[None]:
 
 
 class JsonLines:
-    """A .jsonl file: an object a line, whose keys are the columns."""
+    """A .jsonl file: an object a line, whose keys are the columns.
+
+    Args:
+        path: where.
+        origin: its name in messages.
+        lines: where to begin; None: with the first.
+        columns: those that an earlier reading found; none: the keys of its first object.
+
+    Attributes:
+        lines: as far as they are read.
+    """
 
     unit = "line"
 
-    def __init__(self, path: Path, origin: str):
-        self.origin = origin
-        self._rows = self._read(path)
+    def __init__(self, path: Path, origin: str, lines: Lines | None = None, columns: Sequence[str] = ()):
+        self.origin, self.lines = origin, lines or Lines(path)
+        self._rows = self._read(self.lines)
         self._before: list[Row] = []  # up to the first that is good
-        self.columns: list[str] = []
+        self.columns = list(columns)
+        if columns:
+            return
         for row in self._rows:
             self._before.append(row)
             if row.cells is not None:
@@ -176,9 +208,8 @@ class JsonLines:
                 else:
                     yield Row(row.line, [found[name] for name in wanted])
 
-    def _read(self, path: Path) -> Iterator[Row]:
+    def _read(self, lines: Lines) -> Iterator[Row]:
         """Yield rows of one cell, the object."""
-        lines = Lines(path)
         for line in lines:
             if why := lines.spoilt:
                 lines.spoilt = ""

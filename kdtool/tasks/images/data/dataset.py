@@ -17,8 +17,8 @@ from kdtool.tasks.images.data.unreadable import FILE, Pool, Unreadable
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from kdtool.tasks.common.streams.stream import Stream
     from kdtool.tasks.images.data.decode import Enough
-    from kdtool.tasks.images.data.stream import Stream
 
 SMALL, MEDIUM, LARGE = 32, 64, 224
 """Default image sizes: images up to SMALL pixels are brought to SMALL, those up to MEDIUM stay, others become LARGE."""
@@ -142,7 +142,7 @@ class Source:
     test: Split | None
     val: Split | None
     fingerprint: str
-    stream: Stream | None = None
+    stream: Stream[Any] | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     remarks: Sequence[str] = ()
@@ -177,7 +177,7 @@ class DataSet:
     native_size: tuple[int, int]
     grey: bool
     fingerprint: str
-    stream: Stream | None = None
+    stream: Stream[Any] | None = None
     unreadable: Unreadable = field(default_factory=lambda: Unreadable(0.0))
     notes: Sequence[str] = ()
     embeds: bool = False

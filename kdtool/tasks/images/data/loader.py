@@ -16,12 +16,12 @@ from kdtool.engine.job import Loaded
 from kdtool.engine.staging import Staging
 from kdtool.errors import InputError
 from kdtool.tasks.common.order import Order, class_plan
+from kdtool.tasks.common.workers import At, Workers
 from kdtool.tasks.images.data.changes import Changes
 from kdtool.tasks.images.data.dataset import DataSet, Images, Split, reader_of
 from kdtool.tasks.images.data.mixing import mix_labels
 from kdtool.tasks.images.data.unreadable import THREADS, Pool, Replaced
 from kdtool.tasks.images.data.views import Views
-from kdtool.tasks.images.data.workers import At, Workers
 from kdtool.tasks.images.options import Data
 from kdtool.tasks.task import Reading
 
@@ -147,7 +147,7 @@ class Loader:
             at, images = At(self.workers), self.split.images
             decoder = _Decoder(images, self.split.rows, self.views, self.split.pool(), at)
             self._stream = Workers(
-                decoder, self.workers, self.device.type == "cuda", at, lambda row: _name(images, row)
+                decoder, self.workers, self.device.type == "cuda", at, lambda row: _name(images, row), "image"
             )
         for decoded, replaced in self._stream.read([(batch, view) for batch in batches]):
             self.split.pool().note(replaced)

@@ -10,32 +10,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kdtool.errors import InputError
+from kdtool.tasks.common.streams import stream
 from kdtool.tasks.images.data.decode import endings
 
 Sample = tuple[bytes, int]
 """An encoded image and its class, -1 for none."""
 
 
-class Shards(Protocol):
-    """A split in shards; picklable, because workers read them.
+class Shards(stream.Shards[Sample], Protocol):
+    """A split in shards of images; a sample without a class cannot be read.
 
     Attributes:
-        names: one a shard, for messages.
-        keys: one a shard: what tells it from another, or from itself before a change.
         class_names: None where the data set has none.
     """
 
-    names: list[str]
-    keys: list[str]
     class_names: list[str] | None
-
-    def read(self, shard: int, start: int) -> Iterator[Sample]:
-        """Yield a shard's samples from number ``start`` on, in their order.
-
-        Raises:
-            InputError: it cannot be read, or a sample has no class.
-        """
-        ...
 
     def labels(self, shard: int) -> Iterator[int]:
         """Yield the samples' classes, without reading images."""

@@ -5,59 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kdtool.errors import InputError
-from kdtool.system.disk import write_whole
-from kdtool.system.home import home
-from kdtool.system.locks import waiting_lock
+from kdtool.tasks.common.streams.index import counted, refuse_empty
+from kdtool.tasks.common.streams.stream import Stream
 from kdtool.tasks.images.data.dataset import Source, Split
 from kdtool.tasks.images.data.shards import HubShards, Sample, Shards, TarShards
 from kdtool.tasks.images.data.timm_names import Budget, KeptImages, refusal
 from kdtool.tasks.images.data.timm_splits import roles, shard_files
 from kdtool.tasks.images.options import Data
 
-READERS = 8
-"""Threads that read shards' headers to count their samples."""
-
 LOOKED_AT = 2000
 """Training samples that are kept in memory, to check teachers on."""
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A split in shards whose samples are counted. A sample's number is its place in all shards, one after another.
-
-    Attributes:
-        shards: what is read.
-        lengths: samples in each.
-    """
-
-    shards: Shards
-    lengths: tuple[int, ...]
-
-    @cached_property
-    def first(self) -> np.ndarray:
-        """(shards,) int64 number of each shard's first sample."""
-        return np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(np.int64)
-
-    def __len__(self) -> int:
-        return sum(self.lengths)
-
-    def some(self, count: int) -> Split:
-        """Return about ``count`` samples, the first of each shard, in memory."""
-        share = -(-count // len(self.lengths))
-        found = [
-            (sample, f"{at} of {name}")
-            for shard, name in enumerate(self.shards.names)
-            for at, sample in zip(range(share), self.shards.read(shard, 0), strict=False)
-        ]
-        return _split(found[:count])
 
 
 def open_stream(cfg: Data, say: Callable[[str], None] = lambda text: None) -> Source:
@@ -78,14 +40,14 @@ def open_stream(cfg: Data, say: Callable[[str], None] = lambda text: None) -> So
             "data.test_split names one."
         )
     lengths, top = _index(shards["train"], say)
-    stream, budget = Stream(shards["train"], lengths), Budget(cfg)
+    stream, budget = Stream[Sample](shards["train"], lengths), Budget(cfg)
     kept = {role: _whole(each, budget) for role, each in shards.items() if role != "train"}
     top = max([top, *(int(split.labels.max(initial=-1)) for split in kept.values())])
-    names = stream.shards.class_names or [str(number) for number in range(top + 1)]
+    names = shards["train"].class_names or [str(number) for number in range(top + 1)]
     if top >= len(names):
         raise InputError(f"--data {cfg.name}: a sample has class {top}, and there are {len(names)} class names.")
     digest = hashlib.sha256(json.dumps([each.keys for each in shards.values()]).encode()).hexdigest()
-    return Source(names, stream.some(LOOKED_AT), kept.get("test"), kept.get("val"), digest, stream)
+    return Source(names, _split(stream.some(LOOKED_AT)), kept.get("test"), kept.get("val"), digest, stream)
 
 
 def _refuse_options(cfg: Data) -> None:
@@ -125,29 +87,15 @@ def _split(samples: list[tuple[Sample, str]]) -> Split:
 
 def _index(shards: Shards, say: Callable[[str], None]) -> tuple[tuple[int, ...], int]:
     """Return the samples in each shard and the highest class, counted once and kept."""
-    key = hashlib.sha256(json.dumps(shards.keys).encode()).hexdigest()[:16]
-    file = home() / "streams" / f"{key}.json"
-    with waiting_lock(file.with_suffix(".lock"), on_wait=lambda: None, check=lambda: None):
-        found = _kept(file, len(shards.keys))
-        if found is None:
-            say(f"counting the samples of {len(shards.keys)} shards; it is done once")
-            with ThreadPoolExecutor(READERS) as pool:
-                counted = list(pool.map(lambda shard: _count(shards, shard), range(len(shards.keys))))
-            found = tuple(count for count, _ in counted), max(top for _, top in counted)
-            write_whole(file, json.dumps({"lengths": found[0], "top": found[1]}))
-    empty = [shards.names[number] for number, length in enumerate(found[0]) if length == 0]
-    if empty:
-        raise InputError(f"the shard {empty[0]} holds no samples: remove it.")
-    return found
+    found = counted(shards.keys, lambda shard: _count(shards, shard), _pair, say)
+    lengths = tuple(length for length, _ in found)
+    refuse_empty(shards.names, lengths)
+    return lengths, max(top for _, top in found)
 
 
-def _kept(file: Path, count: int) -> tuple[tuple[int, ...], int] | None:
-    try:
-        plain = json.loads(file.read_text())
-        lengths = tuple(int(length) for length in plain["lengths"])
-        return (lengths, int(plain["top"])) if len(lengths) == count else None
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
+def _pair(plain: Any) -> tuple[int, int]:
+    length, top = plain
+    return int(length), int(top)
 
 
 def _count(shards: Shards, shard: int) -> tuple[int, int]:

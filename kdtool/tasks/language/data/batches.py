@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kdtool.tasks.language.data.dataset import Split
+from kdtool.tasks.language.data.encode import Marked
 from kdtool.tasks.language.data.twin import Twin
 from kdtool.tasks.language.models.built import Inputs
 
@@ -31,14 +32,23 @@ class Maker:
         rows = self.split.rows[positions.numpy()].tolist()
         found: dict[str, Any] = padded([self.split.samples[row] for row in rows])
         for key, twin in self.twins.items():
-            own = padded([twin.samples.marked(row, twin.meets) for row in rows])
-            met = padded([self.split.samples.marked(row, twin.met) for row in rows])["next"]
-            found[key] = {**own, "met": met}
+            theirs = [twin.samples.marked(row, twin.meets) for row in rows]
+            found[key] = beside(theirs, [self.split.samples.marked(row, twin.met) for row in rows])
         return found
 
 
-def padded(samples: list[tuple[np.ndarray, np.ndarray]]) -> Inputs:
-    """Return samples, each (L,) tokens and which of them are learnt, as a batch.
+def beside(theirs: list[Marked], ours: list[Marked]) -> Inputs:
+    """Return what a teacher of other tokens reads in the place of a batch.
+
+    Args:
+        theirs: the samples in its tokens, and which of these meet the student's.
+        ours: in the student's, and which of these meet its.
+    """
+    return {**padded(theirs), "met": padded(ours)["next"]}
+
+
+def padded(samples: list[Marked]) -> Inputs:
+    """Return samples, each with which of its tokens are learnt, as a batch.
 
     Padding is any token: what is real is told by length, so that an end token that pads as well stays one.
     """

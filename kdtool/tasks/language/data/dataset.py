@@ -16,8 +16,11 @@ import torch
 from torch import Tensor
 
 from kdtool.tasks.common.files.faults import FILE, Faults
+from kdtool.tasks.common.streams.stream import Stream
 from kdtool.tasks.language.data.chats import Chat, Sample, Writer
 from kdtool.tasks.language.data.encode import Tokenized
+from kdtool.tasks.language.data.passing import Passed
+from kdtool.tasks.language.data.shards import Passing
 from kdtool.tasks.language.data.twin import Twin
 from kdtool.tasks.language.models.tokens import Tokens
 
@@ -104,6 +107,8 @@ class LanguageData:
         bad: the lines left out.
         own_test: the source has a split to test on; else one was drawn here.
         twins: by the model of a teacher that has other tokens, the samples in these; None: nobody looked for such.
+        stream: the training set, where it is streamed; ``train`` then is its beginning.
+        passed: what became of its samples so far.
     """
 
     name: str
@@ -113,12 +118,13 @@ class LanguageData:
     test: Split
     fingerprint: str
     writer: Writer
-    stream: None = None
+    stream: Stream[Passing] | None = None
     notes: list[str] = field(default_factory=list)
     raw: Sequence[Sample] = field(default=(), repr=False)
     bad: Faults = field(default_factory=Faults)
     own_test: bool = True
     twins: Mapping[str, Twin] | None = field(default=None, repr=False)
+    passed: Passed = field(default_factory=Passed, repr=False)
 
     @property
     def tokens(self) -> Tokens:
@@ -135,13 +141,20 @@ class LanguageData:
         """Return the samples that a split's are, or are pieces of, each once."""
         return [self.raw[number] for number in dict.fromkeys(split.samples.sources[split.rows].tolist())]
 
+    def samples_of(self, rows: Tensor) -> Tensor:
+        """Return the (R,) numbers of the training samples that (R,) rows of a loss are of."""
+        if self.stream is not None:
+            return rows // self.passed.max_length
+        return torch.searchsorted(torch.from_numpy(self.train.offsets), rows, right=True) - 1
+
     def list_faults(self, folder: Path) -> None:
         """List in a run's folder the lines that were left out."""
         self.bad.write_to(folder / FILE)
 
     def faults(self) -> str | None:
-        """Return a sentence on the lines that were left out, None without any."""
-        return self.bad.sentence()
+        """Return a sentence on what was left out or cut, None without any; all processes ask for it together."""
+        said = [each for each in (self.bad.sentence(), self.passed.sentence()) if each is not None]
+        return "; ".join(said) or None
 
 
 def digest_of(samples: Sequence[Sample], *more: Any) -> str:

@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from kdtool.errors import InputError
 from kdtool.tasks.common.files.cells import Unfit
 from kdtool.tasks.language.data.chats import Sample, Writer, Written
 from kdtool.tasks.language.data.places import BEFORE, places_of
-from kdtool.tasks.language.models.tokens import Encoded
+from kdtool.tasks.language.models.tokens import Encoded, Tokens
+
+Marked = tuple[np.ndarray, np.ndarray]
+"""A sample's (L,) tokens, and which of them are marked."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Tokenized:
     def __len__(self) -> int:
         return len(self.sources)
 
-    def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, row: int) -> Marked:
         """Return a sample's (L,) tokens, and which of them are learnt."""
         return self.marked(row, self.learnt)
 
@@ -45,7 +49,7 @@ class Tokenized:
         """Return where a sample stands among all tokens."""
         return slice(self.starts[row], self.starts[row + 1])
 
-    def marked(self, row: int, marks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def marked(self, row: int, marks: np.ndarray) -> Marked:
         """Return a sample's (L,) tokens, and which of them are marked, given the (T,) marks of all."""
         part = self.place(row)
         return self.ids[part], marks[part]
@@ -73,6 +77,13 @@ class Cuts:
     learnt: int = 0
     bare: int = 0
     refused: list[tuple[int, str]] = field(default_factory=list)
+
+    def add(self, other: Cuts) -> None:
+        """Count what became of further samples; ``refused`` is left as it is."""
+        self.samples += other.samples
+        self.tokens += other.tokens
+        self.learnt += other.learnt
+        self.bare += other.bare
 
     def notes(self, max_length: int) -> Iterator[str]:
         """Yield sentences for the user."""
@@ -120,6 +131,26 @@ def tokenize(
             elif not written.whole or len(found) < 2:
                 cuts.bare += 1
     return joined(parts, sources, lost), cuts
+
+
+def refuse_unknown(found: Tokenized, tokens: Tokens, classes: int, name: str) -> None:
+    """Refuse samples with tokens that not all networks know.
+
+    Args:
+        found: the samples.
+        tokens: their tokenizer.
+        classes: V, the tokens that all know.
+        name: of the data.
+
+    Raises:
+        InputError: naming one.
+    """
+    if len(found) and int(found.ids.max()) >= classes:
+        many = int((found.ids >= classes).sum())
+        raise InputError(
+            f"--data {name}: {many:,} of its tokens, such as {tokens.by_number[int(found.ids.max())]!r}, are not in "
+            f"the {classes:,} that all networks know. Use networks of one tokenizer."
+        )
 
 
 @dataclass(frozen=True)

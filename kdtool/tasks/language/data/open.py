@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +13,16 @@ from kdtool.tasks.common import held_out
 from kdtool.tasks.common.files import hub
 from kdtool.tasks.common.files.faults import BadLine, Faults
 from kdtool.tasks.common.files.folders import files_of, refuse_large, roles_of
-from kdtool.tasks.common.held import HeldSplit
 from kdtool.tasks.common.pydocs import topics
 from kdtool.tasks.common.splits import stratified
 from kdtool.tasks.language.data import pydocs
-from kdtool.tasks.language.data.chats import Chat, Sample, Writer
+from kdtool.tasks.language.data.chats import Sample, Writer
 from kdtool.tasks.language.data.dataset import LanguageData, Names, Split, digest_of
-from kdtool.tasks.language.data.encode import Tokenized, tokenize
-from kdtool.tasks.language.data.read import KINDS, Part, first_sample, read, read_table
+from kdtool.tasks.language.data.encode import Cuts, Tokenized, refuse_unknown, tokenize
+from kdtool.tasks.language.data.passing import Passed
+from kdtool.tasks.language.data.raw import NAMES, Raw, joined, rows_of
+from kdtool.tasks.language.data.read import KINDS, first_sample, read, read_table
+from kdtool.tasks.language.data.stream import read_stream, told_of
 from kdtool.tasks.language.data.twin import Twin, met_by_all, twin_of
 from kdtool.tasks.language.models.tokens import Tokens
 from kdtool.tasks.language.options import Data
@@ -29,51 +30,23 @@ from kdtool.tasks.language.options import Data
 PYDOCS_TEST = 0.2
 """The share of the built-in data set that is its test split."""
 
-NAMES = {"train": "training", "test": "test", "val": "validation"}
-"""What messages call the splits."""
 
-
-@dataclass
-class Raw:
-    """Samples as they were read, and what is held out of them.
-
-    Attributes:
-        samples: N of them.
-        splits: by "train", "val" (or None) and "test"; each with N' rows.
-        faults: the lines left out.
-        columns: digest of the split's names.
-        own_test: there is a split to test on; else one is drawn here.
-    """
-
-    samples: list[Sample]
-    splits: dict[str, HeldSplit | None]
-    faults: Faults = field(default_factory=Faults)
-    own_test: bool = True
-
-    def texts(self) -> Iterator[str]:
-        """Yield all texts that are trained on."""
-        train = self.splits["train"]
-        assert train is not None
-        for row in train.rows.tolist():
-            sample = self.samples[row]
-            if isinstance(sample, Chat):
-                yield from (content for _, content in sample.turns)
-            else:
-                yield sample
-
-
-def read_data(cfg: Data) -> Raw:
+def read_data(cfg: Data, stream: bool = False) -> Raw:
     """Read what ``data.name`` names and hold out what the recipe asks for.
+
+    Args:
+        cfg: the recipe's section ``data``.
+        stream: do not hold the training set, but read it from its shards again and again.
 
     Raises:
         InputError: it is not there, is empty, has more bad lines than ``data.max_bad`` allows, or needs a package that
             is missing.
     """
-    raw = _open(cfg)
+    raw = read_stream(cfg) if stream else _open(cfg)
     train = raw.splits["train"]
     assert train is not None
     raw.own_test = raw.splits.keys() != {"train"}
-    train, val, test = held_out.roles(train, raw.splits.get("val"), raw.splits.get("test"), cfg)
+    train, val, test = held_out.roles(train, raw.splits.get("val"), raw.splits.get("test"), cfg, in_memory=not stream)
     raw.splits = {"train": train, "val": val, "test": test}
     named = {NAMES[role]: split for role, split in raw.splits.items()}
     held_out.refuse_unfit(named, cfg, "texts")
@@ -100,17 +73,8 @@ def in_tokens(
         raise InputError("data.template=chat: the tokenizer has no chat template. Use auto, or plain.")
     writer = Writer(tokens, cfg.template, cfg.loss_on)
     found, cuts = tokenize(raw.samples, writer, cfg.max_length, placed=bool(others))
-    faults = raw.faults
-    faults.note(
-        "template", len(raw.samples) - len(cuts.refused),
-        [BadLine(cfg.name, number + 1, why, "sample") for number, why in cuts.refused],
-    )  # fmt: skip
-    if len(found) and int(found.ids.max()) >= classes:
-        many = int((found.ids >= classes).sum())
-        raise InputError(
-            f"--data {cfg.name}: {many:,} of its tokens, such as {tokens.by_number[int(found.ids.max())]!r}, are not "
-            f"in the {classes:,} that all networks know. Use networks of one tokenizer."
-        )
+    _note_refused(raw, cuts, cfg)
+    refuse_unknown(found, tokens, classes, cfg.name)
     # Pieces of one text are on one side.
     splits = {role: Split(found, np.flatnonzero(np.isin(found.sources, split.rows))) if split is not None else None
               for role, split in raw.splits.items()}  # fmt: skip
@@ -127,13 +91,18 @@ def in_tokens(
     assert test is not None
     twins = None if others is None else {name: _twin(name, each, found, raw, cfg) for name, each in others.items()}
     more = [[each.tokens.digest, each.size, each.tokens.longest] for each in (twins or {}).values()]
-    decides = cfg.max_length, cfg.template, cfg.loss_on, tokens.digest, classes, *more
+    shards = [] if raw.stream is None else [raw.stream.shards.keys]
+    decides = cfg.max_length, cfg.template, cfg.loss_on, tokens.digest, classes, *more, *shards
     sources = [raw_split.rows.tolist() if raw_split is not None else None for raw_split in raw.splits.values()]
     digest = held_out.fingerprint(digest_of(raw.samples, decides, sources), cfg)
-    notes = [*cuts.notes(cfg.max_length), *_notes(raw), *_counted(train, test), *_met(train, twins or {}, cfg)]
+    cut = list(cuts.notes(cfg.max_length))
+    if raw.stream is not None:
+        cut = [*told_of(raw.stream, len(raw.splits["train"] or ())), *(f"of what is held: {each}" for each in cut)]
+    notes = [*cut, *_notes(raw), *_counted(train, test), *_met(train, twins or {}, cfg)]
     return LanguageData(
         cfg.name, Names(tokens, classes), train, splits["val"], test, digest, writer, notes=notes, raw=raw.samples,
-        bad=faults, own_test=raw.own_test, twins=twins,
+        bad=raw.faults, own_test=raw.own_test, twins=twins, stream=raw.stream,
+        passed=Passed(cfg.max_length),
     )  # fmt: skip
 
 
@@ -143,19 +112,19 @@ def _open(cfg: Data) -> Raw:
         return _pydocs()
     if name.startswith(hub.PREFIX) and not Path(name).exists():
         tables = hub.open_tables(cfg)
-        return _joined({role: [read_table(each) for each in some] for role, some in tables.items()}, cfg)
+        return joined({role: [read_table(each) for each in some] for role, some in tables.items()}, cfg)
     path = Path(name).expanduser()
     if path.is_dir():
         by_split = files_of(path, cfg, KINDS)
         wanted = {role: by_split[split] for role, split in roles_of(by_split, cfg, "file").items()}
         refuse_large([file for files in wanted.values() for file in files], cfg)
-        return _joined({role: [read(file) for file in files] for role, files in wanted.items()}, cfg)
+        return joined({role: [read(file) for file in files] for role, files in wanted.items()}, cfg)
     if path.is_file():
         for key, usual in (("train_split", "train"), ("test_split", "auto")):
             if getattr(cfg, key) != usual:
                 raise InputError(f"--data {name} is one file, of which no split has a name: leave out data.{key}.")
         refuse_large([path], cfg)
-        return _joined({"train": [read(path)]}, cfg)
+        return joined({"train": [read(path)]}, cfg)
     near = "Did you mean 'pydocs'? " if difflib.get_close_matches(name, ["pydocs"]) else ""
     raise InputError(
         f"--data {name}: there is no such file or folder. {near}Valid: pydocs, a file ({', '.join(KINDS)}), a folder "
@@ -177,29 +146,11 @@ def an_example(cfg: Data) -> Sample | None:
         return None
 
 
-def _joined(parts: dict[str, list[Part]], cfg: Data) -> Raw:
-    raw = Raw([], {}, Faults(cfg.max_bad))
-    for role, some in parts.items():
-        samples = [sample for part in some for sample in part.samples]
-        raw.faults.note(NAMES[role], len(samples), [bad for part in some for bad in part.bad])
-        if not samples:
-            bad = next((str(bad) for part in some for bad in part.bad), None)
-            raise InputError(f"{some[0].origin} holds no sample.{f' {bad}' if bad else ''}")
-        raw.splits[role] = _rows(len(raw.samples), len(samples))
-        raw.samples += samples
-    return raw
-
-
 def _pydocs() -> Raw:
     samples: list[Sample] = list(pydocs.passages(topics()))
-    whole = _rows(0, len(samples))
+    whole = rows_of(0, len(samples))
     keep, held = stratified(whole.labels, whole.rows, PYDOCS_TEST, 0, "pydocs")
     return Raw(samples, {"train": whole.take(keep), "test": whole.take(held)})
-
-
-def _rows(first: int, count: int) -> HeldSplit:
-    """Return a split of so many rows, all of one class."""
-    return HeldSplit(None, np.zeros(count, dtype=np.int64), np.arange(first, first + count, dtype=np.int64))
 
 
 def _notes(raw: Raw) -> Iterator[str]:
@@ -219,6 +170,23 @@ def _notes(raw: Raw) -> Iterator[str]:
 def _counted(train: Split, test: Split) -> Sequence[str]:
     learnt, tokens = int(train.offsets[-1]), int(train.lengths.sum())
     return [f"{learnt:,} of {tokens:,} training tokens are learnt; {int(test.offsets[-1]):,} are tested on"]
+
+
+def _note_refused(raw: Raw, cuts: Cuts, cfg: Data) -> None:
+    """Note samples that cannot be written.
+
+    Raises:
+        InputError: they are too many.
+    """
+    bad = [(number, BadLine(cfg.name, number + 1, why, "sample")) for number, why in cuts.refused]
+    begins = 0
+    if raw.stream is not None:
+        # The beginning of a stream only tells whether there are too many: they are listed as they pass.
+        begins = len(raw.splits["train"] or ())
+        some = [each for number, each in bad if number < begins]
+        Faults(cfg.max_bad).note("template", begins - len(some), some)
+    others = [each for number, each in bad if number >= begins]
+    raw.faults.note("template", len(raw.samples) - begins - len(others), others)
 
 
 def _twin(name: str, tokens: Tokens, found: Tokenized, raw: Raw, cfg: Data) -> Twin:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,18 @@ from kdtool.errors import InputError
 from kdtool.tasks.common.files.arrow import Parquet
 from kdtool.tasks.common.files.cells import Unfit, sound, text_of
 from kdtool.tasks.common.files.faults import BadLine
+from kdtool.tasks.common.files.folders import kind_of
 from kdtool.tasks.common.files.lines import JsonLines, Lines
 from kdtool.tasks.common.files.tables import Row, Table, columns_called, shown
 from kdtool.tasks.language.data.chats import ASSISTANT, Chat, Sample
 
-TABLES: dict[str, Callable[[Path, str], Table]] = {".jsonl": JsonLines, ".parquet": Parquet}
-TEXT = ".txt"
+PARQUET, TEXT = ".parquet", ".txt"
+TABLES: dict[str, Callable[[Path, str], Table]] = {".jsonl": JsonLines, ".jsonl.gz": JsonLines, PARQUET: Parquet}
 KINDS = (*TABLES, TEXT)
 """The files that can be read, by how their names end."""
+
+Entry = tuple[int, Sample | BadLine]
+"""The number of its first line, and a sample or what is wrong with it."""
 
 MARKS = ("kind", "weight")
 """Columns that a table of chats may have besides: what a sample is for, and how much it counts among its like."""
@@ -47,10 +50,13 @@ def read(path: Path) -> Part:
     Raises:
         InputError: it is of no kind that is known, is empty, or has no columns that are known.
     """
-    kind = path.suffix.lower()
+    kind = kind_of(path, KINDS)
     if kind == TEXT:
-        return _read_text(path)
-    if kind not in TABLES:
+        part = _part(str(path), paragraphs(Lines(path)))
+        if not part.samples and not part.bad:
+            raise InputError(f"{path} is empty.")
+        return part
+    if kind is None:
         raise InputError(f"{path}: a file of texts is one of {', '.join(KINDS)}.")
     return read_table(TABLES[kind](path, str(path)))
 
@@ -61,14 +67,11 @@ def first_sample(path: Path) -> Sample | None:
     Raises:
         InputError: as ``read``.
     """
-    if path.suffix.lower() not in TABLES:
+    kind = kind_of(path, KINDS)
+    if kind not in TABLES:
         return next(iter(read(path).samples), None)
-    table = TABLES[path.suffix.lower()](path, str(path))
-    columns, make = _kind(table)
-    for row in table.rows(columns):
-        with suppress(Unfit):
-            return _sample(row, columns, make)
-    return None
+    every = entries(TABLES[kind](path, str(path)))
+    return next((found for _, found in every if not isinstance(found, BadLine)), None)
 
 
 def read_table(table: Table) -> Part:
@@ -77,16 +80,33 @@ def read_table(table: Table) -> Part:
     Raises:
         InputError: it has none of the columns that are known.
     """
+    return _part(table.origin, entries(table))
+
+
+def _part(origin: str, every: Iterable[Entry]) -> Part:
+    part = Part(origin)
+    for _, found in every:
+        if isinstance(found, BadLine):
+            part.bad.append(found)
+        else:
+            part.samples.append(found)
+    return part
+
+
+def entries(table: Table) -> Iterator[Entry]:
+    """Yield what a table's rows are, as its columns say.
+
+    Raises:
+        InputError: it has none of the columns that are known.
+    """
     columns, make = _kind(table)
     marks = [name for name in MARKS if name in table.columns] if MARKS[0] in table.columns else []
     wanted = [*columns, *(name for name in marks if name not in columns)]
-    part = Part(table.origin)
     for row in table.rows(wanted):
         try:
-            part.samples.append(_sample(row, wanted, make))
+            yield row.line, _sample(row, wanted, make)
         except Unfit as why:
-            part.bad.append(BadLine(table.origin, row.line, str(why), table.unit, row.lines))
-    return part
+            yield row.line, BadLine(table.origin, row.line, str(why), table.unit, row.lines)
 
 
 def _sample(row: Row, columns: Sequence[str], make: Callable[[Mapping[str, Any]], Sample]) -> Sample:
@@ -180,19 +200,15 @@ def _kind(table: Table) -> tuple[tuple[str, ...], Callable[[Mapping[str, Any]], 
     raise InputError(f"{table.origin}: its columns ({there}) are none that are known. Valid: {known}.")
 
 
-def _read_text(path: Path) -> Part:
-    """Read a file of plain text: each paragraph, up to an empty line, is a sample."""
-    part, lines = Part(str(path)), Lines(path)
+def paragraphs(lines: Lines) -> Iterator[Entry]:
+    """Yield a plain text's paragraphs, up to an empty line each."""
     for number, paragraph, spoilt in _paragraphs(lines):
         try:
             if spoilt:
                 raise Unfit(spoilt)
-            part.samples.append(sound(paragraph, "its text"))
+            yield number, sound(paragraph, "its text")
         except Unfit as why:
-            part.bad.append(BadLine(str(path), number, str(why)))
-    if not part.samples and not part.bad:
-        raise InputError(f"{path} is empty.")
-    return part
+            yield number, BadLine(str(lines.path), number, str(why))
 
 
 def _paragraphs(lines: Lines) -> Iterator[tuple[int, str, str]]:

@@ -9,7 +9,7 @@ from typing import Any
 from kdtool.engine.precision import pick_device
 from kdtool.errors import InputError
 from kdtool.tasks.common.held import HeldBatches
-from kdtool.tasks.common.matching import SPLITS, usual_split
+from kdtool.tasks.common.matching import SPLITS, streamed, usual_split
 from kdtool.tasks.common.targets import recipe_for, trained_on
 from kdtool.tasks.common.texts import answer_of
 from kdtool.tasks.language.data.batches import Maker
@@ -82,7 +82,7 @@ def evaluate(
     named = find(str(teacher)) if teacher is not None else None
     theirs = [(named.name, of_folder(place_of(named)))] if named is not None else []
     classes, notes = common(tokens, theirs)
-    opened = in_tokens(read_data(recipe.data), recipe.data, tokens, classes)
+    opened = in_tokens(read_data(recipe.data, recipe.train.steps is not None), recipe.data, tokens, classes)
     student = open_target(found, tokens, classes, longest)
     teachers = [open_target(named, tokens, classes, longest)] if named is not None else []
     if named is None and found.recipe is not None and found.recipe.teacher:
@@ -133,8 +133,10 @@ def choose(data: LanguageData, name: str) -> list[Split]:
     """Return the splits that ``--split`` names, one of ``SPLITS``.
 
     Raises:
-        InputError: the data have none.
+        InputError: the data have none, or it passes by.
     """
+    if data.stream is not None and name in ("train", "all"):
+        raise streamed(name)
     every = {"train": data.train, "val": data.val, "test": data.test}
     found = [split for key, split in every.items() if split is not None and name in (key, "all")]
     if not found:

@@ -81,7 +81,7 @@ def export(
     folder = folder_for(target, found.path, out)
     recipe = recipe_for(found, "language", data, overrides, {}, {})
     tokens = of_folder(place_of(found))
-    opened = in_tokens(read_data(recipe.data), recipe.data, tokens, tokens.size)
+    opened = in_tokens(read_data(recipe.data, recipe.train.steps is not None), recipe.data, tokens, tokens.size)
     student = open_target(found, tokens, tokens.size, recipe.data.max_length)
     if "onnx" in asked and 4 * parameters(student.built.module) > ROOM:
         raise InputError("--to onnx: one ONNX file holds 2 GB at most, and the network is larger: use --to program.")

@@ -231,6 +231,11 @@ def build_recorded(section: Any, recipe: Any, data: LanguageData, online: bool) 
         raise InputError(
             f"cache.mode={recipe.cache.mode}: {name} is a generated set, which keeps all there is; leave it out."
         )
+    if data.stream is not None:
+        raise InputError(
+            f"--teacher {name} is a generated set, all of whose words are held, and a stream (train.steps) is not: "
+            "train on it with --epochs."
+        )
     refuse_heat(recipe, name, "take a network as the teacher")
     given, tokens, classes = read_given(name), data.tokens, len(data.class_names)
     special = frozenset(tokens.library.convert_tokens_to_ids(each) for each in tokens.special)

@@ -19,7 +19,7 @@ import kdtool
 from kdtool.errors import InputError, Interrupted
 from kdtool.events import Reporter
 from kdtool.recipe.load import load
-from kdtool.tasks.images.data import stream_loader
+from kdtool.tasks.common.streams import lanes as streams
 from kdtool.tasks.images.data.dataset import DataSet
 from kdtool.tasks.images.data.open import open_data
 from kdtool.tasks.images.data.stream_loader import StreamLoader, make_stream_loader
@@ -131,10 +131,10 @@ def test_counting_is_done_once_until_a_shard_changes(shards: Path, tmp_path: Pat
 def test_lanes_share_the_samples_and_give_each_once_a_pass(
     shards: Path, monkeypatch: pytest.MonkeyPatch, window: int, count: int
 ) -> None:
-    monkeypatch.setattr(stream_loader, "WINDOW", window)
+    monkeypatch.setattr(streams, "WINDOW", window)
     stream = opened(shards).stream
     assert stream is not None
-    lanes = stream_loader.Lanes(stream, count, seed=3)
+    lanes = streams.Lanes(stream, count, seed=3)
 
     def read(lane: int, turn: int) -> list[int]:
         total = int(lanes.bounds[lane + 1] - lanes.bounds[lane])
@@ -154,7 +154,7 @@ def test_lanes_share_the_samples_and_give_each_once_a_pass(
 
 @pytest.mark.parametrize("window", [4, 256])
 def test_batches_hold_the_images_they_name(shards: Path, monkeypatch: pytest.MonkeyPatch, window: int) -> None:
-    monkeypatch.setattr(stream_loader, "WINDOW", window)
+    monkeypatch.setattr(streams, "WINDOW", window)
     data = opened(shards)
     plain = loader(data, crop="none", flip=0.0)
     seen: Counter[int] = Counter()

@@ -1,4 +1,4 @@
-"""Decoded batches from worker processes (or this one), in the order asked for."""
+"""Answers from worker processes (or this one), in the order asked for: samples read and made ready."""
 
 from __future__ import annotations
 
@@ -54,10 +54,13 @@ class Workers(Generic[Request]):
         pin: put answers into pinned memory.
         at: what ``answering`` notes its samples in.
         name: a sample's, by its number, for messages.
+        what: a sample is.
     """
 
-    def __init__(self, answering: Dataset[Any], count: int, pin: bool, at: At, name: Callable[[int], str]):
-        self.plan, self.count, self.at, self.name = _Plan[Request](), count, at, name
+    def __init__(
+        self, answering: Dataset[Any], count: int, pin: bool, at: At, name: Callable[[int], str], what: str = "sample"
+    ):
+        self.plan, self.count, self.at, self.name, self.what = _Plan[Request](), count, at, name, what
         self.loader: Any = DataLoader(
             _Answering(answering, at),
             sampler=self.plan,
@@ -115,12 +118,12 @@ class Workers(Generic[Request]):
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         sample = self._named(int(self.at.samples[number]))
         return (
-            f"a process that reads images {how}, at {sample}. It may have run out of memory: "
+            f"a process that reads {self.what}s {how}, at {sample}. It may have run out of memory: "
             f"data.workers={self.count // 2} needs less."
         )
 
     def _named(self, sample: int) -> str:
-        return self.name(sample) if sample >= 0 else "its first image"
+        return self.name(sample) if sample >= 0 else f"its first {self.what}"
 
 
 @dataclass(frozen=True)
