@@ -5,18 +5,18 @@
         [--trl-python PYTHON] [--data FOLDER]
 
 Peers are checked out or installed by the reader: folders are checkouts (of timm the one with its ``train.py``), and an
-interpreter is one that imports what its peers need (yacs and tensorboardX: mdistiller; torchdistill; trl). A peer that
-is not given is left out, and the page says so. Every loop is a process of its own and trains the same pair at the same
-batch (``peer_loops/``); all are there at once and take turns in blocks of steps, A B C A B C, so that a noisy machine
-disturbs each alike. ``--run`` measures anew, which wants an idle machine; ``--data``: CIFAR-100 in place of random
-images. Findings are kept as JSON in ``benchmarks/speed/peers/``, and the tables are made of these files alone.
+interpreter is one that imports what its peers need (kdtool; yacs and tensorboardX for mdistiller; torchdistill; or trl
+alone). A peer that is not given is left out, and the page says so. Every loop is a process of its own and trains the
+same pair at the same batch (``peer_loops/``); all are there at once and take turns in blocks of steps, A B C A B C, so
+that a noisy machine disturbs each alike. ``--run`` measures anew, which wants an idle machine; ``--data``: CIFAR-100 in
+place of random images. Findings are kept as JSON in ``benchmarks/speed/peers/``, and the tables are made of these files
+alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -24,9 +24,10 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import papers  # beside this file
+import in_turn  # beside this file
+import papers
 
 LOOPS, FOUND = papers.HERE / "peer_loops", papers.HERE / "speed" / "peers"
 BEGIN, END = "<!-- peers: made by benchmarks/peers.py -->", "<!-- end of peers -->"
@@ -121,73 +122,6 @@ KINDS = {
 # --- measuring --------------------------------------------------------------------------------------------------------
 
 
-class Worker:
-    """A loop in a process of its own, which waits for its turns.
-
-    Args:
-        python: the interpreter.
-        script: of ``peer_loops``.
-        about: what the script is told.
-        said: a file for what it prints.
-    """
-
-    def __init__(self, python: str, script: str, about: Mapping[str, Any], said: IO[str]):
-        command = [python, str(LOOPS / f"{script}.py"), json.dumps(about)]
-        self.said = said
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True, env=surroundings(about)
-        )
-        self.last: dict[str, Any] = {}
-
-    def waits(self) -> bool:
-        """Return when it waits for its turn; False: it has ended."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        self.last = json.loads(line) if line else {}
-        return bool(line)
-
-    def block(self) -> float:
-        """Let it take a block of steps; return samples a second.
-
-        Raises:
-            SystemExit: it has ended.
-        """
-        assert self.process.stdin is not None
-        began = time.perf_counter()
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        if not self.waits():
-            raise SystemExit(f"a loop ended by itself: {self.words()}")
-        return float(self.last["samples"]) / (time.perf_counter() - began)
-
-    def words(self) -> str:
-        """Return the last line that it said."""
-        self.process.wait()
-        self.said.seek(0)
-        lines = self.said.read().strip().splitlines()
-        return lines[-1].strip() if lines else f"exit code {self.process.returncode}"
-
-    def end(self) -> None:
-        """Let it end, or make it."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        try:
-            self.process.wait(60)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-
-
-def surroundings(about: Mapping[str, Any]) -> dict[str, str]:
-    """Return the environment of a loop: kdtool as it is imported here, nothing fetched, and no card but where asked."""
-    import kdtool
-    import kdtool_models
-
-    roots = {str(Path(str(module.__file__)).resolve().parents[1]) for module in (kdtool, kdtool_models)}
-    path = os.pathsep.join([*sorted(roots), *filter(None, [os.environ.get("PYTHONPATH")])])
-    found = {**os.environ, "PYTHONPATH": path, "KDTOOL_HOME": str(Path(about["work"]) / "home"), "HF_HUB_OFFLINE": "1"}
-    return found if about["device"].startswith("cuda") else {**found, "CUDA_VISIBLE_DEVICES": ""}
-
-
 def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Measure a kind of loops."""
     from kdtool.engine.precision import pick_device
@@ -199,7 +133,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
         about |= {"data": str(args.data.resolve())} if args.data else {}
         say("making data, networks and the teacher's outputs")
         started = [LOOPS / "prepare.py", json.dumps(about)]
-        subprocess.run([sys.executable, *map(str, started)], check=True, env=surroundings(about))
+        subprocess.run([sys.executable, *map(str, started)], check=True, env=in_turn.surroundings(about))
         rates: dict[str, list[float]] = {}
         try:
             for number, loop in enumerate(kind.loops):
@@ -210,8 +144,8 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
                 say(f"starting {loop.name}")
                 python = {"trl_python": args.trl_python, None: sys.executable}.get(loop.given, args.peers_python)
                 told = {**about, "precision": loop.precision, "replayed": loop.replayed, "path": str(brought)}
-                worker = Worker(python, loop.script, told, open(Path(work) / f"said-{number}", "w+"))  # noqa: SIM115
-                workers[loop.name] = worker
+                said = Path(work) / f"said-{number}"
+                worker = workers[loop.name] = in_turn.Worker(python, LOOPS / f"{loop.script}.py", told, said)
                 if not worker.waits():
                     left_out[loop.name] = f"did not start ({worker.words()})"
                     del workers[loop.name]
