@@ -27,9 +27,10 @@ from pathlib import Path
 from typing import Any
 
 import in_turn  # beside this file
-import papers
+import marked
 
-LOOPS, FOUND = papers.HERE / "peer_loops", papers.HERE / "speed" / "peers"
+HERE = Path(__file__).resolve().parent
+LOOPS, FOUND = HERE / "peer_loops", HERE / "speed" / "peers"
 BEGIN, END = "<!-- peers: made by benchmarks/peers.py -->", "<!-- end of peers -->"
 REST = 0.3
 """Seconds between blocks: the threads of the last one spin for a while before they sleep."""
@@ -276,7 +277,7 @@ def main() -> None:
         found = measure(name, args)
         FOUND.mkdir(parents=True, exist_ok=True)
         (FOUND / f"{name}-{args.device.split(':')[0]}.json").write_text(json.dumps(found, indent=1) + "\n")
-    papers.write(BEGIN, END, "".join(f"{line}\n" for line in page()))
+    marked.write(BEGIN, END, "".join(f"{line}\n" for line in page()))
 
 
 if __name__ == "__main__":

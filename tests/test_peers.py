@@ -43,9 +43,9 @@ def test_the_section_is_made_of_what_was_found(
     page = tmp_path / "PAGE.md"
     page.write_text("# Benchmarks\n\nkept\n")
     monkeypatch.setattr(peers, "FOUND", tmp_path)
-    monkeypatch.setattr(peers.papers, "PAGE", page)
+    monkeypatch.setattr(peers.marked, "PAGE", page)
     for _ in range(2):  # again is the same
-        peers.papers.write(peers.BEGIN, peers.END, "".join(f"{line}\n" for line in peers.page(tmp_path)))
+        peers.marked.write(peers.BEGIN, peers.END, "".join(f"{line}\n" for line in peers.page(tmp_path)))
     text = page.read_text()
     assert text.startswith("# Benchmarks\n\nkept\n")
     assert text.count("## Speed, beside peers") == 1
