@@ -26,7 +26,7 @@ FEW = [*CHEAP[1:], "--epochs", "1", "--batch-size", "32", "--lr", "0.003", "teac
             ("mps", "rkd+kd", ()),
             ("mps", "crd", ("train.accumulate=2", "train.ema=0.9")),
             ("mps", "dml", ()),
-            ("mps", "kd", ("cache.mode=build", "data.views=1", "data.labels=false", "--precision", "bf16")),
+            ("mps", "kd", ("cache.mode=build", "data.views=1", "--precision", "bf16")),
             ("mps", "fitnets", ("--precision", "fp16", "optim.name=sgd", "--epochs", "4")),
             ("cuda", "rkd+kd", ("--precision", "bf16", "train.ema=0.9")),
             ("cuda", "fitnets", ("--precision", "fp16", "optim.name=sgd", "--epochs", "4")),

@@ -16,7 +16,10 @@ from tests.tasks.language.test_run import SMALL, distil
 
 
 @pytest.mark.slow
-def test_an_int8_teacher_teaches_nearly_the_same_and_its_outputs_are_told_apart(tmp_path: Path) -> None:
+def test_an_int8_teacher_teaches_nearly_the_same_and_its_outputs_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KDTOOL_HOME", str(tmp_path / "home"))  # what others kept might be nearer
     data = chats(tmp_path / "chats.jsonl", 24)
     more = ["--method", "kd", "data.views=1"]
     exact = distil(tmp_path / "exact", data, *more, epochs=1)
