@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,12 @@ def at_least_fp32(x: Tensor) -> Tensor:
 def widened(x: Tensor) -> Tensor:
     """Return a tensor in float64, or in at least fp32 on a device that has no float64 (MPS)."""
     return at_least_fp32(x) if x.device.type == "mps" else x.double()
+
+
+def within_one(share: Any) -> Any:
+    """Return a share held within 0 and 1: a number, or a 0-dim tensor where the step is compiled or recorded (see
+    ``kdtool.method.Batch.progress``), which ``min`` and ``max`` would read on the host."""
+    return share.clamp(0.0, 1.0) if isinstance(share, Tensor) else min(max(share, 0.0), 1.0)
 
 
 def gram(x_BD: Tensor) -> Tensor:

@@ -149,7 +149,7 @@ class Batch:
         task_loss: the task's own loss of (B, K) logits against this batch's labels, a scalar; for exits and peers.
         epoch: epoch within the stage, from 0.
         progress: share of the stage done, in [0, 1). Where the step is compiled both are 0-dim tensors, so that it is
-            compiled once: ``min`` and ``max`` take them, those of ``math`` do not.
+            compiled once: ``kdtool.losses.within_one`` takes either, functions of ``math`` do not.
         drawn: of samples that the student wrote, by name a (B,) value of each row: "class" (int64, the one that was
             drawn, -1 where the row was given), and what ``Stage.credit`` returned. Empty for given samples.
     """

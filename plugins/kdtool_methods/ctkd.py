@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from kdtool import Batch, Method, Setup, Stage, option
 from kdtool.errors import InputError
-from kdtool.losses import at_least_fp32
+from kdtool.losses import at_least_fp32, within_one
 from kdtool_methods.dkd import decoupled_loss
 
 PAPER_EPOCHS, PAPER_LOOPS = 240, 10  # of the CIFAR-100 experiments
@@ -53,7 +53,7 @@ def curriculum(share: float) -> float:
 
     It stays 1 after the curriculum, where the share exceeds 1.
     """
-    angle: Any = math.pi * min(max(share, 0.0), 1.0)
+    angle: Any = math.pi * within_one(share)
     cosine: Any = torch.cos(angle) if isinstance(angle, Tensor) else math.cos(angle)  # compiled, it is a tensor
     found: float = 0.5 * (1 - cosine)
     return found

@@ -8,14 +8,14 @@ logarithms of the first come from one logit, target against the rest.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kdtool import Batch, Method, option
-from kdtool.losses import at_least_fp32, ensemble_logits
+from kdtool.losses import at_least_fp32, ensemble_logits, within_one
 
 PAPER_EPOCHS, PAPER_WARMUP = 240, 20  # of the CIFAR-100 experiments
 
@@ -121,9 +121,9 @@ class DKD(Method):
             "beta changes nothing; kd says the same in one term."
         ]
 
-    def rise(self, batch: Batch) -> float:
+    def rise(self, batch: Batch) -> Any:
         """Return the share of the weights that applies now, in (0, 1]."""
         warmup: int | None = self.cfg.warmup
         if warmup is None:
-            return min((PAPER_EPOCHS * batch.progress + 1) / PAPER_WARMUP, 1.0)
-        return min((batch.epoch + 1) / max(warmup, 1), 1.0)
+            return within_one((PAPER_EPOCHS * batch.progress + 1) / PAPER_WARMUP)
+        return within_one((batch.epoch + 1) / max(warmup, 1))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from kdtool import Batch, Method, Setup, Taps, option
 from kdtool.layers import layer_pairs, width
-from kdtool.losses import at_least_fp32
+from kdtool.losses import at_least_fp32, within_one
 from kdtool.method import Shape
 from kdtool_methods._maps import PairedLayers, nearest, require_equal, size_of, total
 
@@ -167,9 +167,9 @@ class ReviewKD(Method):
             losses += [hierarchical_loss(ours, theirs) for ours, (_, theirs) in zip(reviewed, pairs, strict=True)]
         return {"review": self.rise(batch) * self.cfg.weight * total(losses)}
 
-    def rise(self, batch: Batch) -> float:
+    def rise(self, batch: Batch) -> Any:
         """Return the share of the weight that applies now, in [0, 1]."""
         warmup: int | None = self.cfg.warmup
         if warmup is None:
-            return min(PAPER_EPOCHS * batch.progress / PAPER_WARMUP, 1.0)
-        return min(batch.epoch / warmup, 1.0) if warmup else 1.0
+            return within_one(PAPER_EPOCHS * batch.progress / PAPER_WARMUP)
+        return within_one(batch.epoch / warmup) if warmup else 1.0
