@@ -49,7 +49,8 @@ def inner(x_BD: Tensor, y_CD: Tensor) -> Tensor:
     differences of inner products.
     """
     with torch.autocast(x_BD.device.type, enabled=False):
-        wide_BD, wide_CD = (x.double() if x.device.type == "cuda" else x for x in (x_BD, y_CD))
+        wide_BD = x_BD.double() if x_BD.device.type == "cuda" else x_BD
+        wide_CD = wide_BD if y_CD is x_BD else y_CD.to(wide_BD.dtype)  # rows with one another are widened once
         return (wide_BD @ wide_CD.mT).to(x_BD.dtype)
 
 
