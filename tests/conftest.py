@@ -27,6 +27,14 @@ def _private_home(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a test a cache folder that it shares with no other, and return it."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("KDTOOL_HOME", str(home))
+    return home
+
+
 @pytest.fixture(autouse=True)
 def _no_fixed_width(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget the width of the terminal that the tests were started in; pytest-xdist hands it on."""

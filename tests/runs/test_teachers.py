@@ -12,8 +12,8 @@ from tests.running import CHEAP, TWINS, call
 ONCE = [*TWINS, *CHEAP, "--method", "kd", "--epochs", "1", "--batch-size", "32", "teacher.train.epochs=1"]
 
 
-def test_a_damaged_teacher_is_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KDTOOL_HOME", str(tmp_path / "home"))
+@pytest.mark.usefixtures("own_home")
+def test_a_damaged_teacher_is_trained_again(tmp_path: Path) -> None:
     whole = call("run", *ONCE, "--out", tmp_path / "whole", folder=tmp_path / "whole")
     assert whole.code == 0, whole.err
     (kept,) = (tmp_path / "home" / "teachers").iterdir()

@@ -16,10 +16,8 @@ from tests.tasks.language.test_run import SMALL, distil
 
 
 @pytest.mark.slow
-def test_an_int8_teacher_teaches_nearly_the_same_and_its_outputs_are_told_apart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KDTOOL_HOME", str(tmp_path / "home"))  # what others kept might be nearer
+@pytest.mark.usefixtures("own_home")  # what others kept might be nearer
+def test_an_int8_teacher_teaches_nearly_the_same_and_its_outputs_are_told_apart(tmp_path: Path) -> None:
     data = chats(tmp_path / "chats.jsonl", 24)
     more = ["--method", "kd", "data.views=1"]
     exact = distil(tmp_path / "exact", data, *more, epochs=1)

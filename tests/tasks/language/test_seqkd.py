@@ -20,9 +20,8 @@ from tests.tasks.language.test_run import SMALL, distil
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("KDTOOL_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
+def home(own_home: Path) -> Path:
+    return own_home
 
 
 def kept(home: Path) -> list[bytes]:

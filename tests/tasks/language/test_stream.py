@@ -35,9 +35,7 @@ from tests.tasks.language.small import TASK, recipe, saved, tokens, unigram
 LONGEST = 64
 
 
-@pytest.fixture(autouse=True)
-def _own_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KDTOOL_HOME", str(tmp_path / "home"))
+pytestmark = pytest.mark.usefixtures("own_home")  # where shards are counted anew
 
 
 @pytest.fixture

@@ -36,9 +36,7 @@ GIVEN = [
 GIVEN += [f"student.model_args.{key}={value}" for key, value in SIZES.items()]
 
 
-@pytest.fixture(autouse=True)
-def _own_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KDTOOL_HOME", str(tmp_path / "home"))
+pytestmark = pytest.mark.usefixtures("own_home")  # where shards are counted anew
 
 
 @pytest.fixture

@@ -66,10 +66,8 @@ def test_a_run_teaches(text_run: Done, text_data: Path, tmp_path: Path, below: s
     assert done.result["test"]["teacher"] == text_run.result["test"]["student"]
 
 
-def test_unlabelled_lines_join_and_a_cache_replays_them(
-    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KDTOOL_HOME", str(tmp_path / "home"))  # what others kept might be nearer
+@pytest.mark.usefixtures("own_home")  # what others kept might be nearer
+def test_unlabelled_lines_join_and_a_cache_replays_them(table: Path, tmp_path: Path) -> None:
     lines: list[Any] = ["--method", "logits", f"data.unlabelled={table.parent / 'more.txt'}", NARROW]
     lines += ["data.labels_per_class=20", "data.mask=0.2", "data.views=2", "cache.dtype=fp32"]
     built = distil(tmp_path / "built", table, *lines, "cache.mode=build")
